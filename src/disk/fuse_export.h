@@ -1,0 +1,29 @@
+// Exports one CowDisk as a raw file through FUSE (libfuse3 low-level API, direct I/O, so that the host caches a base layer
+// once for all clones). The file system has one file, `root.raw`, whose size is the disk's; reads, writes, fsync and
+// fallocate(PUNCH_HOLE | ZERO_RANGE) are served by a fixed number of threads. It is mounted in the caller's mount namespace and
+// unmounted by the destructor, which also joins the threads; a process that dies takes the mount with its namespace.
+#pragma once
+
+#include <memory>
+
+#include "disk/cow_disk.h"
+
+namespace stasis::disk {
+
+class FuseExport {
+ public:
+  // `mount_point` is an existing, empty directory. `disk` must outlive the export.
+  static Result<std::unique_ptr<FuseExport>> mount(CowDisk& disk, const Path& mount_point);
+  ~FuseExport();
+  FuseExport(const FuseExport&) = delete;
+  FuseExport& operator=(const FuseExport&) = delete;
+
+  Path file() const;  // mount_point / "root.raw"
+
+ private:
+  struct State;
+  explicit FuseExport(std::unique_ptr<State> state);
+  std::unique_ptr<State> state_;
+};
+
+}  // namespace stasis::disk

@@ -1,0 +1,96 @@
+// The block map: what one address space (a guest's memory, or one of its disks) consists of at one generation. A sorted list
+// of extents covers [0, size) wholly and without overlap; each extent names a layer and an offset in it, or the nil layer,
+// which means zeros. The map is flattened: a look-up is one binary search, whatever the number of generations behind it.
+// Immutable once made, so any number of threads may read it. The encoding is specified in docs/format.md (little-endian,
+// magic, version, CRC); decode() trusts nothing in the bytes, and encode() enforces the limits that decode() enforces.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "base/file_system.h"
+#include "base/result.h"
+#include "base/uuid.h"
+
+namespace stasis::snapshot {
+
+inline constexpr uint64_t kBlockSize = 4096;       // bytes
+inline constexpr uint64_t kFrameSize = 64 * 1024;  // bytes: what one checksum covers
+inline constexpr uint64_t kMaxAddressSpace = uint64_t{16} << 40;
+inline constexpr uint64_t kMaxExtents = uint64_t{16} << 20;
+inline constexpr uint64_t kMaxLayers = 65'535;
+
+// Which layer: a UUID of its own type. The nil layer stands for zeros and has no file.
+struct LayerId {
+  Uuid uuid;
+  static LayerId random() { return {Uuid::random()}; }
+  bool is_nil() const { return uuid.is_nil(); }
+  std::string text() const { return uuid.text(); }
+  friend auto operator<=>(const LayerId&, const LayerId&) = default;
+};
+
+struct Extent {
+  uint64_t offset = 0;        // bytes in the address space, a multiple of kBlockSize
+  uint64_t length = 0;        // bytes, a multiple of kBlockSize, never 0
+  LayerId layer;              // nil: zeros
+  uint64_t layer_offset = 0;  // bytes in the layer where `offset` is found; 0 for the nil layer
+  uint64_t end() const { return offset + length; }
+  bool is_zero() const { return layer.is_nil(); }
+  friend bool operator==(const Extent&, const Extent&) = default;
+};
+
+// What one capture changed in an address space: these bytes are now in the new (raw) layer at their own offset, or are zeros.
+struct Change {
+  Range range;  // multiples of kBlockSize
+  bool zero = false;
+  friend bool operator==(const Change&, const Change&) = default;
+};
+
+class BlockMap {
+ public:
+  struct Metadata {
+    uint64_t size = 0;        // bytes of the address space, a multiple of kBlockSize
+    uint64_t generation = 0;  // 0 for the first; +1 by each merge
+    Uuid id;                  // of this map
+    Uuid base_id;             // of the map it was merged from; nil for generation 0
+    friend bool operator==(const Metadata&, const Metadata&) = default;
+  };
+
+  // All zeros. kInvalidArgument unless size is a positive multiple of kBlockSize within kMaxAddressSpace.
+  static Result<BlockMap> zeros(uint64_t size);
+  // From extents in any runs: sorts nothing, checks everything (order, coverage, alignment, limits), merges neighbours that
+  // continue each other in the address space AND in the layer.
+  static Result<BlockMap> from_extents(const Metadata& metadata, std::span<const Extent> extents);
+  static Result<BlockMap> decode(std::span<const std::byte> bytes);
+  Result<std::vector<std::byte>> encode() const;
+
+  // The next generation: `changes` (sorted, disjoint) laid over this map; data changes point into `layer` at their own offset.
+  Result<BlockMap> merge(LayerId layer, std::span<const Change> changes) const;
+  // The same content with zeros appended up to new_size (a disk that grows). kInvalidArgument if it would shrink.
+  Result<BlockMap> grow(uint64_t new_size) const;
+
+  const Metadata& metadata() const { return metadata_; }
+  uint64_t size() const { return metadata_.size; }
+  // The extent that holds `offset`; offset must be < size(). O(log n), no allocation.
+  Extent find(uint64_t offset) const;
+  // Every extent in order.
+  std::vector<Extent> extents() const;
+  size_t extent_count() const;
+  // Layers in use, without the nil layer, each once.
+  std::span<const LayerId> layers() const;
+
+ private:
+  struct Entry {             // 16 bytes an extent; its length is the distance to the next entry's start
+    uint32_t first_block;    // limit: 16 TiB / 4 KiB = 2^32 blocks, so block numbers fit
+    uint32_t layer;          // index into layers_ + 1; 0 = zeros
+    uint64_t layer_offset;   // bytes
+  };
+  Metadata metadata_;
+  std::vector<LayerId> layers_;
+  std::vector<Entry> entries_;
+};
+
+}  // namespace stasis::snapshot

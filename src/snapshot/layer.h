@@ -1,0 +1,97 @@
+// Raw layers: immutable sparse files that keep every block at its own offset of the address space, with a checksum for each
+// frame of 64 KiB that holds data in a file beside it (`<uuid>.sums`; format in docs/format.md). A layer becomes visible under
+// its name only when it is whole and synced, and has mode 0444 from then on. Reading verifies a frame against its checksum
+// the first time any of it is read from storage; a mismatch is kDataLoss naming file and frame, and no byte is returned.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <span>
+#include <vector>
+
+#include "base/fd.h"
+#include "base/file_system.h"
+#include "snapshot/block_map.h"
+
+namespace stasis::snapshot {
+
+struct LayerInfo {
+  LayerId id;
+  uint64_t size = 0;        // bytes of the address space it was written for
+  uint64_t data_bytes = 0;  // bytes of blocks it holds
+};
+
+Path layer_data_path(const Path& layers_dir, LayerId id);
+Path layer_sums_path(const Path& layers_dir, LayerId id);
+
+// Writes one new layer. Blocks are written in ascending order, each at most once. Until finish() everything is under temporary
+// names; the destructor of an unfinished writer removes them.
+class LayerWriter {
+ public:
+  static Result<std::unique_ptr<LayerWriter>> create(FileSystem& fs, Path layers_dir, LayerId id, uint64_t size);
+  ~LayerWriter();
+  LayerWriter(const LayerWriter&) = delete;
+  LayerWriter& operator=(const LayerWriter&) = delete;
+
+  // offset and data.size() are multiples of kBlockSize, behind everything written before.
+  Status write(uint64_t offset, std::span<const std::byte> data);
+  // Writes the checksums, syncs, publishes both files and the directory. Call once.
+  Result<LayerInfo> finish();
+
+ private:
+  struct State;
+  explicit LayerWriter(std::unique_ptr<State> state);
+  std::unique_ptr<State> state_;
+};
+
+// Makes a layer of an existing sparse file (a disk's write layer) without copying: computes the checksums of `data` (sorted
+// ranges, multiples of kBlockSize; everything else in the file must be a hole or is ignored), syncs, renames `file` into
+// layers_dir. `file` must be on the same file system. On failure `file` is where and what it was.
+Result<LayerInfo> adopt_layer(FileSystem& fs, const Path& file, const Path& layers_dir, LayerId id, uint64_t size,
+                              std::span<const Range> data);
+
+// An open layer. Thread-safe; shared by every reader in the process.
+class Layer {
+ public:
+  static Result<std::shared_ptr<Layer>> open(FileSystem& fs, const Path& layers_dir, LayerId id);
+  ~Layer();
+
+  LayerId id() const;
+  uint64_t size() const;
+  // Reads out.size() bytes at `offset` (both multiples of kBlockSize, within size()).
+  Status read(uint64_t offset, std::span<std::byte> out);
+  // Reads and verifies every frame. kDataLoss names the first damaged one.
+  Status verify_all();
+  // True once every frame has been verified by this object.
+  bool verified_whole() const;
+  int fd() const;  // of the data file, read-only
+
+ private:
+  struct State;
+  explicit Layer(std::unique_ptr<State> state);
+  std::unique_ptr<State> state_;
+};
+
+// The content of an address space at one generation: a block map with its layers open. Immutable, thread-safe.
+class AddressSpace {
+ public:
+  // Opens every layer that the map names. kDataLoss if one is missing.
+  static Result<std::shared_ptr<AddressSpace>> open(FileSystem& fs, const Path& layers_dir, BlockMap map);
+
+  const BlockMap& map() const { return map_; }
+  uint64_t size() const { return map_.size(); }
+  // offset and out.size() are multiples of kBlockSize within size(). Zeros where the map says so.
+  Status read(uint64_t offset, std::span<std::byte> out) const;
+  // The open layer behind an extent of map(); nullptr for zeros.
+  Layer* layer(LayerId id) const;
+
+ private:
+  AddressSpace(BlockMap map, std::map<LayerId, std::shared_ptr<Layer>> layers);
+  BlockMap map_;
+  std::map<LayerId, std::shared_ptr<Layer>> layers_;
+};
+
+}  // namespace stasis::snapshot

@@ -1,0 +1,93 @@
+// The store: one directory with every layer, snapshot and image of a host.
+//   layers/<uuid>.raw, <uuid>.sums       immutable, mode 0444
+//   snapshots/<uuid>/manifest            written last; beside it the parts that it names (state, memory.map, disk.map, ...)
+//   lock                                 flock: shared by whoever writes or newly refers to layers, exclusive for collection
+// Snapshots share layers by reference. A layer lives as long as a manifest or one of the `roots` given to collect() names it:
+// running sandboxes keep a copy of their block maps in their own directory, and those are the roots. Functions are thread-safe;
+// several processes (the agent and each supervisor) use one store at a time.
+#pragma once
+
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "snapshot/capture.h"
+#include "snapshot/layer.h"
+#include "snapshot/manifest.h"
+
+namespace stasis::snapshot {
+
+// A held lock on the store; released by its destructor.
+class StoreLock {
+ public:
+  explicit StoreLock(UniqueFd fd) : fd_(std::move(fd)) {}
+
+ private:
+  UniqueFd fd_;
+};
+
+struct CollectStats {
+  uint64_t snapshots_swept = 0;  // directories without a manifest
+  uint64_t layers_removed = 0;
+  uint64_t bytes_freed = 0;
+  uint64_t files_swept = 0;      // temporary files
+};
+
+class Store {
+ public:
+  // Makes the directories if they are missing.
+  static Result<Store> open(FileSystem& fs, Path root);
+
+  FileSystem& fs() const { return *fs_; }
+  const Path& root() const { return root_; }
+  Path layers_dir() const { return root_ / "layers"; }
+  Path snapshot_dir(SnapshotId id) const;
+
+  // Held while layers are written or a new reference to existing layers is made (blocks while a collection runs).
+  Result<StoreLock> lock_shared() const;
+
+  // Begins a snapshot: makes its directory. The caller writes its parts there under their final names, then calls publish().
+  Result<Path> begin(SnapshotId id) const;
+  // Describes a part file already written in the snapshot's directory (size, checksum), and syncs it.
+  Result<Part> describe_part(SnapshotId id, const std::string& file) const;
+  // Encodes `map` into a part file, synced.
+  Result<Part> write_map(SnapshotId id, const std::string& file, const BlockMap& map) const;
+  // Writes the manifest and syncs the directories: after this, and not before, the snapshot exists.
+  Status publish(const Manifest& manifest) const;
+  // Removes a snapshot that was begun and not published. Never fails loudly: what stays is swept later.
+  void abandon(SnapshotId id) const;
+
+  // kNotFound if there is no such snapshot; kDataLoss if its manifest is damaged.
+  Result<Manifest> load(SnapshotId id) const;
+  // Reads a part and verifies size and checksum: kDataLoss names the file and the snapshot.
+  Result<std::vector<std::byte>> read_part(SnapshotId id, const Part& part) const;
+  Result<BlockMap> read_map(SnapshotId id, const Part& part) const;
+  // Ids of all published snapshots and images, sorted.
+  Result<std::vector<SnapshotId>> list() const;
+  // Takes the manifest away first (from then on it does not exist), then the rest. Layers stay until collect().
+  // kNotFound if there is none.
+  Status remove(SnapshotId id) const;
+
+  // Removes layers that no manifest and none of `roots` needs, snapshot directories without a manifest, and temporary files.
+  // Takes the exclusive lock: kAborted at once if somebody holds it shared. A manifest that cannot be read stops the
+  // collection (its layers are unknown) with kDataLoss.
+  Result<CollectStats> collect(std::span<const BlockMap> roots) const;
+
+ private:
+  Store(FileSystem& fs, Path root) : fs_(&fs), root_(std::move(root)) {}
+  FileSystem* fs_;
+  Path root_;
+};
+
+// Makes an image in the store from plain files: the root disk (any sparse file, size a multiple of 4 KiB) becomes one layer and
+// a generation-0 block map, kernel and initrd become parts. Returns the published manifest.
+struct ImageFiles {
+  Path vmlinux;
+  Path initrd;
+  Path root_disk;
+  std::string kernel;  // release
+};
+Result<Manifest> import_image(const Store& store, const ImageFiles& files);
+
+}  // namespace stasis::snapshot
