@@ -1,0 +1,48 @@
+// Memory: owned mappings and anonymous memory files.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string>
+
+#include "base/fd.h"
+#include "base/result.h"
+
+namespace stasis {
+
+// An owned mmap; unmapped by the destructor.
+class Mapping {
+ public:
+  // Private anonymous memory, zeroed, not yet populated.
+  static Result<Mapping> anonymous(size_t length);
+  // A file, shared, for reading only.
+  static Result<Mapping> shared_read_only(int fd, size_t length);
+  // A file, shared, for reading and writing.
+  static Result<Mapping> shared(int fd, size_t length);
+
+  Mapping() = default;
+  Mapping(Mapping&& other) noexcept;
+  Mapping& operator=(Mapping&& other) noexcept;
+  Mapping(const Mapping&) = delete;
+  Mapping& operator=(const Mapping&) = delete;
+  ~Mapping();
+
+  std::span<std::byte> bytes() const { return {address_, length_}; }
+  uint64_t address() const { return reinterpret_cast<uint64_t>(address_); }
+
+ private:
+  Mapping(std::byte* address, size_t length) : address_(address), length_(length) {}
+  static Result<Mapping> map(size_t length, int protection, int flags, int fd);
+  std::byte* address_ = nullptr;
+  size_t length_ = 0;
+};
+
+// A memfd of `size` bytes, close-on-exec; `name` shows in /proc/PID/maps.
+Result<UniqueFd> create_memory_file(const std::string& name, uint64_t size);
+
+// Advice MADV_DONTNEED on anonymous memory, MADV_REMOVE on shared: the range reads as zeros afterwards.
+Status discard_anonymous(std::span<std::byte> range);
+Status discard_shared(std::span<std::byte> range);
+
+}  // namespace stasis

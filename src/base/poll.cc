@@ -1,0 +1,58 @@
+#include "base/poll.h"
+
+#include <poll.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <climits>
+
+namespace stasis {
+
+int Deadline::poll_timeout() const {
+  if (at_ == Clock::time_point::max()) return -1;
+  const auto left = std::chrono::ceil<std::chrono::milliseconds>(at_ - Clock::now()).count();
+  return static_cast<int>(std::clamp<long long>(left, 0, INT_MAX));
+}
+
+Result<bool> wait_readable(int fd, Deadline deadline) {
+  const std::array fds{fd};
+  STASIS_ASSIGN(const std::vector<bool> ready, wait_any(fds, deadline));
+  return ready[0];
+}
+
+Result<std::vector<bool>> wait_any(std::span<const int> fds, Deadline deadline) {
+  std::vector<pollfd> polled;
+  polled.reserve(fds.size());
+  for (const int fd : fds) polled.push_back({fd, POLLIN, 0});
+  for (;;) {
+    const int n = ::poll(polled.data(), polled.size(), deadline.poll_timeout());
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0) return fail_errno(errno, "poll");
+    std::vector<bool> ready;
+    ready.reserve(fds.size());
+    for (const pollfd& p : polled) ready.push_back(p.revents != 0);
+    return ready;
+  }
+}
+
+Result<Event> Event::create() {
+  UniqueFd fd(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+  if (!fd) return fail_errno(errno, "create eventfd");
+  return Event(std::move(fd));
+}
+
+void Event::set() const {
+  const uint64_t one = 1;
+  // Fails only if the counter is about to overflow, and then the event is set anyway.
+  [[maybe_unused]] const ssize_t n = ::write(fd_.get(), &one, sizeof one);
+}
+
+void Event::clear() const {
+  uint64_t count = 0;
+  [[maybe_unused]] const ssize_t n = ::read(fd_.get(), &count, sizeof count);
+}
+
+}  // namespace stasis

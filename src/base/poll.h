@@ -1,0 +1,50 @@
+// Waiting: deadlines on the monotonic clock, poll(2) over descriptors, and an event that one thread sets and others wait for.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <vector>
+
+#include "base/fd.h"
+#include "base/result.h"
+
+namespace stasis {
+
+class Deadline {
+ public:
+  using Clock = std::chrono::steady_clock;
+  static Deadline after(std::chrono::milliseconds span) { return Deadline(Clock::now() + span); }
+  static Deadline never() { return Deadline(Clock::time_point::max()); }
+  bool passed() const { return Clock::now() >= at_; }
+  // For poll(2): milliseconds left, rounded up; -1 for never, 0 if passed.
+  int poll_timeout() const;
+  Clock::time_point at() const { return at_; }
+
+ private:
+  explicit Deadline(Clock::time_point at) : at_(at) {}
+  Clock::time_point at_;
+};
+
+// True if `fd` has something to read, or its other end has gone; false if the deadline passed first.
+Result<bool> wait_readable(int fd, Deadline deadline);
+
+// For each of `fds`: is it readable, or gone? Returns when at least one is, or at the deadline (all false). A negative
+// descriptor is never ready.
+Result<std::vector<bool>> wait_any(std::span<const int> fds, Deadline deadline);
+
+// Stays readable from set() on until clear(). Copies of the descriptor number may be polled anywhere.
+class Event {
+ public:
+  static Result<Event> create();
+  void set() const;
+  void clear() const;
+  int fd() const { return fd_.get(); }
+
+ private:
+  explicit Event(UniqueFd fd) : fd_(std::move(fd)) {}
+  UniqueFd fd_;
+};
+
+}  // namespace stasis

@@ -1,0 +1,225 @@
+#include "base/userfaultfd.h"
+
+#include <fcntl.h>
+#include <linux/userfaultfd.h>
+#include <sys/ioctl.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <array>
+#include <cerrno>
+
+namespace stasis {
+namespace {
+
+// Newer than Debian 12's kernel headers (6.1): values from include/uapi/linux/userfaultfd.h and fs.h of Linux 6.7.
+constexpr uint64_t kFeatureWpUnpopulated = 1U << 13;
+constexpr uint64_t kFeatureWpAsync = 1U << 15;
+
+struct PageRegion {
+  uint64_t start;
+  uint64_t end;
+  uint64_t categories;
+};
+
+struct PmScanArg {
+  uint64_t size;
+  uint64_t flags;
+  uint64_t start;
+  uint64_t end;
+  uint64_t walk_end;
+  uint64_t vec;
+  uint64_t vec_len;
+  uint64_t max_pages;
+  uint64_t category_inverted;
+  uint64_t category_mask;
+  uint64_t category_anyof_mask;
+  uint64_t return_mask;
+};
+
+constexpr unsigned long kPagemapScan = _IOWR('f', 16, PmScanArg);
+constexpr uint64_t kPmScanWpMatching = 1U << 0;
+constexpr uint64_t kPmScanCheckWpAsync = 1U << 1;
+constexpr uint64_t kPageIsWritten = 1U << 1;
+
+constexpr uint64_t kAsyncFeatures = UFFD_FEATURE_PAGEFAULT_FLAG_WP | UFFD_FEATURE_WP_HUGETLBFS_SHMEM |
+                                    kFeatureWpUnpopulated | kFeatureWpAsync;
+constexpr uint64_t kBaseFeatures = UFFD_FEATURE_EVENT_REMOVE | UFFD_FEATURE_MISSING_SHMEM;
+
+UniqueFd new_userfaultfd() {
+  return UniqueFd(static_cast<int>(::syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK)));
+}
+
+bool negotiate(int fd, uint64_t features, uint64_t& offered) {
+  uffdio_api api{};
+  api.api = UFFD_API;
+  api.features = features;
+  const bool ok = ::ioctl(fd, UFFDIO_API, &api) == 0;
+  offered = api.features;
+  return ok;
+}
+
+// `answer` is the kernel's count of bytes installed, or a negative errno.
+InstallResult outcome_of(int ioctl_result, int error_number, int64_t answer) {
+  InstallResult result;
+  result.bytes = answer > 0 ? static_cast<uint64_t>(answer) : 0;
+  if (ioctl_result == 0) return result;
+  result.error_number = error_number;
+  switch (error_number) {
+    case EEXIST:
+      result.outcome = InstallOutcome::kExists;
+      break;
+    case EAGAIN:
+      result.outcome = InstallOutcome::kTryAgain;
+      break;
+    case ESRCH:
+      result.outcome = InstallOutcome::kProcessGone;
+      break;
+    case ENOENT:
+      result.outcome = InstallOutcome::kUnregistered;
+      break;
+    default:
+      result.outcome = InstallOutcome::kFailed;
+  }
+  return result;
+}
+
+FaultEvent decode(const uffd_msg& message) {
+  FaultEvent event;
+  switch (message.event) {
+    case UFFD_EVENT_PAGEFAULT:
+      event.kind = FaultEvent::Kind::kPageFault;
+      event.address = message.arg.pagefault.address;
+      event.write_protect = (message.arg.pagefault.flags & UFFD_PAGEFAULT_FLAG_WP) != 0;
+      break;
+    case UFFD_EVENT_REMOVE:
+    case UFFD_EVENT_UNMAP:
+      event.kind = message.event == UFFD_EVENT_REMOVE ? FaultEvent::Kind::kRemove : FaultEvent::Kind::kUnmap;
+      event.address = message.arg.remove.start;
+      event.end = message.arg.remove.end;
+      break;
+    case UFFD_EVENT_REMAP:
+      event.kind = FaultEvent::Kind::kRemap;
+      break;
+    case UFFD_EVENT_FORK:
+      event.kind = FaultEvent::Kind::kFork;
+      break;
+    default:
+      event.kind = FaultEvent::Kind::kUnknown;
+  }
+  return event;
+}
+
+}  // namespace
+
+Result<UserFaultFd> UserFaultFd::create(bool write_protect_async) {
+  UniqueFd fd = new_userfaultfd();
+  if (!fd) return fail_errno(errno, "create userfaultfd");
+  uint64_t offered = 0;
+  if (!negotiate(fd.get(), kBaseFeatures | (write_protect_async ? kAsyncFeatures : 0), offered)) {
+    return fail(Code::kUnimplemented, "this kernel's userfaultfd lacks a feature that Stasis needs",
+                "run Linux 5.7 or newer (6.7 for exact dirty tracking)");
+  }
+  return UserFaultFd(std::move(fd));
+}
+
+Status UserFaultFd::register_missing(Range range, bool write_protect) const {
+  uffdio_register request{};
+  request.range = {range.offset, range.length};
+  request.mode = UFFDIO_REGISTER_MODE_MISSING | (write_protect ? UFFDIO_REGISTER_MODE_WP : 0);
+  if (::ioctl(fd_.get(), UFFDIO_REGISTER, &request) != 0) return fail_errno(errno, "register range with userfaultfd");
+  return {};
+}
+
+Result<size_t> UserFaultFd::read_events(std::span<FaultEvent> events) const {
+  std::array<uffd_msg, 64> messages;
+  const size_t wanted = std::min(events.size(), messages.size());
+  for (;;) {
+    const ssize_t n = ::read(fd_.get(), messages.data(), wanted * sizeof(uffd_msg));
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0 && errno == EAGAIN) return size_t{0};
+    if (n < 0) return fail_errno(errno, "read userfaultfd");
+    if (n == 0) return fail(Code::kUnavailable, "userfaultfd: the process has gone");
+    const size_t count = static_cast<size_t>(n) / sizeof(uffd_msg);
+    for (size_t i = 0; i < count; ++i) events[i] = decode(messages[i]);
+    return count;
+  }
+}
+
+InstallResult UserFaultFd::copy(uint64_t address, std::span<const std::byte> source, bool write_protect, bool wake) const {
+  uffdio_copy request{};
+  request.dst = address;
+  request.src = reinterpret_cast<uint64_t>(source.data());
+  request.len = source.size();
+  request.mode = (write_protect ? UFFDIO_COPY_MODE_WP : 0) | (wake ? 0 : UFFDIO_COPY_MODE_DONTWAKE);
+  const int result = ::ioctl(fd_.get(), UFFDIO_COPY, &request);
+  return outcome_of(result, errno, request.copy);
+}
+
+InstallResult UserFaultFd::zero(Range range, bool wake) const {
+  uffdio_zeropage request{};
+  request.range = {range.offset, range.length};
+  request.mode = wake ? 0 : UFFDIO_ZEROPAGE_MODE_DONTWAKE;
+  const int result = ::ioctl(fd_.get(), UFFDIO_ZEROPAGE, &request);
+  return outcome_of(result, errno, request.zeropage);
+}
+
+Status UserFaultFd::protect(Range range) const {
+  uffdio_writeprotect request{};
+  request.range = {range.offset, range.length};
+  request.mode = UFFDIO_WRITEPROTECT_MODE_WP;
+  if (::ioctl(fd_.get(), UFFDIO_WRITEPROTECT, &request) != 0) return fail_errno(errno, "write-protect range");
+  return {};
+}
+
+Status UserFaultFd::wake(Range range) const {
+  uffdio_range request{range.offset, range.length};
+  if (::ioctl(fd_.get(), UFFDIO_WAKE, &request) != 0) return fail_errno(errno, "wake range");
+  return {};
+}
+
+UserFaultSupport probe_userfaultfd() {
+  UserFaultSupport support;
+  const UniqueFd fd = new_userfaultfd();
+  if (!fd) return support;
+  uint64_t offered = 0;
+  if (!negotiate(fd.get(), 0, offered)) return support;
+  support.available = true;
+  support.missing_shmem = (offered & UFFD_FEATURE_MISSING_SHMEM) != 0;
+  support.event_remove = (offered & UFFD_FEATURE_EVENT_REMOVE) != 0;
+  support.write_protect_async = (offered & kAsyncFeatures) == kAsyncFeatures;
+  return support;
+}
+
+Result<std::vector<Range>> scan_written_pages(int pagemap_fd, Range range, bool reset) {
+  std::vector<Range> found;
+  std::array<PageRegion, 512> regions;
+  uint64_t position = range.offset;
+  while (position < range.end()) {
+    PmScanArg scan{};
+    scan.size = sizeof scan;
+    scan.flags = reset ? kPmScanWpMatching | kPmScanCheckWpAsync : 0;
+    scan.start = position;
+    scan.end = range.end();
+    scan.vec = reinterpret_cast<uint64_t>(regions.data());
+    scan.vec_len = regions.size();
+    scan.category_mask = kPageIsWritten;
+    scan.return_mask = kPageIsWritten;
+    const int n = ::ioctl(pagemap_fd, kPagemapScan, &scan);
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0 && (errno == ENOTTY || errno == EINVAL)) return fail(Code::kUnimplemented, "this kernel has no PAGEMAP_SCAN");
+    if (n < 0) return fail_errno(errno, "PAGEMAP_SCAN");
+    for (size_t i = 0; i < static_cast<size_t>(n); ++i) {
+      const Range part{regions[i].start, regions[i].end - regions[i].start};
+      if (!found.empty() && found.back().end() == part.offset) {
+        found.back().length += part.length;
+      } else {
+        found.push_back(part);
+      }
+    }
+    position = scan.walk_end;
+  }
+  return found;
+}
+
+}  // namespace stasis

@@ -1,0 +1,70 @@
+// The page server: answers a VMM's page faults from an AddressSpace through userfaultfd. It listens on a unix socket, takes one
+// handshake in Firecracker's form (handshake.h), and serves on a thread of its own until the VMM goes or stop() is called.
+// A fault brings in the whole frame of 64 KiB around it as far as its extent reaches; zeros are installed as zero pages. Rules:
+// shared/notes/uffd.md. A page that cannot be had, or an event that is not understood, ends the sandbox: on_failure is called
+// once with the reason, from the server's thread, and the server stops; the faulting vCPU stays blocked, so the callee must
+// kill the VMM. The VMM's exit is not a failure.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "base/unix_socket.h"
+#include "snapshot/layer.h"
+
+namespace stasis::pager {
+
+// A piece of guest memory in the VMM's address space.
+struct Region {
+  uint64_t host_address = 0;  // bytes, in the VMM process
+  uint64_t size = 0;          // bytes
+  uint64_t offset = 0;        // of its first byte in guest memory (the AddressSpace)
+  uint64_t page_size = 0;     // bytes: 4096 or 2 MiB
+};
+
+struct PageServerOptions {
+  Milliseconds handshake_deadline{10'000};
+  std::function<void(const Error&)> on_failure;
+};
+
+// Counts since the handshake. pages_* are 4 KiB pages; fault + around + zero = all pages installed.
+struct PageServerStats {
+  uint64_t faults = 0;
+  uint64_t pages_by_fault = 0;     // the faulting pages themselves, from layers
+  uint64_t pages_around = 0;       // their neighbours, from layers
+  uint64_t pages_zero = 0;         // zero pages
+  uint64_t pages_removed = 0;      // given back by the guest
+  uint64_t total_pages = 0;        // of guest memory
+};
+
+class PageServer {
+ public:
+  // Listens at once and starts the thread: a VMM may be started as soon as this returns.
+  static Result<std::unique_ptr<PageServer>> start(const Path& socket, std::shared_ptr<const snapshot::AddressSpace> memory,
+                                                   PageServerOptions options);
+  // Stops the thread, also one that still waits for its VMM, and removes the socket.
+  ~PageServer();
+  PageServer(const PageServer&) = delete;
+  PageServer& operator=(const PageServer&) = delete;
+
+  // Tells who may connect: the handshake is refused if SO_PEERCRED names another process. Until it is called the
+  // handshake waits.
+  void expect_peer(pid_t vmm);
+
+  PageServerStats stats() const;
+  // Guest memory that the guest has given back and not touched since: it reads as zeros. Sorted, merged.
+  std::vector<Range> removed() const;
+  // The regions of the handshake; empty before it.
+  std::vector<Region> regions() const;
+
+ private:
+  struct State;
+  explicit PageServer(std::unique_ptr<State> state);
+  std::unique_ptr<State> state_;
+};
+
+}  // namespace stasis::pager

@@ -1,0 +1,40 @@
+// The agent's side of the supervisor's protocol (protocol.h): one connection to one supervisor. Calls are serialised inside, so
+// any thread may call; a `pause` blocks others meanwhile. An answer that does not come within the call's deadline breaks
+// the connection (kDeadlineExceeded): the caller decides what becomes of the supervisor.
+#pragma once
+
+#include <memory>
+#include <mutex>
+
+#include "base/unix_socket.h"
+#include "supervisor/protocol.h"
+
+namespace stasis::supervisor {
+
+class Client {
+ public:
+  // kUnavailable if no supervisor listens in this sandbox directory.
+  static Result<std::unique_ptr<Client>> connect(const Path& sandbox_dir);
+
+  Result<StateReply> state(Milliseconds deadline);
+  Result<SnapshotReply> pause(snapshot::SnapshotId id, Milliseconds deadline);
+  Result<SnapshotReply> snapshot(snapshot::SnapshotId id, Milliseconds deadline);
+  // A TCP socket in the sandbox's network namespace, for the caller to connect.
+  Result<UniqueFd> guest_socket(Milliseconds deadline);
+  Status stop(const std::string& reason, Milliseconds deadline);
+
+  pid_t pid() const { return pid_; }  // of the supervisor
+  // Readable once the supervisor process has exited.
+  int pidfd() const { return pidfd_.get(); }
+
+ private:
+  Client(UniqueFd socket, pid_t pid, UniqueFd pidfd);
+  Result<Message> call(const nlohmann::json& request, Milliseconds deadline);
+  Result<nlohmann::json> call_json(const nlohmann::json& request, Milliseconds deadline);
+  std::mutex mutex_;
+  UniqueFd socket_;
+  pid_t pid_;
+  UniqueFd pidfd_;
+};
+
+}  // namespace stasis::supervisor

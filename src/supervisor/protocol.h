@@ -1,0 +1,96 @@
+// The supervisor's protocol: what the agent asks of one sandbox's supervisor, over the unix socket `control.sock` in the
+// sandbox's directory (mode 0600). One JSON object a request, one an answer, framed as in base/unix_socket.h; a connection
+// carries requests one after another, and a supervisor serves them in order, so two pauses cannot overlap. An answer is
+// {"ok": {...}} or {"error": {"code","message","remedy"}}. The end of the connection means that the supervisor has gone; what
+// it wrote last is in `exit.json` (ExitRecord).
+//
+//   state     -> StateReply
+//   pause     {snapshot_id} -> SnapshotReply; the supervisor exits after the answer. On error the guest runs on.
+//   snapshot  {snapshot_id} -> SnapshotReply; the guest runs on.
+//   connect   -> {} with one descriptor: a TCP socket, not connected, made in the sandbox's network namespace
+//   stop      {reason} -> {}; the supervisor ends the VMM and exits after the answer
+#pragma once
+
+#include <sys/types.h>
+
+#include <map>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <string>
+
+#include "base/file_system.h"
+#include "base/result.h"
+#include "snapshot/manifest.h"
+
+namespace stasis::supervisor {
+
+// Written by the agent as `config.json` in the sandbox's directory (mode 0700), read by the supervisor when it starts:
+//   stasis-supervisor --sandbox-dir DIR
+// The directory then also holds control.sock, memory.map and disk.map (what the sandbox stands on: roots for collection),
+// disk/ (the write layer), vmm.log, supervisor.log, exit.json.
+struct SandboxConfig {
+  std::string sandbox_id;
+  Path store;                        // root of the snapshot store
+  snapshot::SnapshotId base;         // image: boot it; snapshot: restore it
+  snapshot::MachineShape shape;      // ignored for a snapshot, which has its own
+  uint64_t disk_bytes = 0;           // 0: as the base
+  std::string vmm;                   // "qemu", "firecracker"
+};
+
+struct StateReply {
+  std::string sandbox_id;
+  std::string state;                 // "starting", "running"
+  snapshot::SnapshotId base;
+  snapshot::MachineShape shape;
+  uint64_t disk_bytes = 0;
+  std::string vmm;
+  std::string accelerator;
+  std::string guest_address;         // "172.30.0.2"
+  pid_t supervisor_pid = 0;
+  pid_t vmm_pid = 0;
+  int64_t started_unix_ms = 0;
+  uint64_t vmm_ready_us = 0;         // from the supervisor's start until the guest ran
+  std::string restore_method;        // "uffd"; empty after a boot
+  uint64_t total_pages = 0;
+  uint64_t faults = 0;
+  uint64_t pages_by_fault = 0;
+  uint64_t pages_around = 0;
+  uint64_t pages_zero = 0;
+  uint64_t disk_blocks_written = 0;
+};
+
+struct SnapshotReply {
+  snapshot::SnapshotId id;
+  snapshot::GenerationStats memory;
+  snapshot::GenerationStats disk;
+  uint64_t stopped_us = 0;
+  uint64_t total_us = 0;
+};
+
+// Why a supervisor ended, for whoever comes later. reason: "paused", "stopped: ...", "vmm exited: signal 9 (Killed)",
+// "page server: ...", "start failed: ...".
+struct ExitRecord {
+  bool expected = false;             // paused or stopped on request
+  std::string reason;
+  Error error;                       // if not expected
+};
+
+inline constexpr const char* kConfigFile = "config.json";
+inline constexpr const char* kControlSocket = "control.sock";
+inline constexpr const char* kExitFile = "exit.json";
+inline constexpr const char* kMemoryMapFile = "memory.map";
+inline constexpr const char* kDiskMapFile = "disk.map";
+
+// JSON forms. from_json functions reject missing and mistyped fields with kInvalidArgument.
+nlohmann::json to_json(const SandboxConfig& config);
+nlohmann::json to_json(const StateReply& reply);
+nlohmann::json to_json(const SnapshotReply& reply);
+nlohmann::json to_json(const ExitRecord& record);
+nlohmann::json to_json(const Error& error);
+Result<SandboxConfig> config_from_json(const nlohmann::json& json);
+Result<StateReply> state_from_json(const nlohmann::json& json);
+Result<SnapshotReply> snapshot_from_json(const nlohmann::json& json);
+Result<ExitRecord> exit_from_json(const nlohmann::json& json);
+Error error_from_json(const nlohmann::json& json);
+
+}  // namespace stasis::supervisor

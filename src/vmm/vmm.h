@@ -1,0 +1,97 @@
+// One virtual machine in one VMM process, whatever program that is. A supervisor makes one Vmm, boots it or restores it once,
+// pauses and resumes it any number of times, and saves it. Drivers: qemu/ and firecracker/. One contract suite
+// (vmm/contract_test.cc) runs on every driver.
+//
+// Every path is as the VMM process sees it: the caller has entered the sandbox's own mount and network namespaces, and the
+// paths are the same in every sandbox, so that a saved state restores anywhere. Not thread-safe: one thread drives a Vmm, and
+// that thread must outlive it (the VMM process dies with the thread that started it).
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/fd.h"
+#include "base/file_system.h"
+#include "base/result.h"
+#include "snapshot/manifest.h"
+
+namespace stasis::vmm {
+
+// What the machine is made of. The same for boot and restore.
+struct MachineConfig {
+  snapshot::MachineShape shape;
+  Path disk;               // raw file; empty: no disk
+  std::string tap;         // host side of the network interface, in the caller's namespace; empty: no network
+  std::string mac;         // "06:00:ac:1e:00:02"
+  Path runtime_dir;        // private directory for the driver's sockets (fixed path, on a tmpfs)
+  Path log;                // serial console and the VMM's own messages are appended here
+};
+
+struct BootSpec {
+  Path vmlinux;
+  Path initrd;             // empty: none
+  std::string command_line;  // of the guest kernel; the driver adds what its machine needs
+};
+
+struct RestoreSpec {
+  Path state;              // the device state that save() wrote
+  Path uffd_socket;        // a page server listens here and serves before restore() is called
+};
+
+// The guest's memory as save() left it: `source` holds every block of `candidates` at its own offset. What is in no candidate
+// has not been written since the machine was booted or restored, or since the last save() of this Vmm.
+struct SavedMemory {
+  UniqueFd source;
+  std::vector<Range> candidates;  // sorted, disjoint, multiples of 4 KiB
+};
+
+struct VmmInfo {
+  std::string name;        // "qemu", "firecracker"
+  std::string version;     // "7.2.22", "1.16.1"
+};
+
+class Vmm {
+ public:
+  virtual ~Vmm() = default;  // ends the process, whatever state it is in
+
+  // Starts the process and boots; the guest runs when this returns.
+  virtual Status boot(const BootSpec& spec) = 0;
+  // Starts the process and loads device state; memory comes through the uffd. The guest is stopped when this returns. A
+  // failed restore ends the process and says why: kDataLoss for a state that the VMM calls damaged or foreign.
+  virtual Status restore(const RestoreSpec& spec) = 0;
+
+  virtual Status pause() = 0;   // vCPUs stop; in-flight disk writes have reached the disk. Repeating it is fine.
+  virtual Status resume() = 0;  // vCPUs run. Repeating it is fine.
+
+  // Paused only. Writes the device state to `state` (a new file; synced by the caller) and says where the memory is.
+  // `scratch_dir` may be used for a memory file (Firecracker); the caller removes what is in it afterwards.
+  // If the snapshot made of this fails after save() returned, the caller must tell (save_failed), so that the next save
+  // offers everything again instead of only what was written since.
+  virtual Result<SavedMemory> save(const Path& state, const Path& scratch_dir) = 0;
+  virtual void save_failed() = 0;
+
+  virtual const VmmInfo& info() const = 0;
+  // Readable once the VMM process has exited; -1 before boot() or restore().
+  virtual int pidfd() const = 0;
+  virtual pid_t pid() const = 0;
+  // Kills the process and reaps it: how it ended, for the sandbox's record.
+  virtual std::string stop() = 0;
+};
+
+// Where a driver's program is. kNotFound with the remedy (package, variable) if it is missing or does not run.
+Result<VmmInfo> probe_qemu();
+Result<VmmInfo> probe_firecracker();
+
+std::unique_ptr<Vmm> make_qemu(const MachineConfig& config);
+std::unique_ptr<Vmm> make_firecracker(const MachineConfig& config);
+
+// True if /dev/kvm runs a guest in hardware (shown by running one), false with the reason otherwise.
+struct KvmProbe {
+  bool works = false;
+  std::string reason;  // "no /dev/kvm", "emulated: ...", "ok"
+};
+KvmProbe probe_kvm();
+
+}  // namespace stasis::vmm
