@@ -19,21 +19,20 @@ int Deadline::poll_timeout() const {
 
 Result<bool> wait_readable(int fd, Deadline deadline) {
   const std::array fds{fd};
-  STASIS_ASSIGN(const std::vector<bool> ready, wait_any(fds, deadline));
+  STASIS_ASSIGN(const auto ready, wait_any(fds, deadline));
   return ready[0];
 }
 
-Result<std::vector<bool>> wait_any(std::span<const int> fds, Deadline deadline) {
-  std::vector<pollfd> polled;
-  polled.reserve(fds.size());
-  for (const int fd : fds) polled.push_back({fd, POLLIN, 0});
+Result<std::bitset<kMaxPolled>> wait_any(std::span<const int> fds, Deadline deadline) {
+  if (fds.size() > kMaxPolled) return fail(Code::kInternal, "too many descriptors to wait for");
+  std::array<pollfd, kMaxPolled> polled;
+  for (size_t i = 0; i < fds.size(); ++i) polled[i] = {fds[i], POLLIN, 0};
   for (;;) {
-    const int n = ::poll(polled.data(), polled.size(), deadline.poll_timeout());
+    const int n = ::poll(polled.data(), fds.size(), deadline.poll_timeout());
     if (n < 0 && errno == EINTR) continue;
     if (n < 0) return fail_errno(errno, "poll");
-    std::vector<bool> ready;
-    ready.reserve(fds.size());
-    for (const pollfd& p : polled) ready.push_back(p.revents != 0);
+    std::bitset<kMaxPolled> ready;
+    for (size_t i = 0; i < fds.size(); ++i) ready[i] = polled[i].revents != 0;
     return ready;
   }
 }

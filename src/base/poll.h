@@ -1,11 +1,11 @@
 // Waiting: deadlines on the monotonic clock, poll(2) over descriptors, and an event that one thread sets and others wait for.
 #pragma once
 
+#include <bitset>
 #include <chrono>
-#include <cstdint>
-#include <optional>
+#include <cstddef>
 #include <span>
-#include <vector>
+#include <utility>
 
 #include "base/fd.h"
 #include "base/result.h"
@@ -30,9 +30,11 @@ class Deadline {
 // True if `fd` has something to read, or its other end has gone; false if the deadline passed first.
 Result<bool> wait_readable(int fd, Deadline deadline);
 
-// For each of `fds`: is it readable, or gone? Returns when at least one is, or at the deadline (all false). A negative
-// descriptor is never ready.
-Result<std::vector<bool>> wait_any(std::span<const int> fds, Deadline deadline);
+inline constexpr size_t kMaxPolled = 64;
+
+// For each of `fds` (at most kMaxPolled), by its index: is it readable, or gone? Returns when at least one is, or at the
+// deadline (none). A negative descriptor is never ready. Allocates nothing.
+Result<std::bitset<kMaxPolled>> wait_any(std::span<const int> fds, Deadline deadline);
 
 // Stays readable from set() on until clear(). Copies of the descriptor number may be polled anywhere.
 class Event {

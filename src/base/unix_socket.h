@@ -11,6 +11,8 @@
 #include <span>
 #include <string_view>
 #include <utility>
+#include <optional>
+#include <string>
 #include <vector>
 
 #include "base/fd.h"

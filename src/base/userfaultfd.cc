@@ -208,6 +208,7 @@ Result<std::vector<Range>> scan_written_pages(int pagemap_fd, Range range, bool 
     const int n = ::ioctl(pagemap_fd, kPagemapScan, &scan);
     if (n < 0 && errno == EINTR) continue;
     if (n < 0 && (errno == ENOTTY || errno == EINVAL)) return fail(Code::kUnimplemented, "this kernel has no PAGEMAP_SCAN");
+    if (n < 0 && errno == EPERM) return fail(Code::kUnimplemented, "this memory is not write-protected asynchronously");
     if (n < 0) return fail_errno(errno, "PAGEMAP_SCAN");
     for (size_t i = 0; i < static_cast<size_t>(n); ++i) {
       const Range part{regions[i].start, regions[i].end - regions[i].start};

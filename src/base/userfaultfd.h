@@ -74,7 +74,7 @@ UserFaultSupport probe_userfaultfd();
 
 // Pages of [range) of the process behind `pagemap_fd` (/proc/PID/pagemap) that were written since they were last
 // write-protected, or never were: addresses, merged and sorted. With `reset` they are write-protected again in the same step.
-// kUnimplemented before Linux 6.7.
+// kUnimplemented before Linux 6.7, and with `reset` also where the range is not registered for asynchronous write-protection.
 Result<std::vector<Range>> scan_written_pages(int pagemap_fd, Range range, bool reset);
 
 }  // namespace stasis

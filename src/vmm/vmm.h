@@ -7,6 +7,9 @@
 // that thread must outlive it (the VMM process dies with the thread that started it).
 #pragma once
 
+#include <sys/types.h>
+
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -38,6 +41,9 @@ struct BootSpec {
 struct RestoreSpec {
   Path state;              // the device state that save() wrote
   Path uffd_socket;        // a page server listens here and serves before restore() is called
+  // Called with the VMM's pid as soon as its process exists, before anything waits for it: the page server must be told
+  // whom to expect (PageServer::expect_peer), since loading faults pages in.
+  std::function<void(pid_t)> on_started;
 };
 
 // The guest's memory as save() left it: `source` holds every block of `candidates` at its own offset. What is in no candidate
@@ -50,6 +56,8 @@ struct SavedMemory {
 struct VmmInfo {
   std::string name;        // "qemu", "firecracker"
   std::string version;     // "7.2.22", "1.16.1"
+  std::string accelerator = {};  // "kvm", "tcg"
+  std::string cpu_model = {};    // what a saved state depends on: "qemu64", or the host's model name
 };
 
 class Vmm {

@@ -1,0 +1,14 @@
+// Small things about open files that are not durable state (those go through FileSystem): logs, descriptors.
+#pragma once
+
+#include "base/fd.h"
+#include "base/file_system.h"
+#include "base/result.h"
+
+namespace stasis {
+
+// Opens for appending, makes the file (mode 0600) if it is missing.
+Result<UniqueFd> open_append(const Path& path);
+Result<UniqueFd> duplicate(int fd);
+
+}  // namespace stasis
