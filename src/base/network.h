@@ -1,5 +1,5 @@
-// Network interfaces of the calling thread's network namespace, and TCP sockets in it. Everything needs CAP_NET_ADMIN there,
-// except what only looks: without it the answer is kPermissionDenied. Interface names are at most 15 bytes.
+// Network interfaces of the calling thread's network namespace, and TCP sockets in it. Everything needs CAP_NET_ADMIN
+// there, except what only looks: without it the answer is kPermissionDenied. Interface names are at most 15 bytes.
 #pragma once
 
 #include <array>
@@ -29,8 +29,8 @@ constexpr Ipv4Address ipv4(uint8_t a, uint8_t b, uint8_t c, uint8_t d) {
   return {uint32_t{a} << 24 | uint32_t{b} << 16 | uint32_t{c} << 8 | uint32_t{d}};
 }
 
-// Makes a tap device (whole Ethernet frames, no packet information, virtio-net headers) that stays until its namespace goes,
-// and keeps no descriptor: a VMM opens it by name. kAlreadyExists if there is an interface of this name.
+// Makes a tap device (whole Ethernet frames, no packet information, virtio-net headers) that stays until its namespace
+// goes, and keeps no descriptor: a VMM opens it by name. kAlreadyExists if there is an interface of this name.
 Status create_tap(std::string_view name);
 // Sets the hardware address; the interface must be down.
 Status set_mac_address(std::string_view name, const MacAddress& mac);
