@@ -1,5 +1,5 @@
-// The part of KVM that a probe needs: one virtual machine with one vCPU in real mode and a single piece of memory that begins at
-// guest address 0. Not for running real guests: that is a VMM's work.
+// The part of KVM that a probe needs: one virtual machine with one vCPU in real mode and a single piece of memory that
+// begins at guest address 0. Not for running real guests: that is a VMM's work.
 #pragma once
 
 #include <cstddef>

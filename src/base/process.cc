@@ -1,6 +1,7 @@
 #include "base/process.h"
 
 #include <fcntl.h>
+#include <linux/close_range.h>
 #include <signal.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
@@ -60,6 +61,8 @@ struct ChildPlan {
 // Moves every descriptor out of the way first (above 512), so that no dup2 lands on one that is still needed.
 void place_descriptors(ChildPlan& plan) {
   constexpr int kParking = 512;
+  // Whatever this process inherited or a library opened without O_CLOEXEC does not go on to the child.
+  ::close_range(3, ~0U, CLOSE_RANGE_CLOEXEC);
   plan.error_pipe = ::fcntl(plan.error_pipe, F_DUPFD_CLOEXEC, kParking);
   if (plan.error_pipe < 0) ::_exit(127);
   for (size_t i = 0; i < plan.fd_count; ++i) {

@@ -1,0 +1,210 @@
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <signal.h>
+#include <unistd.h>
+
+#include <array>
+#include <set>
+#include <thread>
+
+#include "base/clock.h"
+#include "base/fd.h"
+#include "base/file.h"
+#include "base/file_system.h"
+#include "base/memory.h"
+#include "base/poll.h"
+#include "base/process.h"
+#include "base/testing/temp_dir.h"
+#include "base/unix_socket.h"
+#include "base/uuid.h"
+
+namespace stasis {
+namespace {
+
+using testing::TempDir;
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+
+std::set<std::string> open_descriptors() {
+  std::set<std::string> names;
+  for (const auto& entry : std::filesystem::directory_iterator("/proc/self/fd")) names.insert(entry.path().filename());
+  return names;
+}
+
+TEST(ResultTest, ContextIsAddedInFrontAndRemedyKept) {
+  Error error = errno_error(ENOSPC, "write layer x");
+  error = std::move(error).with_context("pause sandbox y");
+  EXPECT_EQ(error.code, Code::kResourceExhausted);
+  EXPECT_EQ(error.message, "pause sandbox y: write layer x: No space left on device");
+  EXPECT_THAT(error.remedy, HasSubstr("free space"));
+}
+
+TEST(ResultTest, EveryCodeHasANameThatLeadsBack) {
+  for (int value = 1; value <= 16; ++value) {
+    const Code code = static_cast<Code>(value);
+    EXPECT_EQ(code_from_name(code_name(code)), code);
+  }
+  EXPECT_EQ(code_from_name("no such word"), Code::kUnknown);
+}
+
+TEST(UniqueFdTest, ClosesOnceAndMoves) {
+  const auto before = open_descriptors();
+  {
+    auto pair = unix_socket_pair();
+    ASSERT_TRUE(pair);
+    UniqueFd moved = std::move(pair->first);
+    EXPECT_FALSE(pair->first.valid());
+    moved = std::move(pair->second);
+    EXPECT_TRUE(moved.valid());
+  }
+  EXPECT_EQ(open_descriptors(), before);
+}
+
+TEST(UuidTest, TextLeadsBackAndBadTextIsRefused) {
+  const Uuid uuid = Uuid::random();
+  EXPECT_EQ(Uuid::parse(uuid.text()).value(), uuid);
+  EXPECT_NE(Uuid::random(), uuid);
+  for (const char* bad : {"", "x", "00000000-0000-0000-0000-00000000000", "00000000-0000-0000-0000-0000000000000",
+                          "0000000000000-0000-0000-000000000000", "g0000000-0000-0000-0000-000000000000",
+                          "../../../../../../../../../../../../etc"}) {
+    EXPECT_FALSE(Uuid::parse(bad)) << bad;
+  }
+}
+
+TEST(FileSystemTest, PublishedFileIsWholeAndNoTemporaryStays) {
+  const TempDir dir;
+  FileSystem& fs = real_file_system();
+  ASSERT_TRUE(publish_file(fs, dir.path() / "record", std::string_view("one")));
+  ASSERT_TRUE(publish_file(fs, dir.path() / "record", std::string_view("two")));
+  const auto content = read_file(fs, dir.path() / "record", 100);
+  ASSERT_TRUE(content);
+  EXPECT_EQ(std::string(reinterpret_cast<const char*>(content->data()), content->size()), "two");
+  EXPECT_THAT(fs.list(dir.path()).value(), ElementsAre("record"));
+  EXPECT_EQ(read_file(fs, dir.path() / "record", 2).error().code, Code::kDataLoss);
+}
+
+TEST(FileSystemTest, DataRangesFollowHoles) {
+  const TempDir dir;
+  FileSystem& fs = real_file_system();
+  const auto fd = fs.create(dir.path() / "sparse");
+  ASSERT_TRUE(fd);
+  ASSERT_TRUE(fs.truncate(fd->get(), 1 << 20));
+  const std::vector<std::byte> block(4096, std::byte{7});
+  ASSERT_TRUE(fs.write_at(fd->get(), 64 << 10, block));
+  EXPECT_THAT(fs.data_ranges(fd->get()).value(), ElementsAre(Range{64 << 10, 4096}));
+  ASSERT_TRUE(fs.punch_hole(fd->get(), {64 << 10, 4096}));
+  EXPECT_TRUE(fs.data_ranges(fd->get())->empty());
+}
+
+TEST(FileSystemTest, RemoveTreeFollowsNoSymlink) {
+  const TempDir dir;
+  const TempDir other;
+  std::filesystem::create_directories(dir.path() / "a" / "b");
+  ASSERT_TRUE(publish_file(real_file_system(), other.path() / "keep", std::string_view("x")));
+  std::filesystem::create_symlink(other.path(), dir.path() / "a" / "link");
+  ASSERT_TRUE(remove_tree(real_file_system(), dir.path() / "a"));
+  EXPECT_FALSE(exists(real_file_system(), dir.path() / "a"));
+  EXPECT_TRUE(exists(real_file_system(), other.path() / "keep"));
+  EXPECT_TRUE(remove_tree(real_file_system(), dir.path() / "a"));
+}
+
+TEST(PollTest, EventWakesAndDeadlinePasses) {
+  const auto event = Event::create();
+  ASSERT_TRUE(event);
+  EXPECT_FALSE(wait_readable(event->fd(), Deadline::after(Milliseconds(1))).value());
+  event->set();
+  EXPECT_TRUE(wait_readable(event->fd(), Deadline::never()).value());
+  event->clear();
+  EXPECT_FALSE(wait_readable(event->fd(), Deadline::after(Milliseconds(0))).value());
+}
+
+TEST(UnixSocketTest, MessageCarriesDescriptors) {
+  auto pair = unix_socket_pair();
+  ASSERT_TRUE(pair);
+  const auto memory = create_memory_file("test", 4096);
+  const std::array fds{memory->get()};
+  ASSERT_TRUE(send_message(pair->first.get(), "hello", fds));
+  const auto message = receive_message(pair->second.get(), Milliseconds(1000));
+  ASSERT_TRUE(message && *message);
+  EXPECT_EQ((*message)->body, "hello");
+  EXPECT_EQ((*message)->fds.size(), 1U);
+}
+
+TEST(UnixSocketTest, EndSilenceAndHugeLengthsAreTold) {
+  auto pair = unix_socket_pair();
+  ASSERT_TRUE(pair);
+  EXPECT_EQ(receive_message(pair->second.get(), Milliseconds(1)).error().code, Code::kDeadlineExceeded);
+  const std::array<unsigned char, 4> huge{0xff, 0xff, 0xff, 0x7f};
+  ASSERT_TRUE(send_all(pair->first.get(), std::as_bytes(std::span(huge))));
+  EXPECT_EQ(receive_message(pair->second.get(), Milliseconds(1000)).error().code, Code::kInvalidArgument);
+  pair->first.reset();
+  EXPECT_EQ(receive_message(pair->second.get(), Milliseconds(1000)).value(), std::nullopt);
+  EXPECT_EQ(send_message(pair->second.get(), "x").error().code, Code::kUnavailable);
+}
+
+TEST(UnixSocketTest, SocketFileIsPrivateAndStaleOneIsUnavailable) {
+  const TempDir dir;
+  const Path path = dir.path() / "s";
+  {
+    const auto listener = listen_unix(path);
+    ASSERT_TRUE(listener);
+    EXPECT_EQ(std::filesystem::status(path).permissions(), std::filesystem::perms(0600));
+    const auto client = connect_unix(path);
+    ASSERT_TRUE(client);
+    EXPECT_EQ(peer_pid(client->get()).value(), ::getpid());
+  }
+  EXPECT_EQ(connect_unix(path).error().code, Code::kUnavailable);
+  EXPECT_EQ(listen_unix(dir.path() / std::string(200, 'x')).error().code, Code::kInvalidArgument);
+}
+
+TEST(ProcessTest, ExitStatusSignalAndMissingProgram) {
+  SpawnOptions options;
+  options.argv = {"/bin/sh", "-c", "exit 7"};
+  auto process = spawn(options);
+  ASSERT_TRUE(process);
+  EXPECT_EQ((*process->wait(Deadline::never()))->text(), "exit status 7");
+
+  options.argv = {"/bin/sleep", "1000"};
+  auto sleeper = spawn(options);
+  ASSERT_TRUE(sleeper);
+  EXPECT_EQ(sleeper->wait(Deadline::after(Milliseconds(1))).value(), std::nullopt);
+  EXPECT_EQ(sleeper->kill_and_wait().text(), "signal 9 (Killed)");
+
+  options.argv = {"/no/such/program"};
+  EXPECT_EQ(spawn(options).error().code, Code::kNotFound);
+}
+
+TEST(ProcessTest, ChildGetsTheNamedDescriptorsAndNoOthers) {
+  auto pair = unix_socket_pair();
+  ASSERT_TRUE(pair);
+  SpawnOptions options;
+  options.argv = {"/bin/ls", "/proc/self/fd"};
+  options.fds = {{pair->second.get(), 5}};
+  options.stdout_fd = pair->second.get();
+  const UniqueFd inherited(::dup(0));  // not close-on-exec
+  auto process = spawn(options);
+  ASSERT_TRUE(process);
+  pair->second.reset();
+  ASSERT_TRUE((*process->wait(Deadline::never()))->success());
+  std::array<std::byte, 256> buffer;
+  const auto received = receive_with_fds(pair->first.get(), buffer);
+  const std::string text(reinterpret_cast<const char*>(buffer.data()), received->bytes);
+  EXPECT_EQ(text, "0\n1\n2\n3\n5\n");  // 3 is ls's own descriptor of the directory
+}
+
+TEST(ProcessTest, DestructorKillsAndReaps) {
+  pid_t pid = 0;
+  {
+    SpawnOptions options;
+    options.argv = {"/bin/sleep", "1000"};
+    auto process = spawn(options);
+    ASSERT_TRUE(process);
+    pid = process->pid();
+  }
+  EXPECT_EQ(open_pidfd(pid).error().code, Code::kNotFound);
+}
+
+TEST(ClockTest, Rfc3339) { EXPECT_EQ(rfc3339(1'000'000'000'123'456'789), "2001-09-09T01:46:40.123456789Z"); }
+
+}  // namespace
+}  // namespace stasis
