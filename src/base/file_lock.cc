@@ -1,0 +1,20 @@
+#include "base/file_lock.h"
+
+#include <sys/file.h>
+
+#include <cerrno>
+
+#include "base/file.h"
+
+namespace stasis {
+
+Result<FileLock> FileLock::try_exclusive(const Path& path) {
+  STASIS_ASSIGN(UniqueFd fd, open_append(path));
+  if (::flock(fd.get(), LOCK_EX | LOCK_NB) != 0) {
+    if (errno == EWOULDBLOCK) return fail(Code::kFailedPrecondition, path.string() + " is locked by another process");
+    return fail_errno(errno, "lock " + path.string());
+  }
+  return FileLock(std::move(fd));
+}
+
+}  // namespace stasis
