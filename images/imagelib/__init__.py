@@ -1,0 +1,1 @@
+"""The parts of the image builder: see images/README.md."""

@@ -1,0 +1,62 @@
+#include "guest/small_files.h"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <array>
+#include <cerrno>
+#include <cstdio>
+
+#include "base/fd.h"
+
+namespace stasis::guest {
+namespace {
+
+Status write_all(int fd, std::string_view data, const std::string& path) {
+  while (!data.empty()) {
+    ssize_t count = write(fd, data.data(), data.size());
+    if (count < 0 && errno == EINTR) continue;
+    if (count < 0) return fail_errno(errno, "write " + path);
+    data.remove_prefix(static_cast<size_t>(count));
+  }
+  return {};
+}
+
+}  // namespace
+
+Result<std::string> read_small_file(const std::string& path, size_t max_bytes) {
+  UniqueFd fd(open(path.c_str(), O_RDONLY | O_CLOEXEC));
+  if (!fd) return fail_errno(errno, "open " + path);
+  std::string out;
+  std::array<char, 8192> part;
+  for (;;) {
+    ssize_t count = read(fd.get(), part.data(), part.size());
+    if (count < 0 && errno == EINTR) continue;
+    if (count < 0) return fail_errno(errno, "read " + path);
+    if (count == 0) return out;
+    if (out.size() + static_cast<size_t>(count) > max_bytes) {
+      return fail(Code::kResourceExhausted, path + " is longer than " + std::to_string(max_bytes) + " bytes");
+    }
+    out.append(part.data(), static_cast<size_t>(count));
+  }
+}
+
+Status replace_small_file(const std::string& path, std::string_view content) {
+  std::string temporary = path + ".stasis-new";
+  UniqueFd fd(open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0644));
+  if (!fd) return fail_errno(errno, "create " + temporary);
+  Status written = write_all(fd.get(), content, temporary);
+  if (written && fchmod(fd.get(), 0644) != 0) written = fail_errno(errno, "chmod " + temporary);
+  if (written && rename(temporary.c_str(), path.c_str()) != 0) written = fail_errno(errno, "rename to " + path);
+  if (!written) (void)unlink(temporary.c_str());
+  return written;
+}
+
+Status write_control_file(const std::string& path, std::string_view content) {
+  UniqueFd fd(open(path.c_str(), O_WRONLY | O_CLOEXEC));
+  if (!fd) return fail_errno(errno, "open " + path);
+  return write_all(fd.get(), content, path);
+}
+
+}  // namespace stasis::guest
