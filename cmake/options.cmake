@@ -18,7 +18,8 @@ set(STASIS_SANITIZER "" CACHE STRING "Sanitizers to build with: empty, 'address,
 option(STASIS_COVERAGE "Build with coverage counters" OFF)
 option(STASIS_FUZZ "Build the fuzz targets (needs clang)" OFF)
 
-add_compile_options(-Wall -Wextra -Werror -Wshadow -Wnon-virtual-dtor -Woverloaded-virtual -Wimplicit-fallthrough
+add_compile_options(-Wall -Wextra -Werror -Wshadow -Wimplicit-fallthrough
+                    $<$<COMPILE_LANGUAGE:CXX>:-Wnon-virtual-dtor> $<$<COMPILE_LANGUAGE:CXX>:-Woverloaded-virtual>
                     $<$<COMPILE_LANG_AND_ID:CXX,GNU>:-Wno-restrict>)  # -Wrestrict: false positives of gcc 12 in std::string (PR105651)
 add_compile_definitions(_FILE_OFFSET_BITS=64)
 if(STASIS_SANITIZER)

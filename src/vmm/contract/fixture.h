@@ -1,0 +1,60 @@
+// What the contract suite (contract_test.cc) needs of a driver: machines, and a guest in them that does what it is
+// told. A new driver adds a Fixture and a line to drivers() (drivers.cc).
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "vmm/vmm.h"
+
+namespace stasis::vmm::contract {
+
+// A guest that a test drives. It owns an arena: memory that nothing else in the guest writes. Ranges are relative to
+// the arena, multiples of 4096 bytes. Every call waits for the guest's answer: kDeadlineExceeded if there is none.
+class GuestControl {
+ public:
+  virtual ~GuestControl() = default;
+  virtual uint64_t arena_bytes() const = 0;
+  // Adds one to a counter in guest memory: its new value, 1 for the first.
+  virtual Result<uint64_t> count() = 0;
+  // Content that follows from seed and position, never zeros.
+  virtual Status fill(Range range, uint64_t seed) = 0;
+  virtual Status zero(Range range) = 0;
+  // Writes each page without changing it.
+  virtual Status rewrite(Range range) = 0;
+  virtual Result<uint64_t> checksum(Range range) = 0;
+  // Gives the pages back to the host, as a balloon does. kUnimplemented if this guest cannot.
+  virtual Status give_back(Range range) = 0;
+};
+
+// A machine of its own: private runtime directory, console and log.
+struct Machine {
+  std::unique_ptr<Vmm> vmm;
+  std::unique_ptr<GuestControl> guest;
+  Path runtime_dir;
+  Path log;
+};
+
+class Fixture {
+ public:
+  virtual ~Fixture() = default;
+  // All machines of a fixture have the same shape and the same disk path, so that a state moves between them.
+  virtual Result<Machine> make_machine() = 0;
+  virtual BootSpec boot_spec() const = 0;
+  virtual uint64_t memory_bytes() const = 0;
+  // How many blocks may change beyond those that a test changes: by the guest's kernel, by loading, by the commands.
+  virtual uint64_t noise_blocks() const = 0;
+};
+
+struct Driver {
+  std::string name;  // a test name: letters and digits
+  std::function<Result<std::unique_ptr<Fixture>>(const Path& directory)>
+      make;  // `directory` is empty, and removed by the suite
+};
+
+// Every driver that can run here: the double of Firecracker always; Firecracker itself if STASIS_FIRECRACKER names it.
+std::vector<Driver> drivers();
+
+}  // namespace stasis::vmm::contract

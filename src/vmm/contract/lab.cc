@@ -1,0 +1,88 @@
+#include "vmm/contract/lab.h"
+
+#include <signal.h>
+#include <stdlib.h>
+
+#include <cstdlib>
+
+namespace stasis::vmm::contract {
+
+using snapshot::AddressSpace;
+using snapshot::BlockMap;
+
+TemporaryDirectory::TemporaryDirectory() {
+  std::string pattern = "/tmp/stasis-vmm-XXXXXX";
+  if (::mkdtemp(pattern.data()) == nullptr) std::abort();
+  path_ = pattern;
+}
+
+TemporaryDirectory::~TemporaryDirectory() { (void)remove_tree(real_file_system(), path_); }
+
+std::optional<Error> Restored::page_failure() const {
+  const std::lock_guard lock(failure->mutex);
+  return failure->error;
+}
+
+Lab::Lab(Fixture& fixture, Path directory) : fixture_(fixture), directory_(std::move(directory)) {
+  (void)real_file_system().make_directory(layers());
+  (void)real_file_system().make_directory(directory_ / "scratch");
+}
+
+BlockMap Lab::nothing() const { return BlockMap::zeros(fixture_.memory_bytes()).value(); }
+
+Result<SavedMemory> Lab::save(Vmm& vmm, Path& state) {
+  state = directory_ / ("state" + std::to_string(++files_));
+  return vmm.save(state, directory_ / "scratch");
+}
+
+Result<Snapshot> Lab::take(Vmm& vmm, const BlockMap& parent, std::span<const Range> removed) {
+  Path state;
+  STASIS_ASSIGN(const SavedMemory saved, save(vmm, state));
+  return capture(state, saved, parent, removed);
+}
+
+Result<Snapshot> Lab::capture(const Path& state, const SavedMemory& saved, const BlockMap& parent,
+                              std::span<const Range> removed) {
+  FileSystem& fs = real_file_system();
+  STASIS_ASSIGN(const auto base, AddressSpace::open(fs, layers(), parent));
+  STASIS_ASSIGN(auto result, snapshot::capture(fs, layers(), {saved.source.get(), saved.candidates, removed}, *base));
+  return Snapshot{state, std::move(result.map), result.blocks_stored, result.blocks_zeroed, result.blocks_compared};
+}
+
+Result<Restored> Lab::restore(const Snapshot& snapshot, const std::function<void(Machine&)>& adjust) {
+  Restored restored;
+  STASIS_ASSIGN(restored.machine, fixture_.make_machine());
+  if (adjust) adjust(restored.machine);
+  STASIS_ASSIGN(restored.memory, AddressSpace::open(real_file_system(), layers(), snapshot.memory));
+  restored.failure = std::make_shared<Restored::Failure>();
+  pager::PageServerOptions options;
+  options.on_failure = [failure = restored.failure](const Error& error) {
+    const std::lock_guard lock(failure->mutex);
+    failure->error = error;
+    if (failure->vmm > 0) ::kill(failure->vmm, SIGKILL);
+  };
+  const Path socket = restored.machine.runtime_dir / "pages.sock";
+  STASIS_ASSIGN(restored.pages, pager::PageServer::start(socket, restored.memory, options));
+  const auto on_started = [&restored](pid_t pid) {
+    {
+      const std::lock_guard lock(restored.failure->mutex);
+      restored.failure->vmm = pid;
+    }
+    restored.pages->expect_peer(pid);
+  };
+  restored.status = restored.vmm().restore({snapshot.state, socket, on_started});
+  return restored;
+}
+
+Status Lab::restore_without_pages(Machine& machine, const Path& state) {
+  return machine.vmm->restore({state, machine.runtime_dir / "nobody.sock", {}});
+}
+
+Result<std::vector<std::byte>> Lab::content(const BlockMap& map, Range range) {
+  STASIS_ASSIGN(const auto memory, AddressSpace::open(real_file_system(), layers(), map));
+  std::vector<std::byte> bytes(range.length);
+  STASIS_TRY(memory->read(range.offset, bytes));
+  return bytes;
+}
+
+}  // namespace stasis::vmm::contract

@@ -1,0 +1,83 @@
+// A place to take snapshots in and restore them from, for tests: layers in a temporary directory, a page server for
+// each restored machine. What the supervisor does, without the supervisor.
+#pragma once
+
+#include <atomic>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+
+#include "pager/page_server.h"
+#include "snapshot/capture.h"
+#include "vmm/contract/fixture.h"
+
+namespace stasis::vmm::contract {
+
+// A directory that goes with the object.
+class TemporaryDirectory {
+ public:
+  TemporaryDirectory();
+  ~TemporaryDirectory();
+  TemporaryDirectory(const TemporaryDirectory&) = delete;
+  TemporaryDirectory& operator=(const TemporaryDirectory&) = delete;
+  const Path& path() const { return path_; }
+
+ private:
+  Path path_;
+};
+
+struct Snapshot {
+  Path state;
+  snapshot::BlockMap memory;
+  uint64_t blocks_stored = 0;
+  uint64_t blocks_zeroed = 0;
+  uint64_t blocks_compared = 0;
+};
+
+// A restored machine. Its page server ends the VMM when a page cannot be had, as a supervisor does.
+struct Restored {
+  // Shared with the page server's thread.
+  struct Failure {
+    std::mutex mutex;
+    std::optional<Error> error;
+    pid_t vmm = 0;
+  };
+  Machine machine;
+  std::shared_ptr<Failure> failure;
+  std::shared_ptr<snapshot::AddressSpace> memory;
+  std::unique_ptr<pager::PageServer> pages;
+  Status status;  // of restore()
+
+  Vmm& vmm() { return *machine.vmm; }
+  GuestControl& guest() { return *machine.guest; }
+  std::optional<Error> page_failure() const;
+};
+
+class Lab {
+ public:
+  Lab(Fixture& fixture, Path directory);
+
+  Path layers() const { return directory_ / "layers"; }
+  snapshot::BlockMap nothing() const;
+
+  // Saves a paused machine and captures its memory over `parent`.
+  Result<Snapshot> take(Vmm& vmm, const snapshot::BlockMap& parent, std::span<const Range> removed = {});
+  Result<SavedMemory> save(Vmm& vmm, Path& state);
+  Result<Snapshot> capture(const Path& state, const SavedMemory& saved, const snapshot::BlockMap& parent,
+                           std::span<const Range> removed = {});
+  // Restores into a new machine, which `adjust` may change before. Fails if the page server cannot start; whether the
+  // VMM restored is in `status`.
+  Result<Restored> restore(const Snapshot& snapshot, const std::function<void(Machine&)>& adjust = {});
+  // The same without anybody at the page server's socket.
+  Status restore_without_pages(Machine& machine, const Path& state);
+  // The content of a snapshot's memory.
+  Result<std::vector<std::byte>> content(const snapshot::BlockMap& map, Range range);
+
+ private:
+  Fixture& fixture_;
+  Path directory_;
+  int files_ = 0;
+};
+
+}  // namespace stasis::vmm::contract

@@ -1,0 +1,405 @@
+// The contract of vmm.h, checked on every driver that can run here: see contract/fixture.h.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <signal.h>
+
+#include <algorithm>
+#include <array>
+
+#include "base/poll.h"
+#include "base/process.h"
+#include "vmm/contract/lab.h"
+#include "vmm/contract/result_matchers.h"
+
+namespace stasis::vmm::contract {
+namespace {
+
+constexpr Range pages(uint64_t first, uint64_t count) { return {first * 4096, count * 4096}; }
+
+// Big enough to be in many frames, with neighbours that are not touched.
+constexpr Range kFilled = pages(16, 200);
+
+bool process_is_there(pid_t pid) { return ::kill(pid, 0) == 0; }
+
+// No process, or one that has exited.
+bool ended(const Vmm& vmm) {
+  return vmm.pidfd() < 0 || value(wait_readable(vmm.pidfd(), Deadline::after(Milliseconds(0))));
+}
+
+class Contract : public testing::TestWithParam<Driver> {
+ protected:
+  void SetUp() override {
+    ASSERT_TRUE(real_file_system().make_directory(directory_.path() / "fixture").has_value());
+    auto made = GetParam().make(directory_.path() / "fixture");
+    ASSERT_OK(made);
+    fixture_ = std::move(*made);
+    lab_ = std::make_unique<Lab>(*fixture_, directory_.path());
+  }
+
+  Machine booted() {
+    auto machine = fixture_->make_machine();
+    EXPECT_OK(machine);
+    EXPECT_OK(machine->vmm->boot(fixture_->boot_spec()));
+    return std::move(*machine);
+  }
+  // A machine that was told to fill its arena, and its snapshot; the machine is gone.
+  Snapshot filled_snapshot(uint64_t seed) {
+    Machine machine = booted();
+    EXPECT_OK(machine.guest->count());
+    EXPECT_OK(machine.guest->fill(kFilled, seed));
+    filled_sum_ = value(machine.guest->checksum(kFilled));
+    EXPECT_OK(machine.vmm->pause());
+    auto taken = lab_->take(*machine.vmm, lab_->nothing());
+    EXPECT_OK(taken);
+    return std::move(*taken);
+  }
+  Restored restored(const Snapshot& snapshot) {
+    auto restored = lab_->restore(snapshot);
+    EXPECT_OK(restored);
+    EXPECT_OK(restored->status);
+    return std::move(*restored);
+  }
+  Restored resumed(const Snapshot& snapshot) {
+    Restored machine = restored(snapshot);
+    EXPECT_OK(machine.vmm().resume());
+    return machine;
+  }
+  Snapshot paused_snapshot(Restored& machine, const snapshot::BlockMap& parent) {
+    EXPECT_OK(machine.vmm().pause());
+    const std::vector<Range> removed = machine.pages->removed();
+    auto taken = lab_->take(machine.vmm(), parent, removed);
+    EXPECT_OK(taken);
+    return std::move(*taken);
+  }
+  // Stored, beyond what the test itself changed.
+  void expect_stored(const Snapshot& snapshot, uint64_t blocks) const {
+    EXPECT_GE(snapshot.blocks_stored, blocks);
+    EXPECT_LE(snapshot.blocks_stored, blocks + fixture_->noise_blocks());
+  }
+
+  TemporaryDirectory directory_;
+  std::unique_ptr<Fixture> fixture_;
+  std::unique_ptr<Lab> lab_;
+  uint64_t filled_sum_ = 0;
+};
+
+TEST_P(Contract, BootsAndRunsTheGuest) {
+  Machine machine = booted();
+  EXPECT_EQ(value(machine.guest->count()), 1u);
+  EXPECT_EQ(value(machine.guest->count()), 2u);
+  EXPECT_FALSE(machine.vmm->info().name.empty());
+  EXPECT_FALSE(machine.vmm->info().version.empty());
+  EXPECT_GT(machine.vmm->pid(), 0);
+  EXPECT_GE(machine.vmm->pidfd(), 0);
+}
+
+TEST_P(Contract, PausesAndResumesAnyNumberOfTimes) {
+  Machine machine = booted();
+  for (uint64_t turn = 1; turn <= 3; ++turn) {
+    EXPECT_OK(machine.vmm->pause());
+    EXPECT_OK(machine.vmm->pause());
+    EXPECT_OK(machine.vmm->resume());
+    EXPECT_OK(machine.vmm->resume());
+    EXPECT_EQ(value(machine.guest->count()), turn);
+  }
+}
+
+TEST_P(Contract, IsStartedOnceOnly) {
+  Machine machine = booted();
+  EXPECT_FAILS(machine.vmm->boot(fixture_->boot_spec()), Code::kFailedPrecondition);
+  EXPECT_EQ(value(machine.guest->count()), 1u);
+}
+
+TEST_P(Contract, RefusesToPauseWhatDoesNotRun) {
+  auto machine = fixture_->make_machine();
+  ASSERT_OK(machine);
+  EXPECT_FAILS(machine->vmm->pause(), Code::kFailedPrecondition);
+  EXPECT_FAILS(machine->vmm->resume(), Code::kFailedPrecondition);
+  Path state;
+  EXPECT_FAILS(lab_->save(*machine->vmm, state), Code::kFailedPrecondition);
+}
+
+TEST_P(Contract, BootWithoutAKernelFailsAndLeavesNoProcess) {
+  auto machine = fixture_->make_machine();
+  ASSERT_OK(machine);
+  BootSpec spec = fixture_->boot_spec();
+  spec.vmlinux = directory_.path() / "no-such-kernel";
+  const Status booted = machine->vmm->boot(spec);
+  ASSERT_FALSE(booted.has_value());
+  EXPECT_FALSE(booted.error().message.empty());
+  machine->vmm->stop();
+  EXPECT_TRUE(ended(*machine->vmm));
+}
+
+TEST_P(Contract, RestoredMemoryIsEqual) {
+  const Snapshot first = filled_snapshot(7);
+  Restored machine = resumed(first);
+  EXPECT_EQ(value(machine.guest().checksum(kFilled)), filled_sum_);
+  EXPECT_EQ(value(machine.guest().count()), 2u) << "the counter is in guest memory too";
+  EXPECT_EQ(machine.page_failure(), std::nullopt);
+}
+
+TEST_P(Contract, RestoringLoadsLazily) {
+  const Snapshot first = filled_snapshot(7);
+  Restored machine = restored(first);
+  const auto stats = machine.pages->stats();
+  EXPECT_GT(stats.total_pages, 0u);
+  EXPECT_LT(stats.pages_by_fault + stats.pages_around + stats.pages_zero, stats.total_pages / 2);
+}
+
+TEST_P(Contract, RestoredButNeverRunIsUnchanged) {
+  const Snapshot first = filled_snapshot(7);
+  Restored machine = restored(first);
+  const Snapshot second = paused_snapshot(machine, first.memory);
+  expect_stored(second, 0);
+}
+
+TEST_P(Contract, SecondGenerationStoresWhatChanged) {
+  const Snapshot first = filled_snapshot(7);
+  Restored machine = resumed(first);
+  EXPECT_OK(machine.guest().fill(pages(20, 10), 8));
+  EXPECT_OK(machine.guest().fill(pages(1000, 3), 9));
+  EXPECT_OK(machine.guest().rewrite(pages(100, 30)));
+  const uint64_t sum = value(machine.guest().checksum(pages(16, 1000)));
+  const Snapshot second = paused_snapshot(machine, first.memory);
+  expect_stored(second, 13);
+  machine = resumed(second);
+  EXPECT_EQ(value(machine.guest().checksum(pages(16, 1000))), sum);
+}
+
+TEST_P(Contract, ThirdGenerationOfTheSameMachine) {
+  const Snapshot first = filled_snapshot(7);
+  Restored machine = resumed(first);
+  EXPECT_OK(machine.guest().fill(pages(20, 10), 8));
+  const Snapshot second = paused_snapshot(machine, first.memory);
+  EXPECT_OK(machine.vmm().resume());
+  EXPECT_OK(machine.guest().fill(pages(25, 10), 9));
+  const uint64_t sum = value(machine.guest().checksum(kFilled));
+  const Snapshot third = paused_snapshot(machine, second.memory);
+  expect_stored(third, 10);
+  machine = resumed(third);
+  EXPECT_EQ(value(machine.guest().checksum(kFilled)), sum);
+  Restored older = resumed(second);
+  EXPECT_NE(value(older.guest().checksum(kFilled)), sum);
+}
+
+TEST_P(Contract, SecondSaveOfABootedMachine) {
+  Machine machine = booted();
+  EXPECT_OK(machine.guest->fill(kFilled, 7));
+  EXPECT_OK(machine.vmm->pause());
+  auto first = lab_->take(*machine.vmm, lab_->nothing());
+  ASSERT_OK(first);
+  EXPECT_OK(machine.vmm->resume());
+  EXPECT_OK(machine.guest->fill(pages(30, 4), 8));
+  const uint64_t sum = value(machine.guest->checksum(kFilled));
+  EXPECT_OK(machine.vmm->pause());
+  auto second = lab_->take(*machine.vmm, first->memory);
+  ASSERT_OK(second);
+  expect_stored(*second, 4);
+  Restored later = resumed(*second);
+  EXPECT_EQ(value(later.guest().checksum(kFilled)), sum);
+}
+
+TEST_P(Contract, AZeroedPageStaysZero) {
+  const Snapshot first = filled_snapshot(7);
+  Restored machine = resumed(first);
+  EXPECT_OK(machine.guest().zero(pages(40, 5)));
+  const uint64_t zeros = value(machine.guest().checksum(pages(40, 5)));
+  const uint64_t sum = value(machine.guest().checksum(kFilled));
+  const Snapshot second = paused_snapshot(machine, first.memory);
+  EXPECT_GE(second.blocks_zeroed, 5u);
+  machine = resumed(second);
+  EXPECT_EQ(value(machine.guest().checksum(pages(40, 5))), zeros);
+  EXPECT_EQ(value(machine.guest().checksum(kFilled)), sum);
+}
+
+TEST_P(Contract, PagesGivenBackReadAsZerosInTheNextGeneration) {
+  const Snapshot first = filled_snapshot(7);
+  Restored machine = resumed(first);
+  EXPECT_EQ(value(machine.guest().checksum(kFilled)), filled_sum_);
+  const Status given_back = machine.guest().give_back(pages(60, 6));
+  if (!given_back && given_back.error().code == Code::kUnimplemented) GTEST_SKIP() << "this guest has no balloon";
+  ASSERT_OK(given_back);
+  const Snapshot second = paused_snapshot(machine, first.memory);
+  EXPECT_GE(second.blocks_zeroed, 6u);
+  machine = resumed(second);
+  EXPECT_NE(value(machine.guest().checksum(pages(60, 6))), 0u);
+  const uint64_t zeros = value(machine.guest().checksum(pages(1000, 6)));
+  EXPECT_EQ(value(machine.guest().checksum(pages(60, 6))), zeros);
+}
+
+TEST_P(Contract, SaveWhileRunningIsRefused) {
+  Machine machine = booted();
+  Path state;
+  EXPECT_FAILS(lab_->save(*machine.vmm, state), Code::kFailedPrecondition);
+  EXPECT_FALSE(exists(real_file_system(), state));
+  EXPECT_EQ(value(machine.guest->count()), 1u);
+  EXPECT_OK(machine.vmm->pause());
+  EXPECT_OK(lab_->save(*machine.vmm, state));
+}
+
+TEST_P(Contract, AfterAFailedFirstSnapshotTheNextHasEverything) {
+  Machine machine = booted();
+  EXPECT_OK(machine.guest->fill(kFilled, 7));
+  const uint64_t sum = value(machine.guest->checksum(kFilled));
+  EXPECT_OK(machine.vmm->pause());
+  Path lost;
+  EXPECT_OK(lab_->save(*machine.vmm, lost));
+  machine.vmm->save_failed();
+  auto taken = lab_->take(*machine.vmm, lab_->nothing());
+  ASSERT_OK(taken);
+  Restored later = resumed(*taken);
+  EXPECT_EQ(value(later.guest().checksum(kFilled)), sum);
+}
+
+TEST_P(Contract, AfterAFailedLaterSnapshotTheNextHasEverything) {
+  const Snapshot first = filled_snapshot(7);
+  Restored machine = resumed(first);
+  EXPECT_OK(machine.guest().fill(pages(20, 10), 8));
+  EXPECT_OK(machine.vmm().pause());
+  Path lost;
+  EXPECT_OK(lab_->save(machine.vmm(), lost));
+  machine.vmm().save_failed();
+  EXPECT_OK(machine.vmm().resume());
+  EXPECT_OK(machine.guest().fill(pages(300, 2), 9));
+  const uint64_t sum = value(machine.guest().checksum(pages(16, 300)));
+  const Snapshot second = paused_snapshot(machine, first.memory);
+  expect_stored(second, 12);
+  machine = resumed(second);
+  EXPECT_EQ(value(machine.guest().checksum(pages(16, 300))), sum);
+}
+
+TEST_P(Contract, TwoMachinesFromOneSnapshot) {
+  const Snapshot first = filled_snapshot(7);
+  Restored one = resumed(first);
+  Restored two = resumed(first);
+  EXPECT_OK(one.guest().fill(kFilled, 8));
+  EXPECT_EQ(value(two.guest().checksum(kFilled)), filled_sum_);
+  EXPECT_EQ(value(one.guest().count()), 2u);
+  EXPECT_EQ(value(two.guest().count()), 2u);
+}
+
+TEST_P(Contract, StopLeavesNoProcessInAnyState) {
+  const Snapshot first = filled_snapshot(7);
+  const std::vector<std::function<void(Machine&)>> states{
+      [](Machine&) {},
+      [](Machine& m) { EXPECT_OK(m.vmm->pause()); },
+      [](Machine& m) { m.vmm->stop(); },
+  };
+  for (const auto& bring_into_state : states) {
+    Machine machine = booted();
+    const pid_t pid = machine.vmm->pid();
+    ASSERT_TRUE(process_is_there(pid));
+    bring_into_state(machine);
+    EXPECT_FALSE(machine.vmm->stop().empty());
+    EXPECT_FALSE(process_is_there(pid));
+  }
+  Restored machine = restored(first);
+  const pid_t pid = machine.vmm().pid();
+  ASSERT_TRUE(process_is_there(pid));
+  machine.vmm().stop();
+  EXPECT_FALSE(process_is_there(pid));
+  EXPECT_FAILS(machine.vmm().pause(), Code::kFailedPrecondition);
+}
+
+TEST_P(Contract, TheDestructorLeavesNoProcess) {
+  Machine machine = booted();
+  const pid_t pid = machine.vmm->pid();
+  machine.vmm.reset();
+  EXPECT_FALSE(process_is_there(pid));
+}
+
+TEST_P(Contract, StopBeforeStartSaysSo) {
+  auto machine = fixture_->make_machine();
+  ASSERT_OK(machine);
+  EXPECT_EQ(machine->vmm->pidfd(), -1);
+  EXPECT_EQ(machine->vmm->stop(), "not started");
+}
+
+class Damage : public Contract {
+ protected:
+  void overwrite(const Path& file, uint64_t offset, std::string_view text) {
+    ASSERT_OK(real_file_system().set_mode(value_of(real_file_system().open_read(file)), 0600));
+    auto fd = real_file_system().open_write(file);
+    ASSERT_OK(fd);
+    ASSERT_OK(real_file_system().write_at(fd->get(), offset, std::as_bytes(std::span(text))));
+  }
+  int value_of(Result<UniqueFd> fd) {
+    EXPECT_OK(fd);
+    opened_.push_back(std::move(*fd));
+    return opened_.back().get();
+  }
+  void expect_refused(const Snapshot& snapshot, Code code) {
+    auto machine = lab_->restore(snapshot);
+    ASSERT_OK(machine);
+    EXPECT_FAILS(machine->status, code);
+    EXPECT_FALSE(machine->vmm().stop().empty());
+  }
+  std::vector<UniqueFd> opened_;
+};
+
+TEST_P(Damage, ADamagedStateIsDataLoss) {
+  const Snapshot first = filled_snapshot(7);
+  const auto size = value(real_file_system().info(first.state)).size;
+  overwrite(first.state, size / 2, "damage");
+  expect_refused(first, Code::kDataLoss);
+}
+
+TEST_P(Damage, ATruncatedStateIsDataLoss) {
+  const Snapshot first = filled_snapshot(7);
+  auto fd = real_file_system().open_write(first.state);
+  ASSERT_OK(fd);
+  ASSERT_OK(real_file_system().truncate(fd->get(), value(real_file_system().info(first.state)).size / 2));
+  expect_refused(first, Code::kDataLoss);
+}
+
+TEST_P(Damage, AMissingStateIsNotFound) {
+  Snapshot first = filled_snapshot(7);
+  ASSERT_OK(real_file_system().remove(first.state));
+  expect_refused(first, Code::kNotFound);
+}
+
+TEST_P(Damage, ADamagedPageEndsTheMachineInsteadOfReachingTheGuest) {
+  const Snapshot first = filled_snapshot(7);
+  for (const snapshot::LayerId& layer : first.memory.layers()) {
+    const auto extents = first.memory.extents();
+    // The fill, and not what loading needs: found by its place in the last data extent.
+    const auto last = std::find_if(extents.rbegin(), extents.rend(), [](const auto& e) { return !e.is_zero(); });
+    overwrite(snapshot::layer_data_path(lab_->layers(), layer), last->layer_offset + last->length - 100, "damage");
+  }
+  Restored machine = resumed(first);
+  EXPECT_FALSE(machine.guest().checksum({0, machine.guest().arena_bytes()}).has_value());
+  ASSERT_TRUE(machine.page_failure().has_value());
+  EXPECT_EQ(machine.page_failure()->code, Code::kDataLoss);
+  EXPECT_TRUE(value(wait_readable(machine.vmm().pidfd(), Deadline::after(Milliseconds(5000)))));
+}
+
+TEST_P(Damage, RestoreWithoutAPageServerFailsAndLeavesNoProcess) {
+  const Snapshot first = filled_snapshot(7);
+  auto machine = fixture_->make_machine();
+  ASSERT_OK(machine);
+  const Status status = lab_->restore_without_pages(*machine, first.state);
+  ASSERT_FALSE(status.has_value());
+  machine->vmm->stop();
+  EXPECT_TRUE(ended(*machine->vmm));
+}
+
+TEST_P(Damage, DeathIsVisible) {
+  Machine machine = booted();
+  const pid_t pid = machine.vmm->pid();
+  EXPECT_FALSE(value(wait_readable(machine.vmm->pidfd(), Deadline::after(Milliseconds(0)))));
+  ASSERT_EQ(::kill(pid, SIGKILL), 0);
+  EXPECT_TRUE(value(wait_readable(machine.vmm->pidfd(), Deadline::after(Milliseconds(5000)))));
+  const Status paused = machine.vmm->pause();
+  ASSERT_FALSE(paused.has_value());
+  EXPECT_THAT(paused.error().message, testing::HasSubstr("signal 9"));
+  EXPECT_THAT(machine.vmm->stop(), testing::HasSubstr("signal 9"));
+}
+
+std::string driver_name(const testing::TestParamInfo<Driver>& info) { return info.param.name; }
+
+INSTANTIATE_TEST_SUITE_P(Drivers, Contract, testing::ValuesIn(drivers()), driver_name);
+INSTANTIATE_TEST_SUITE_P(Drivers, Damage, testing::ValuesIn(drivers()), driver_name);
+
+}  // namespace
+}  // namespace stasis::vmm::contract
