@@ -9,39 +9,20 @@
 #include <netinet/in.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include <cerrno>
 #include <cstring>
-#include <functional>
 #include <set>
 
 #include "base/namespaces.h"
 #include "base/poll.h"
+#include "base/testing/in_child.h"
 
 namespace stasis::net {
 namespace {
 
-// Runs `body` in a child process, so that this process stays in its own namespace; its text says what went wrong.
-std::string in_child(const std::function<std::string()>& body) {
-  int pipe_fds[2];
-  if (::pipe2(pipe_fds, O_CLOEXEC) != 0) return "pipe";
-  const pid_t child = ::fork();
-  if (child == 0) {
-    const std::string text = body();
-    (void)!::write(pipe_fds[1], text.data(), text.size());
-    ::_exit(0);
-  }
-  ::close(pipe_fds[1]);
-  std::string text;
-  char buffer[512];
-  for (ssize_t n; (n = ::read(pipe_fds[0], buffer, sizeof buffer)) > 0;) text.append(buffer, static_cast<size_t>(n));
-  ::close(pipe_fds[0]);
-  int status = 0;
-  ::waitpid(child, &status, 0);
-  return status == 0 ? text : text + " (child ended with wait status " + std::to_string(status) + ")";
-}
+using stasis::testing::in_child;
 
 std::string set_up() {
   if (Status status = enter_private_network_namespace(); !status) return status.error().message;
@@ -113,7 +94,7 @@ std::string check_first_frame() {
   return "";
 }
 
-class SandboxNetworkTest : public testing::Test {
+class SandboxNetworkTest : public ::testing::Test {
  protected:
   void SetUp() override {
     if (::geteuid() != 0) GTEST_SKIP() << "needs root";
