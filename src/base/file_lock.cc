@@ -17,4 +17,14 @@ Result<FileLock> FileLock::try_exclusive(const Path& path) {
   return FileLock(std::move(fd));
 }
 
+Result<UniqueFd> lock_file(const Path& path, LockKind kind) {
+  STASIS_ASSIGN(UniqueFd fd, open_append(path));
+  const int operation = kind == LockKind::kShared ? LOCK_SH : LOCK_EX | LOCK_NB;
+  while (::flock(fd.get(), operation) != 0) {
+    if (errno == EWOULDBLOCK) return fail(Code::kAborted, path.string() + " is in use");
+    if (errno != EINTR) return fail_errno(errno, "lock " + path.string());
+  }
+  return fd;
+}
+
 }  // namespace stasis

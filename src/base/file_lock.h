@@ -18,4 +18,12 @@ class FileLock {
   UniqueFd fd_;
 };
 
+enum class LockKind {
+  kShared,        // waits while somebody holds it exclusively
+  kTryExclusive,  // kAborted at once if anybody holds it
+};
+
+// The same file lock in its other forms: held as long as the descriptor is open.
+Result<UniqueFd> lock_file(const Path& path, LockKind kind);
+
 }  // namespace stasis

@@ -1,8 +1,9 @@
-// The block map: what one address space (a guest's memory, or one of its disks) consists of at one generation. A sorted list
-// of extents covers [0, size) wholly and without overlap; each extent names a layer and an offset in it, or the nil layer,
-// which means zeros. The map is flattened: a look-up is one binary search, whatever the number of generations behind it.
-// Immutable once made, so any number of threads may read it. The encoding is specified in docs/format.md (little-endian,
-// magic, version, CRC); decode() trusts nothing in the bytes, and encode() enforces the limits that decode() enforces.
+// The block map: what one address space (a guest's memory, or one of its disks) consists of at one generation. A sorted
+// list of extents covers [0, size) wholly and without overlap; each extent names a layer and an offset in it, or the
+// nil layer, which means zeros. The map is flattened: a look-up is one binary search, whatever the number of
+// generations behind it. Immutable once made, so any number of threads may read it. The encoding is specified in
+// docs/format.md (little-endian, magic, version, CRC); decode() trusts nothing in the bytes, and encode() enforces the
+// limits that decode() enforces.
 #pragma once
 
 #include <cstddef>
@@ -42,7 +43,8 @@ struct Extent {
   friend bool operator==(const Extent&, const Extent&) = default;
 };
 
-// What one capture changed in an address space: these bytes are now in the new (raw) layer at their own offset, or are zeros.
+// What one capture changed in an address space: these bytes are now in the new (raw) layer at their own offset, or are
+// zeros.
 struct Change {
   Range range;  // multiples of kBlockSize
   bool zero = false;
@@ -53,21 +55,23 @@ class BlockMap {
  public:
   struct Metadata {
     uint64_t size = 0;        // bytes of the address space, a multiple of kBlockSize
-    uint64_t generation = 0;  // 0 for the first; +1 by each merge
+    uint64_t generation = 0;  // 0 for the first merge onto zeros(), +1 by each later one
     Uuid id;                  // of this map
     Uuid base_id;             // of the map it was merged from; nil for generation 0
     friend bool operator==(const Metadata&, const Metadata&) = default;
   };
 
-  // All zeros. kInvalidArgument unless size is a positive multiple of kBlockSize within kMaxAddressSpace.
+  // All zeros, before anything was stored (nil id). kInvalidArgument unless size is a positive multiple of kBlockSize
+  // within kMaxAddressSpace.
   static Result<BlockMap> zeros(uint64_t size);
-  // From extents in any runs: sorts nothing, checks everything (order, coverage, alignment, limits), merges neighbours that
-  // continue each other in the address space AND in the layer.
+  // From extents in any runs: sorts nothing, checks everything (order, coverage, alignment, limits), merges neighbours
+  // that continue each other in the address space AND in the layer.
   static Result<BlockMap> from_extents(const Metadata& metadata, std::span<const Extent> extents);
   static Result<BlockMap> decode(std::span<const std::byte> bytes);
   Result<std::vector<std::byte>> encode() const;
 
-  // The next generation: `changes` (sorted, disjoint) laid over this map; data changes point into `layer` at their own offset.
+  // The next generation: `changes` (sorted, disjoint) laid over this map; data changes point into `layer` at their own
+  // offset.
   Result<BlockMap> merge(LayerId layer, std::span<const Change> changes) const;
   // The same content with zeros appended up to new_size (a disk that grows). kInvalidArgument if it would shrink.
   Result<BlockMap> grow(uint64_t new_size) const;
@@ -83,11 +87,23 @@ class BlockMap {
   std::span<const LayerId> layers() const;
 
  private:
-  struct Entry {             // 16 bytes an extent; its length is the distance to the next entry's start
-    uint32_t first_block;    // limit: 16 TiB / 4 KiB = 2^32 blocks, so block numbers fit
-    uint32_t layer;          // index into layers_ + 1; 0 = zeros
-    uint64_t layer_offset;   // bytes
+  friend class AddressSpace;  // reads by index
+  struct Entry {              // 16 bytes an extent; its length is the distance to the next entry's start
+    uint32_t first_block;     // limit: 16 TiB / 4 KiB = 2^32 blocks, so block numbers fit
+    uint32_t layer;           // index into layers_ + 1; 0 = zeros
+    uint64_t layer_offset;    // bytes
   };
+  struct Builder;  // block_map_builder.h
+
+  // Index of the entry that holds `offset`.
+  size_t index_of(uint64_t offset) const;
+  uint64_t end_of(size_t index) const;  // bytes
+  Extent extent_at(size_t index) const;
+  // Drops layers that no entry names; kResourceExhausted if there are too many extents or layers.
+  Status seal();
+  // kDataLoss unless entries_ are as every constructor leaves them.
+  Status check_entries() const;
+
   Metadata metadata_;
   std::vector<LayerId> layers_;
   std::vector<Entry> entries_;

@@ -1,6 +1,7 @@
-// Capture: from "these ranges may have changed" to a new layer and the next block map. Each candidate block is compared with
-// its parent; equal blocks are dropped, blocks of zeros become zero changes (and cost nothing where the parent is zero
-// already), the rest is written to a new layer. So a layer holds exactly the blocks that changed, whatever over-reported them.
+// Capture: from "these ranges may have changed" to a new layer and the next block map. Each candidate block is compared
+// with its parent; equal blocks are dropped, blocks of zeros become zero changes (and cost nothing where the parent is
+// zero already), the rest is written to a new layer. So a layer holds exactly the blocks that changed, whatever
+// over-reported them.
 #pragma once
 
 #include <optional>
@@ -13,16 +14,17 @@ namespace stasis::snapshot {
 struct CaptureSource {
   int fd = -1;                        // holds the address space at its own offsets: a memfd, or a VMM's memory file
   std::span<const Range> candidates;  // sorted, disjoint, multiples of kBlockSize: read from fd
-  std::span<const Range> removed;     // sorted, disjoint: known to read as zeros now (not read from fd); a block named by
-                                      // both is taken from `candidates`
+  std::span<const Range> removed;  // sorted, disjoint: known to read as zeros now (not read from fd); a block named by
+                                   // both is taken from `candidates`
 };
 
 struct CaptureResult {
   BlockMap map;                    // the next generation
   std::optional<LayerInfo> layer;  // absent if no block had to be stored
   uint64_t blocks_compared = 0;
-  uint64_t blocks_stored = 0;      // in the new layer
-  uint64_t blocks_zeroed = 0;      // were data in the parent, are zeros now
+  uint64_t blocks_stored = 0;        // in the new layer
+  uint64_t blocks_zeroed = 0;        // were data in the parent, are zeros now
+  uint64_t blocks_incomparable = 0;  // the parent's are damaged or cannot be read: taken as changed
 };
 
 // On failure nothing stays behind in layers_dir. `base` is the parent: an AddressSpace of the same size.

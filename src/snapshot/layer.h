@@ -1,14 +1,13 @@
-// Raw layers: immutable sparse files that keep every block at its own offset of the address space, with a checksum for each
-// frame of 64 KiB that holds data in a file beside it (`<uuid>.sums`; format in docs/format.md). A layer becomes visible under
-// its name only when it is whole and synced, and has mode 0444 from then on. Reading verifies a frame against its checksum
-// the first time any of it is read from storage; a mismatch is kDataLoss naming file and frame, and no byte is returned.
+// Raw layers: immutable sparse files that keep every block at its own offset of the address space, with a checksum for
+// each frame of 64 KiB that holds data in a file beside it (`<uuid>.sums`; format in docs/format.md). A layer becomes
+// visible under its name only when it is whole and synced, and has mode 0444 from then on. Reading verifies a frame
+// against its checksum the first time any of it is read from storage; a mismatch is kDataLoss naming file and frame,
+// and no byte is returned.
 #pragma once
 
 #include <atomic>
 #include <cstdint>
-#include <map>
 #include <memory>
-#include <mutex>
 #include <span>
 #include <vector>
 
@@ -27,8 +26,8 @@ struct LayerInfo {
 Path layer_data_path(const Path& layers_dir, LayerId id);
 Path layer_sums_path(const Path& layers_dir, LayerId id);
 
-// Writes one new layer. Blocks are written in ascending order, each at most once. Until finish() everything is under temporary
-// names; the destructor of an unfinished writer removes them.
+// Writes one new layer. Blocks are written in ascending order, each at most once. Until finish() everything is under
+// temporary names; the destructor of an unfinished writer removes them.
 class LayerWriter {
  public:
   static Result<std::unique_ptr<LayerWriter>> create(FileSystem& fs, Path layers_dir, LayerId id, uint64_t size);
@@ -47,9 +46,9 @@ class LayerWriter {
   std::unique_ptr<State> state_;
 };
 
-// Makes a layer of an existing sparse file (a disk's write layer) without copying: computes the checksums of `data` (sorted
-// ranges, multiples of kBlockSize; everything else in the file must be a hole or is ignored), syncs, renames `file` into
-// layers_dir. `file` must be on the same file system. On failure `file` is where and what it was.
+// Makes a layer of an existing sparse file (a disk's write layer) without copying: computes the checksums of `data`
+// (sorted ranges, multiples of kBlockSize; everything else in the file must be a hole or is ignored), syncs, renames
+// `file` into layers_dir. `file` must be on the same file system. On failure `file` is where and what it was.
 Result<LayerInfo> adopt_layer(FileSystem& fs, const Path& file, const Path& layers_dir, LayerId id, uint64_t size,
                               std::span<const Range> data);
 
@@ -61,7 +60,8 @@ class Layer {
 
   LayerId id() const;
   uint64_t size() const;
-  // Reads out.size() bytes at `offset` (both multiples of kBlockSize, within size()).
+  // Reads out.size() bytes at `offset` (both multiples of kBlockSize, within size()). A frame that holds no data at all
+  // is kDataLoss too: no block map points into one. `out` is zeroed on failure.
   Status read(uint64_t offset, std::span<std::byte> out);
   // Reads and verifies every frame. kDataLoss names the first damaged one.
   Status verify_all();
@@ -83,15 +83,16 @@ class AddressSpace {
 
   const BlockMap& map() const { return map_; }
   uint64_t size() const { return map_.size(); }
-  // offset and out.size() are multiples of kBlockSize within size(). Zeros where the map says so.
+  // offset and out.size() are multiples of kBlockSize within size(). Zeros where the map says so. `out` is zeroed on
+  // failure.
   Status read(uint64_t offset, std::span<std::byte> out) const;
   // The open layer behind an extent of map(); nullptr for zeros.
   Layer* layer(LayerId id) const;
 
  private:
-  AddressSpace(BlockMap map, std::map<LayerId, std::shared_ptr<Layer>> layers);
+  AddressSpace(BlockMap map, std::vector<std::shared_ptr<Layer>> layers);
   BlockMap map_;
-  std::map<LayerId, std::shared_ptr<Layer>> layers_;
+  std::vector<std::shared_ptr<Layer>> layers_;  // in the order of map_.layers()
 };
 
 }  // namespace stasis::snapshot

@@ -1,12 +1,13 @@
-// The manifest: what one snapshot, or one image, consists of. It is written last, so a directory without one is rubbish. The
-// file is a binary envelope (magic, version, length, CRC; docs/format.md) around one JSON object, so that a reader of a later
-// version can add fields; parse() limits everything it reads.
+// The manifest: what one snapshot, or one image, consists of. It is written last, so a directory without one is
+// rubbish. The file is a binary envelope (magic, version, length, CRC; docs/format.md) around one JSON object, so that
+// a reader of a later version can add fields; parse() limits everything it reads.
 #pragma once
 
 #include <cstdint>
 #include <optional>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "snapshot/block_map.h"
@@ -21,6 +22,9 @@ struct SnapshotId {
   friend auto operator<=>(const SnapshotId&, const SnapshotId&) = default;
 };
 
+inline constexpr char kManifestFile[] = "manifest";
+inline constexpr uint64_t kMaxManifestSize = 64 * 1024;
+
 enum class SnapshotKind { kImage, kSnapshot };
 
 // One file of the snapshot's directory.
@@ -30,6 +34,9 @@ struct Part {
   uint64_t checksum = 0;  // XXH3-64 of the whole file
   friend bool operator==(const Part&, const Part&) = default;
 };
+
+// True for a name that a part may have: no slash, no manifest, no temporary file, at most 255 bytes.
+bool is_part_name(std::string_view name);
 
 // What a restored VM must be given, exactly. Zero for an image: its sandboxes choose.
 struct MachineShape {
@@ -53,9 +60,9 @@ struct Manifest {
   SnapshotId parent;  // nil: none
   int64_t created_unix_ms = 0;
   MachineShape machine;
-  std::string vmm;          // "qemu", "firecracker"; empty for an image
+  std::string vmm;  // "qemu", "firecracker"; empty for an image
   std::string vmm_version;
-  std::string kernel;       // release, e.g. "6.1.0-40-cloud-amd64"
+  std::string kernel;  // release, e.g. "6.1.0-40-cloud-amd64"
   std::string cpu_model;
   std::optional<Part> vm_state;    // snapshots
   std::optional<Part> memory_map;  // snapshots

@@ -1,13 +1,14 @@
 // The store: one directory with every layer, snapshot and image of a host.
 //   layers/<uuid>.raw, <uuid>.sums       immutable, mode 0444
-//   snapshots/<uuid>/manifest            written last; beside it the parts that it names (state, memory.map, disk.map, ...)
-//   lock                                 flock: shared by whoever writes or newly refers to layers, exclusive for collection
-// Snapshots share layers by reference. A layer lives as long as a manifest or one of the `roots` given to collect() names it:
-// running sandboxes keep a copy of their block maps in their own directory, and those are the roots. Functions are thread-safe;
-// several processes (the agent and each supervisor) use one store at a time.
+//   snapshots/<uuid>/manifest            written last; beside it the parts that it names (state, memory.map, disk.map,
+//   ...) lock                                 flock: shared by whoever writes or newly refers to layers, exclusive for
+//   collection
+// Snapshots share layers by reference. A layer lives as long as a manifest or one of the `roots` given to collect()
+// names it: running sandboxes keep a copy of their block maps in their own directory, and those are the roots.
+// Functions are thread-safe; several processes (the agent and each supervisor) use one store at a time.
 #pragma once
 
-#include <memory>
+#include <functional>
 #include <span>
 #include <string>
 #include <vector>
@@ -31,23 +32,25 @@ struct CollectStats {
   uint64_t snapshots_swept = 0;  // directories without a manifest
   uint64_t layers_removed = 0;
   uint64_t bytes_freed = 0;
-  uint64_t files_swept = 0;      // temporary files
+  uint64_t files_swept = 0;  // temporary files
 };
 
 class Store {
  public:
-  // Makes the directories if they are missing.
+  // Makes the directories, with their parents, if they are missing.
   static Result<Store> open(FileSystem& fs, Path root);
 
   FileSystem& fs() const { return *fs_; }
   const Path& root() const { return root_; }
   Path layers_dir() const { return root_ / "layers"; }
+  Path snapshots_dir() const { return root_ / "snapshots"; }
   Path snapshot_dir(SnapshotId id) const;
 
   // Held while layers are written or a new reference to existing layers is made (blocks while a collection runs).
   Result<StoreLock> lock_shared() const;
 
-  // Begins a snapshot: makes its directory. The caller writes its parts there under their final names, then calls publish().
+  // Begins a snapshot: makes its directory. The caller writes its parts there under their final names, then calls
+  // publish().
   Result<Path> begin(SnapshotId id) const;
   // Describes a part file already written in the snapshot's directory (size, checksum), and syncs it.
   Result<Part> describe_part(SnapshotId id, const std::string& file) const;
@@ -66,13 +69,17 @@ class Store {
   // Ids of all published snapshots and images, sorted.
   Result<std::vector<SnapshotId>> list() const;
   // Takes the manifest away first (from then on it does not exist), then the rest. Layers stay until collect().
-  // kNotFound if there is none.
+  // kNotFound if there is none. Takes the shared lock.
   Status remove(SnapshotId id) const;
 
-  // Removes layers that no manifest and none of `roots` needs, snapshot directories without a manifest, and temporary files.
-  // Takes the exclusive lock: kAborted at once if somebody holds it shared. A manifest that cannot be read stops the
-  // collection (its layers are unknown) with kDataLoss.
+  // Removes layers that no manifest and none of `roots` needs, snapshot directories without a manifest, and temporary
+  // files. Takes the exclusive lock: kAborted at once if somebody holds it shared. A manifest that cannot be read stops
+  // the collection (its layers are unknown) with kDataLoss.
   Result<CollectStats> collect(std::span<const BlockMap> roots) const;
+  // The same with roots that are asked for under the lock: who writes down a new root under the shared lock is always
+  // seen. An error of `roots` stops the collection before anything is removed.
+  using RootsFunction = std::function<Result<std::vector<BlockMap>>()>;
+  Result<CollectStats> collect(const RootsFunction& roots) const;
 
  private:
   Store(FileSystem& fs, Path root) : fs_(&fs), root_(std::move(root)) {}
@@ -80,8 +87,9 @@ class Store {
   Path root_;
 };
 
-// Makes an image in the store from plain files: the root disk (any sparse file, size a multiple of 4 KiB) becomes one layer and
-// a generation-0 block map, kernel and initrd become parts. Returns the published manifest.
+// Makes an image in the store from plain files: the root disk (any sparse file, size a multiple of 4 KiB) becomes one
+// layer and a generation-0 block map, kernel and initrd become parts. Blocks of zeros are not stored. Takes the shared
+// lock; on failure nothing of it stays. Returns the published manifest.
 struct ImageFiles {
   Path vmlinux;
   Path initrd;

@@ -1,0 +1,64 @@
+#include <algorithm>
+#include <cstring>
+
+#include "snapshot/layer.h"
+
+namespace stasis::snapshot {
+namespace {
+
+Status check_within(const Extent& extent, const Layer& layer) {
+  if (extent.layer_offset <= layer.size() && extent.length <= layer.size() - extent.layer_offset) return {};
+  return fail(Code::kDataLoss, "the extent at " + std::to_string(extent.offset) + " lies behind the end of layer " +
+                                   layer.id().text() + ", which has " + std::to_string(layer.size()) + " bytes");
+}
+
+}  // namespace
+
+AddressSpace::AddressSpace(BlockMap map, std::vector<std::shared_ptr<Layer>> layers)
+    : map_(std::move(map)), layers_(std::move(layers)) {}
+
+Result<std::shared_ptr<AddressSpace>> AddressSpace::open(FileSystem& fs, const Path& layers_dir, BlockMap map) {
+  std::vector<std::shared_ptr<Layer>> layers;
+  layers.reserve(map.layers().size());
+  for (const LayerId id : map.layers()) {
+    STASIS_ASSIGN(auto layer, Layer::open(fs, layers_dir, id));
+    layers.push_back(std::move(layer));
+  }
+  for (size_t i = 0; i < map.entries_.size(); ++i) {
+    if (map.entries_[i].layer != 0) STASIS_TRY(check_within(map.extent_at(i), *layers[map.entries_[i].layer - 1]));
+  }
+  return std::shared_ptr<AddressSpace>(new AddressSpace(std::move(map), std::move(layers)));
+}
+
+Status AddressSpace::read(uint64_t offset, std::span<std::byte> out) const {
+  if (offset > size() || out.size() > size() - offset) {
+    return fail(Code::kOutOfRange, std::to_string(out.size()) + " bytes at " + std::to_string(offset) +
+                                       " of an address space of " + std::to_string(size()));
+  }
+  if (out.empty()) return {};
+  const auto whole = out;
+  for (size_t index = map_.index_of(offset); !out.empty(); ++index) {
+    const BlockMap::Entry& entry = map_.entries_[index];
+    const auto piece = out.first(std::min<uint64_t>(out.size(), map_.end_of(index) - offset));
+    if (entry.layer == 0) {
+      std::memset(piece.data(), 0, piece.size());
+    } else {
+      const uint64_t layer_offset = entry.layer_offset + (offset - entry.first_block * kBlockSize);
+      if (Status status = layers_[entry.layer - 1]->read(layer_offset, piece); !status) {
+        std::memset(whole.data(), 0, whole.size());
+        return status;
+      }
+    }
+    offset += piece.size();
+    out = out.subspan(piece.size());
+  }
+  return {};
+}
+
+Layer* AddressSpace::layer(LayerId id) const {
+  const auto ids = map_.layers();
+  const auto found = std::find(ids.begin(), ids.end(), id);
+  return found == ids.end() ? nullptr : layers_[static_cast<size_t>(found - ids.begin())].get();
+}
+
+}  // namespace stasis::snapshot

@@ -1,0 +1,145 @@
+#include "snapshot/capture.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "snapshot/testing/fixtures.h"
+
+namespace stasis::snapshot {
+namespace {
+
+using testing::block_of;
+using testing::blocks;
+using testing::Bytes;
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+using testing::Memory;
+using testing::Random;
+using testing::random_bytes;
+using testing::read_all;
+
+class CaptureTest : public testing::StoreTest {
+ protected:
+  std::shared_ptr<AddressSpace> zeros(uint64_t size) { return open(BlockMap::zeros(size).value()); }
+};
+
+TEST_F(CaptureTest, FirstGenerationStoresTheBlocksThatAreNotZero) {
+  Memory memory(4 << 20);
+  memory.write(3 * kBlockSize, block_of(1));
+  memory.write(4 * kBlockSize, block_of(2));
+  memory.write(700 * kBlockSize, block_of(3));
+  const auto result = take(memory, {memory.whole()}, *zeros(4 << 20));
+  ASSERT_TRUE(result) << result.error().message;
+  EXPECT_EQ(result->blocks_compared, 1024U);
+  EXPECT_EQ(result->blocks_stored, 3U);
+  EXPECT_EQ(result->blocks_zeroed, 0U);
+  ASSERT_TRUE(result->layer);
+  EXPECT_EQ(result->layer->data_bytes, 3 * kBlockSize);
+  EXPECT_EQ(result->map.metadata().generation, 1U);
+  EXPECT_EQ(read_all(*open(result->map)), memory.content);
+  const auto info = fs_.info(layer_data_path(store_.layers_dir(), result->layer->id));
+  EXPECT_EQ(info->size, 4U << 20);
+  EXPECT_LE(info->stored_bytes, 4 * kBlockSize);
+}
+
+TEST_F(CaptureTest, APageTheGuestZeroedReadsAsZerosInTheNextGeneration) {
+  Memory memory(1 << 20);
+  memory.write(0, Bytes(1 << 20, std::byte{7}));
+  const auto first = take(memory, {memory.whole()}, *zeros(1 << 20));
+  ASSERT_TRUE(first);
+  memory.zero(blocks(5, 1));
+  memory.zero(blocks(100, 20));
+  const auto second = take(memory, {blocks(5, 1), blocks(90, 40)}, *open(first->map));
+  ASSERT_TRUE(second) << second.error().message;
+  EXPECT_EQ(second->blocks_zeroed, 21U);
+  EXPECT_EQ(second->blocks_stored, 0U);
+  EXPECT_FALSE(second->layer);
+  const auto space = open(second->map);
+  EXPECT_EQ(read_all(*space), memory.content);
+  Bytes block(kBlockSize, std::byte{1});
+  ASSERT_TRUE(space->read(5 * kBlockSize, block));
+  EXPECT_EQ(block, Bytes(kBlockSize));
+  EXPECT_TRUE(second->map.find(5 * kBlockSize).is_zero());
+}
+
+TEST_F(CaptureTest, BlocksEqualToTheParentsAreNotStored) {
+  Random random(1);
+  Memory memory(2 << 20);
+  memory.write(0, random_bytes(random, 2 << 20));
+  memory.zero(blocks(200, 10));
+  const auto first = take(memory, {memory.whole()}, *zeros(2 << 20));
+  ASSERT_TRUE(first);
+  memory.write(17 * kBlockSize, block_of(9));
+  Bytes last_byte = block_of(9);
+  last_byte.back() = std::byte{1};
+  memory.write(18 * kBlockSize, last_byte);
+  const auto second = take(memory, {memory.whole()}, *open(first->map));
+  ASSERT_TRUE(second);
+  EXPECT_EQ(second->blocks_compared, 512U);
+  EXPECT_EQ(second->blocks_stored, 2U);
+  EXPECT_EQ(second->blocks_zeroed, 0U);
+  EXPECT_EQ(read_all(*open(second->map)), memory.content);
+
+  const auto third = take(memory, {memory.whole()}, *open(second->map));
+  ASSERT_TRUE(third);
+  EXPECT_FALSE(third->layer);
+  EXPECT_EQ(third->map.extents(), second->map.extents());
+  EXPECT_EQ(third->map.metadata().generation, 3U);
+  EXPECT_EQ(layer_files().size(), 4U);
+}
+
+TEST_F(CaptureTest, OnlyCandidatesAreReadAndRemovedRangesAreZeros) {
+  Memory memory(1 << 20);
+  memory.write(0, Bytes(1 << 20, std::byte{7}));
+  const auto first = take(memory, {memory.whole()}, *zeros(1 << 20));
+  ASSERT_TRUE(first);
+  // What the guest gave back may still hold old bytes in the file; where both lists name a block, the file counts.
+  memory.write(12 * kBlockSize, block_of(1));
+  const auto second = take(memory, {blocks(12, 1)}, *open(first->map), {blocks(10, 5), blocks(255, 1)});
+  ASSERT_TRUE(second) << second.error().message;
+  EXPECT_EQ(second->blocks_compared, 1U);
+  EXPECT_EQ(second->blocks_stored, 1U);
+  EXPECT_EQ(second->blocks_zeroed, 5U);
+  Bytes expected = memory.content;
+  for (const Range zero : {blocks(10, 2), blocks(13, 2), blocks(255, 1)}) {
+    std::fill_n(expected.begin() + static_cast<ptrdiff_t>(zero.offset), zero.length, std::byte{0});
+  }
+  EXPECT_EQ(read_all(*open(second->map)), expected);
+
+  const auto third = take(memory, {}, *open(second->map), {blocks(10, 1)});
+  ASSERT_TRUE(third);
+  EXPECT_EQ(third->blocks_zeroed, 0U) << "it was zeros already";
+}
+
+TEST_F(CaptureTest, ListsThatAreNoListsAndSourcesThatAreTooShortAreRefused) {
+  Memory memory(8 * kBlockSize);
+  const auto base = zeros(16 * kBlockSize);
+  EXPECT_EQ(take(memory, {blocks(2, 1), blocks(1, 1)}, *base).error().code, Code::kInvalidArgument);
+  EXPECT_EQ(take(memory, {{1, kBlockSize}}, *base).error().code, Code::kInvalidArgument);
+  EXPECT_EQ(take(memory, {blocks(15, 2)}, *base).error().code, Code::kInvalidArgument);
+  EXPECT_EQ(take(memory, {}, *base, {blocks(15, 2)}).error().code, Code::kInvalidArgument);
+  memory.write(0, block_of(1));
+  EXPECT_EQ(take(memory, {blocks(0, 16)}, *base).error().code, Code::kOutOfRange);
+  EXPECT_THAT(layer_files(), IsEmpty());
+}
+
+TEST_F(CaptureTest, ADamagedParentCostsOnlyWhatItDamages) {
+  Random random(2);
+  Memory memory(1 << 20);
+  memory.write(0, random_bytes(random, 1 << 20));
+  const auto first = take(memory, {memory.whole()}, *zeros(1 << 20));
+  ASSERT_TRUE(first);
+  testing::damage_file(layer_data_path(store_.layers_dir(), first->layer->id), 3 * kFrameSize + 5);
+  memory.zero(blocks(50, 1));
+  memory.write(200 * kBlockSize, block_of(4));
+  const auto second = take(memory, {memory.whole()}, *open(first->map));
+  ASSERT_TRUE(second) << second.error().message;
+  EXPECT_EQ(second->blocks_incomparable, 16U);
+  EXPECT_EQ(second->blocks_stored, 15U + 1U);
+  EXPECT_EQ(second->blocks_zeroed, 1U);
+  EXPECT_EQ(read_all(*open(second->map)), memory.content) << "the new generation stands without the damaged frame";
+}
+
+}  // namespace
+}  // namespace stasis::snapshot

@@ -1,0 +1,120 @@
+// Collection: mark from manifests and roots, then sweep. Nothing is removed before everything has been marked.
+#include <algorithm>
+#include <unordered_set>
+
+#include "base/file_lock.h"
+#include "snapshot/store.h"
+
+namespace stasis::snapshot {
+namespace {
+
+class Collection {
+ public:
+  explicit Collection(const Store& store) : store_(store), fs_(store.fs()) {}
+
+  Status mark();
+  void mark(const BlockMap& map) {
+    for (const LayerId id : map.layers()) live_.insert(id.uuid);
+  }
+  Status sweep();
+  const CollectStats& stats() const { return stats_; }
+
+ private:
+  Status sweep_snapshots();
+  Status sweep_snapshot(const std::string& name);
+  Status sweep_layers();
+  Status remove_file(const Path& path);
+
+  const Store& store_;
+  FileSystem& fs_;
+  std::unordered_set<Uuid> live_;
+  CollectStats stats_;
+};
+
+Status Collection::mark() {
+  STASIS_ASSIGN(const auto ids, store_.list());
+  for (const SnapshotId id : ids) {
+    STASIS_ASSIGN(const Manifest manifest, store_.load(id));
+    for (const auto& part : {manifest.memory_map, manifest.disk_map}) {
+      if (!part) continue;
+      STASIS_ASSIGN(const BlockMap map, store_.read_map(id, *part));
+      mark(map);
+    }
+  }
+  return {};
+}
+
+Status Collection::sweep() {
+  STASIS_TRY(sweep_snapshots());
+  // A manifest that is gone must be gone for good before its layers go.
+  STASIS_TRY(fs_.sync_directory(store_.snapshots_dir()));
+  return sweep_layers();
+}
+
+Status Collection::sweep_snapshots() {
+  STASIS_ASSIGN(const auto names, fs_.list(store_.snapshots_dir()));
+  for (const std::string& name : names) {
+    if (Uuid::parse(name)) STASIS_TRY(sweep_snapshot(name));
+  }
+  return {};
+}
+
+Status Collection::sweep_snapshot(const std::string& name) {
+  const Path directory = store_.snapshots_dir() / name;
+  STASIS_ASSIGN(const auto files, fs_.list(directory));
+  if (std::find(files.begin(), files.end(), kManifestFile) == files.end()) {
+    STASIS_TRY(remove_tree(fs_, directory));
+    ++stats_.snapshots_swept;
+    return {};
+  }
+  for (const std::string& file : files) {
+    if (!file.ends_with(".tmp")) continue;
+    STASIS_TRY(remove_file(directory / file));
+    ++stats_.files_swept;
+  }
+  return {};
+}
+
+Status Collection::sweep_layers() {
+  STASIS_ASSIGN(const auto names, fs_.list(store_.layers_dir()));
+  for (const std::string& name : names) {
+    const Path path = store_.layers_dir() / name;
+    if (name.ends_with(".tmp")) {
+      STASIS_TRY(remove_file(path));
+      ++stats_.files_swept;
+      continue;
+    }
+    const bool is_data = name.ends_with(".raw");
+    if (!is_data && !name.ends_with(".sums")) continue;
+    const auto uuid = Uuid::parse(path.stem().string());
+    if (!uuid || live_.contains(*uuid)) continue;
+    STASIS_TRY(remove_file(path));
+    if (is_data) ++stats_.layers_removed;
+  }
+  return {};
+}
+
+Status Collection::remove_file(const Path& path) {
+  STASIS_ASSIGN(const FileInfo info, fs_.info(path));
+  STASIS_TRY(fs_.remove(path));
+  stats_.bytes_freed += info.stored_bytes;
+  return {};
+}
+
+}  // namespace
+
+Result<CollectStats> Store::collect(std::span<const BlockMap> roots) const {
+  return collect([&]() -> Result<std::vector<BlockMap>> { return std::vector<BlockMap>(roots.begin(), roots.end()); });
+}
+
+Result<CollectStats> Store::collect(const RootsFunction& roots) const {
+  STASIS_ASSIGN(const UniqueFd lock, lock_file(root_ / "lock", LockKind::kTryExclusive));
+  Collection collection(*this);
+  STASIS_ASSIGN(const auto maps, roots());
+  for (const BlockMap& map : maps) collection.mark(map);
+  STASIS_TRY_CONTEXT(collection.mark(), "collect");
+  STASIS_TRY_CONTEXT(collection.sweep(), "collect");
+  return collection.stats();
+}
+
+}  // namespace stasis::snapshot

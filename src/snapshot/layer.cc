@@ -1,0 +1,158 @@
+#include "snapshot/layer.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "snapshot/layer_sums.h"
+
+namespace stasis::snapshot {
+namespace {
+
+// 16 TiB of frames in the largest encoding; a larger file is no checksum file.
+constexpr uint64_t kMaxSumsFile = 4096 + kMaxAddressSpace / kFrameSize * 12;
+
+Error missing(Error error, LayerId id) {
+  if (error.code == Code::kNotFound) error.code = Code::kDataLoss;
+  return std::move(error).with_context("layer " + id.text());
+}
+
+}  // namespace
+
+struct Layer::State {
+  State(FileSystem& file_system, Path data_path, UniqueFd data, LayerSums table)
+      : fs(file_system),
+        path(std::move(data_path)),
+        fd(std::move(data)),
+        sums(std::move(table)),
+        verified((sums.frames.size() + 63) / 64) {}
+
+  bool is_verified(size_t index) const {
+    return (verified[index / 64].load(std::memory_order_acquire) >> (index % 64) & 1) != 0;
+  }
+  void set_verified(size_t index) {
+    const uint64_t bit = uint64_t{1} << (index % 64);
+    if ((verified[index / 64].fetch_or(bit, std::memory_order_acq_rel) & bit) == 0) ++verified_count;
+  }
+
+  Status read_bytes(uint64_t offset, std::span<std::byte> out) const;
+  Status read(uint64_t offset, std::span<std::byte> out);
+  Status read_unverified(size_t index, uint64_t offset, std::span<std::byte> out);
+  Status read_frame(size_t index, std::span<std::byte> out);
+  Result<size_t> index_of(uint64_t offset) const;
+
+  FileSystem& fs;
+  const Path path;
+  const UniqueFd fd;
+  const LayerSums sums;
+  std::vector<std::atomic<uint64_t>> verified;  // one bit for each frame of `sums`
+  std::atomic<size_t> verified_count = 0;
+};
+
+Layer::Layer(std::unique_ptr<State> state) : state_(std::move(state)) {}
+Layer::~Layer() = default;
+
+LayerId Layer::id() const { return state_->sums.id; }
+uint64_t Layer::size() const { return state_->sums.size; }
+int Layer::fd() const { return state_->fd.get(); }
+bool Layer::verified_whole() const { return state_->verified_count == state_->sums.frames.size(); }
+
+Result<std::shared_ptr<Layer>> Layer::open(FileSystem& fs, const Path& layers_dir, LayerId id) {
+  const Path data_path = layer_data_path(layers_dir, id);
+  const Path sums_path = layer_sums_path(layers_dir, id);
+  auto bytes = read_file(fs, sums_path, kMaxSumsFile);
+  if (!bytes) return fail(missing(std::move(bytes).error(), id));
+  auto sums = LayerSums::decode(*bytes);
+  if (!sums) return fail(std::move(sums).error().with_context(sums_path.string()));
+  if (sums->id != id) return fail(Code::kDataLoss, sums_path.string() + " belongs to layer " + sums->id.text());
+  auto info = fs.info(data_path);
+  if (!info) return fail(missing(std::move(info).error(), id));
+  if (info->size != sums->size) {
+    return fail(Code::kDataLoss, data_path.string() + " has " + std::to_string(info->size) + " bytes instead of " +
+                                     std::to_string(sums->size));
+  }
+  auto fd = fs.open_read(data_path);
+  if (!fd) return fail(missing(std::move(fd).error(), id));
+  auto state = std::make_unique<State>(fs, data_path, std::move(*fd), std::move(*sums));
+  return std::shared_ptr<Layer>(new Layer(std::move(state)));
+}
+
+Status Layer::read(uint64_t offset, std::span<std::byte> out) {
+  if (offset % kBlockSize != 0 || out.size() % kBlockSize != 0) {
+    return fail(Code::kInvalidArgument, "a read of " + std::to_string(out.size()) + " bytes at " +
+                                            std::to_string(offset) + " of a layer is not of whole blocks");
+  }
+  if (offset > size() || out.size() > size() - offset) {
+    return fail(Code::kOutOfRange, std::to_string(out.size()) + " bytes at " + std::to_string(offset) + " of " +
+                                       state_->path.string() + ", which has " + std::to_string(size()));
+  }
+  Status status = state_->read(offset, out);
+  if (!status) std::memset(out.data(), 0, out.size());  // nobody may take a damaged byte for a good one
+  return status;
+}
+
+Status Layer::verify_all() {
+  std::vector<std::byte> buffer(kFrameSize);
+  for (size_t i = 0; i < state_->sums.frames.size(); ++i) {
+    STASIS_TRY(state_->read_frame(i, std::span(buffer).first(state_->sums.frame_range(state_->sums.frames[i]).length)));
+  }
+  return {};
+}
+
+// Verified frames that follow each other are read at once.
+Status Layer::State::read(uint64_t offset, std::span<std::byte> out) {
+  size_t ready = 0;  // bytes at the start of `out` that need no check
+  while (ready < out.size()) {
+    const uint64_t at = offset + ready;
+    STASIS_ASSIGN(const size_t index, index_of(at));
+    const uint64_t here = std::min<uint64_t>(out.size() - ready, kFrameSize - at % kFrameSize);
+    if (is_verified(index)) {
+      ready += here;
+      continue;
+    }
+    STASIS_TRY(read_bytes(offset, out.first(ready)));
+    STASIS_TRY(read_unverified(index, at, out.subspan(ready, here)));
+    offset = at + here;
+    out = out.subspan(ready + here);
+    ready = 0;
+  }
+  return read_bytes(offset, out);
+}
+
+Result<size_t> Layer::State::index_of(uint64_t offset) const {
+  const auto frame = static_cast<uint32_t>(offset / kFrameSize);
+  if (const auto index = sums.find(frame)) return *index;
+  return fail(Code::kDataLoss,
+              path.string() + " has no data in frame " + std::to_string(frame) + ", which was asked for");
+}
+
+Status Layer::State::read_bytes(uint64_t offset, std::span<std::byte> out) const {
+  if (out.empty()) return {};
+  auto n = fs.read_at(fd.get(), offset, out);
+  if (!n) return fail(std::move(n).error().with_context(path.string() + " at " + std::to_string(offset)));
+  if (*n == out.size()) return {};
+  return fail(Code::kDataLoss, path.string() + " ends at " + std::to_string(offset + *n) + ", inside the layer");
+}
+
+Status Layer::State::read_unverified(size_t index, uint64_t offset, std::span<std::byte> out) {
+  const Range range = sums.frame_range(sums.frames[index]);
+  if (out.size() == range.length) return read_frame(index, out);
+  std::vector<std::byte> frame(range.length);
+  STASIS_TRY(read_frame(index, frame));
+  std::memcpy(out.data(), frame.data() + (offset - range.offset), out.size());
+  return {};
+}
+
+Status Layer::State::read_frame(size_t index, std::span<std::byte> out) {
+  const uint32_t frame = sums.frames[index];
+  STASIS_TRY(read_bytes(sums.frame_range(frame).offset, out));
+  const uint64_t found = checksum(out);
+  if (found != sums.checksums[index]) {
+    return fail(Code::kDataLoss, path.string() + ": frame " + std::to_string(frame) + " (64 KiB at " +
+                                     std::to_string(frame * kFrameSize) + ") is damaged: its checksum is " +
+                                     checksum_text(found) + " instead of " + checksum_text(sums.checksums[index]));
+  }
+  set_verified(index);
+  return {};
+}
+
+}  // namespace stasis::snapshot

@@ -1,0 +1,155 @@
+#include "snapshot/layer_sums.h"
+
+#include <algorithm>
+#include <array>
+
+#include "snapshot/block_map_builder.h"
+#include "snapshot/crc32c.h"
+#include "snapshot/wire.h"
+
+namespace stasis::snapshot {
+namespace {
+
+constexpr std::array<char, 8> kMagic = {'S', 'T', 'A', 'S', 'I', 'S', 'L', 'S'};
+constexpr uint32_t kVersion = 1;
+constexpr uint32_t kXxh3 = 1;
+constexpr size_t kHeaderSize = 72;
+constexpr size_t kHeadCrcAt = 68;
+constexpr size_t kEntrySize = sizeof(uint64_t) + sizeof(uint32_t);
+
+constexpr std::array<std::byte, kFrameSize> kZeros{};
+
+tl::unexpected<Error> bad(const std::string& what) {
+  return fail(Code::kDataLoss, "the layer's checksum file " + what);
+}
+
+Status check(const LayerSums& sums) {
+  const uint64_t frames = frame_count(sums.size);
+  for (size_t i = 0; i < sums.frames.size(); ++i) {
+    if (sums.frames[i] >= frames)
+      return bad("names frame " + std::to_string(sums.frames[i]) + " behind the layer's end");
+    if (i > 0 && sums.frames[i] <= sums.frames[i - 1]) return bad("is not sorted");
+  }
+  const uint64_t least = sums.frames.size() * kBlockSize;
+  const uint64_t most = std::min(sums.frames.size() * kFrameSize, sums.size);
+  if (sums.data_bytes % kBlockSize != 0 || sums.data_bytes < least || sums.data_bytes > most) {
+    return bad("tells of " + std::to_string(sums.data_bytes) + " bytes in " + std::to_string(sums.frames.size()) +
+               " frames");
+  }
+  return {};
+}
+
+}  // namespace
+
+Range LayerSums::frame_range(uint32_t frame) const {
+  const uint64_t offset = frame * kFrameSize;
+  return {offset, std::min(kFrameSize, size - offset)};
+}
+
+std::optional<size_t> LayerSums::find(uint32_t frame) const {
+  const auto at = std::lower_bound(frames.begin(), frames.end(), frame);
+  if (at == frames.end() || *at != frame) return std::nullopt;
+  return static_cast<size_t>(at - frames.begin());
+}
+
+std::vector<std::byte> LayerSums::encode() const {
+  WireWriter table(frames.size() * kEntrySize);
+  table.append(checksums.data(), checksums.size() * sizeof(uint64_t));
+  table.append(frames.data(), frames.size() * sizeof(uint32_t));
+  WireWriter out(kHeaderSize + table.bytes().size());
+  out.append(kMagic.data(), kMagic.size());
+  out.u32(kVersion);
+  out.u32(static_cast<uint32_t>(kFrameSize));
+  out.u64(size);
+  out.u64(data_bytes);
+  out.uuid(id.uuid);
+  out.u32(kXxh3);
+  out.u32(0);
+  out.u64(frames.size());
+  out.u32(crc32c(table.bytes()));
+  out.u32(crc32c(out.bytes().first(kHeadCrcAt)));
+  out.append(table.bytes().data(), table.bytes().size());
+  return out.take();
+}
+
+Result<LayerSums> LayerSums::decode(std::span<const std::byte> bytes) {
+  if (bytes.size() < kHeaderSize) return bad("has " + std::to_string(bytes.size()) + " bytes: shorter than its header");
+  if (std::memcmp(bytes.data(), kMagic.data(), kMagic.size()) != 0) return bad("does not start with STASISLS");
+  WireReader in(bytes.subspan(kMagic.size()));
+  const uint32_t version = in.u32();
+  if (version != kVersion) return bad("is of version " + std::to_string(version) + "; this program reads 1");
+  const uint32_t frame_size = in.u32();
+  LayerSums sums;
+  sums.size = in.u64();
+  sums.data_bytes = in.u64();
+  sums.id.uuid = in.uuid();
+  const uint32_t kind = in.u32();
+  const uint32_t reserved = in.u32();
+  const uint64_t count = in.u64();
+  const uint32_t table_crc = in.u32();
+  if (in.u32() != crc32c(bytes.first(kHeadCrcAt))) return bad("has a damaged header");
+  if (frame_size != kFrameSize) return bad("has frames of " + std::to_string(frame_size) + " bytes");
+  if (kind != kXxh3) return bad("uses checksums of kind " + std::to_string(kind) + "; this program knows 1");
+  if (reserved != 0) return bad("uses a reserved field");
+  if (!valid_size(sums.size)) return bad("is of a layer of " + std::to_string(sums.size) + " bytes");
+  const auto table = bytes.subspan(kHeaderSize);
+  if (count != table.size() / kEntrySize || table.size() % kEntrySize != 0) {
+    return bad("has " + std::to_string(bytes.size()) + " bytes, which does not fit " + std::to_string(count) +
+               " frames");
+  }
+  if (crc32c(table) != table_crc) return bad("has a damaged table");
+  sums.checksums.resize(count);
+  sums.frames.resize(count);
+  in.copy(sums.checksums.data(), count * sizeof(uint64_t));
+  in.copy(sums.frames.data(), count * sizeof(uint32_t));
+  STASIS_TRY(check(sums));
+  return sums;
+}
+
+void FrameHasher::add(uint64_t offset, std::span<const std::byte> data) {
+  sums_.data_bytes += data.size();
+  while (!data.empty()) {
+    const auto frame = static_cast<uint32_t>(offset / kFrameSize);
+    if (open_ && frame != frame_) close_frame();
+    const Range range = sums_.frame_range(frame);
+    const auto piece = data.first(std::min<uint64_t>(data.size(), range.end() - offset));
+    if (piece.size() == range.length) {
+      sums_.frames.push_back(frame);
+      sums_.checksums.push_back(checksum(piece));
+    } else {
+      if (!open_) {
+        state_.reset();
+        hashed_ = 0;
+        frame_ = frame;
+        open_ = true;
+      }
+      state_.update(std::span(kZeros).first(offset - range.offset - hashed_));
+      state_.update(piece);
+      hashed_ = offset - range.offset + piece.size();
+    }
+    offset += piece.size();
+    data = data.subspan(piece.size());
+  }
+}
+
+void FrameHasher::close_frame() {
+  state_.update(std::span(kZeros).first(sums_.frame_range(frame_).length - hashed_));
+  sums_.frames.push_back(frame_);
+  sums_.checksums.push_back(state_.digest());
+  open_ = false;
+}
+
+LayerSums FrameHasher::finish() {
+  if (open_) close_frame();
+  return std::move(sums_);
+}
+
+Status write_sums(FileSystem& fs, const Path& temporary, const LayerSums& sums) {
+  STASIS_ASSIGN(const UniqueFd fd, fs.create(temporary));
+  STASIS_TRY_CONTEXT(fs.write_at(fd.get(), 0, sums.encode()), temporary.string());
+  STASIS_TRY_CONTEXT(fs.set_mode(fd.get(), 0444), temporary.string());
+  STASIS_TRY_CONTEXT(fs.sync(fd.get()), temporary.string());
+  return {};
+}
+
+}  // namespace stasis::snapshot

@@ -1,0 +1,56 @@
+// The checksums of a raw layer: one for each frame of 64 KiB that holds data, and the file that keeps them beside the
+// layer
+// (`<uuid>.sums`, docs/format.md). A frame's checksum covers the whole frame, holes as zeros; the last frame ends with
+// the layer.
+#pragma once
+
+#include <optional>
+#include <span>
+#include <vector>
+
+#include "snapshot/checksum.h"
+#include "snapshot/layer.h"
+
+namespace stasis::snapshot {
+
+inline uint64_t frame_count(uint64_t layer_size) { return (layer_size + kFrameSize - 1) / kFrameSize; }
+
+struct LayerSums {
+  LayerId id;
+  uint64_t size = 0;                // bytes of the layer
+  uint64_t data_bytes = 0;          // bytes of the blocks in it
+  std::vector<uint32_t> frames;     // ascending
+  std::vector<uint64_t> checksums;  // of frames, in the same order
+
+  LayerInfo info() const { return {id, size, data_bytes}; }
+  Range frame_range(uint32_t frame) const;
+  // Where `frame` is in the tables; nullopt if the layer holds nothing there. O(log n).
+  std::optional<size_t> find(uint32_t frame) const;
+
+  std::vector<std::byte> encode() const;
+  // kDataLoss for anything that is not whole and consistent.
+  static Result<LayerSums> decode(std::span<const std::byte> bytes);
+};
+
+// Computes the table from data that comes in ascending order.
+class FrameHasher {
+ public:
+  FrameHasher(LayerId id, uint64_t size) { sums_.id = id, sums_.size = size; }
+  void add(uint64_t offset, std::span<const std::byte> data);
+  // The whole table; nothing may be added afterwards.
+  LayerSums finish();
+
+ private:
+  void close_frame();
+
+  LayerSums sums_;
+  Checksum state_;
+  bool open_ = false;  // a frame is begun: `hashed_` bytes of it are in state_
+  uint32_t frame_ = 0;
+  uint64_t hashed_ = 0;
+};
+
+// Writes the sums file of a layer under a temporary name, synced and read-only: rename it to publish.
+Status write_sums(FileSystem& fs, const Path& temporary, const LayerSums& sums);
+
+}  // namespace stasis::snapshot

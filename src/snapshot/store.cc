@@ -1,0 +1,181 @@
+#include "snapshot/store.h"
+
+#include <algorithm>
+
+#include "base/file_lock.h"
+#include "snapshot/checksum.h"
+
+namespace stasis::snapshot {
+namespace {
+
+constexpr uint64_t kHashChunk = 1 << 20;
+
+// Makes a directory and its missing parents, durably.
+Status make_directory_durably(FileSystem& fs, const Path& path) {
+  if (exists(fs, path)) return {};
+  const Path parent = path.parent_path();
+  if (parent != path && !parent.empty()) STASIS_TRY(make_directory_durably(fs, parent));
+  STASIS_TRY(fs.make_directory(path));
+  return parent.empty() ? Status{} : fs.sync_directory(parent);
+}
+
+std::string describe(SnapshotId id, const std::string& file) { return "snapshot " + id.text() + ", " + file; }
+
+// The checksum of a whole file, and how long it is.
+Result<std::pair<uint64_t, uint64_t>> checksum_of_file(FileSystem& fs, int fd) {
+  Checksum sum;
+  std::vector<std::byte> buffer(kHashChunk);
+  uint64_t size = 0;
+  for (;;) {
+    STASIS_ASSIGN(const size_t n, fs.read_at(fd, size, buffer));
+    sum.update(std::span(buffer).first(n));
+    size += n;
+    if (n < buffer.size()) return std::pair{sum.digest(), size};
+  }
+}
+
+Status check_part_name(const std::string& file) {
+  if (is_part_name(file)) return {};
+  return fail(Code::kInvalidArgument, "'" + file + "' cannot be the name of a part of a snapshot");
+}
+
+Error damaged(Error error) {
+  if (error.code == Code::kNotFound) error.code = Code::kDataLoss;
+  return error;
+}
+
+}  // namespace
+
+Result<Store> Store::open(FileSystem& fs, Path root) {
+  STASIS_TRY(make_directory_durably(fs, root));
+  STASIS_TRY(make_directory_durably(fs, root / "layers"));
+  STASIS_TRY(make_directory_durably(fs, root / "snapshots"));
+  return Store(fs, std::move(root));
+}
+
+Path Store::snapshot_dir(SnapshotId id) const { return snapshots_dir() / id.text(); }
+
+Result<StoreLock> Store::lock_shared() const {
+  STASIS_ASSIGN(UniqueFd fd, lock_file(root_ / "lock", LockKind::kShared));
+  return StoreLock(std::move(fd));
+}
+
+Result<Path> Store::begin(SnapshotId id) const {
+  const Path directory = snapshot_dir(id);
+  if (id.is_nil() || exists(*fs_, directory)) {
+    return fail(Code::kAlreadyExists, "there is a snapshot " + id.text() + " already");
+  }
+  STASIS_TRY(fs_->make_directory(directory));
+  if (Status synced = fs_->sync_directory(snapshots_dir()); !synced) {
+    abandon(id);
+    return fail(std::move(synced).error());
+  }
+  return directory;
+}
+
+Result<Part> Store::describe_part(SnapshotId id, const std::string& file) const {
+  STASIS_TRY(check_part_name(file));
+  STASIS_ASSIGN(const UniqueFd fd, fs_->open_read(snapshot_dir(id) / file));
+  STASIS_TRY_CONTEXT(fs_->sync(fd.get()), describe(id, file));
+  auto sum = checksum_of_file(*fs_, fd.get());
+  if (!sum) return fail(std::move(sum).error().with_context(describe(id, file)));
+  return Part{file, sum->second, sum->first};
+}
+
+Result<Part> Store::write_map(SnapshotId id, const std::string& file, const BlockMap& map) const {
+  STASIS_TRY(check_part_name(file));
+  STASIS_ASSIGN(const auto bytes, map.encode());
+  const Path path = snapshot_dir(id) / file;
+  STASIS_ASSIGN(const UniqueFd fd, fs_->create(path));
+  STASIS_TRY_CONTEXT(fs_->write_at(fd.get(), 0, bytes), path.string());
+  STASIS_TRY_CONTEXT(fs_->set_mode(fd.get(), 0444), path.string());
+  STASIS_TRY_CONTEXT(fs_->sync(fd.get()), path.string());
+  return Part{file, bytes.size(), checksum(bytes)};
+}
+
+Status Store::publish(const Manifest& manifest) const {
+  const std::vector<std::byte> bytes = manifest.encode();
+  const auto as_read = Manifest::decode(bytes);
+  if (!as_read) return fail(Code::kInvalidArgument, "cannot publish what cannot be read: " + as_read.error().message);
+  if (*as_read != manifest) return fail(Code::kInvalidArgument, "the manifest holds text that is not UTF-8");
+  const Path directory = snapshot_dir(manifest.id);
+  const Path path = directory / kManifestFile;
+  if (exists(*fs_, path)) return fail(Code::kAlreadyExists, "there is a snapshot " + manifest.id.text() + " already");
+  STASIS_TRY(fs_->sync_directory(directory));  // the parts have their names before the manifest has its own
+  Status published = publish_file(*fs_, path, bytes);
+  if (published) return {};
+  // It may have its name without being durable: what is reported as failed must not exist.
+  (void)fs_->remove(path);
+  return fail(std::move(published).error().with_context("publish snapshot " + manifest.id.text()));
+}
+
+void Store::abandon(SnapshotId id) const {
+  (void)fs_->remove(snapshot_dir(id) / kManifestFile);
+  (void)remove_tree(*fs_, snapshot_dir(id));
+}
+
+Result<Manifest> Store::load(SnapshotId id) const {
+  const Path path = snapshot_dir(id) / kManifestFile;
+  auto bytes = read_file(*fs_, path, kMaxManifestSize);
+  if (!bytes && bytes.error().code == Code::kNotFound)
+    return fail(Code::kNotFound, "there is no snapshot " + id.text());
+  if (!bytes) return fail(std::move(bytes).error().with_context("snapshot " + id.text()));
+  auto manifest = Manifest::decode(*bytes);
+  if (!manifest) return fail(std::move(manifest).error().with_context(path.string()));
+  if (manifest->id != id) return fail(Code::kDataLoss, path.string() + " is of snapshot " + manifest->id.text());
+  return manifest;
+}
+
+Result<std::vector<std::byte>> Store::read_part(SnapshotId id, const Part& part) const {
+  STASIS_TRY(check_part_name(part.file));
+  const Path path = snapshot_dir(id) / part.file;
+  auto info = fs_->info(path);
+  if (!info) return fail(damaged(std::move(info).error()).with_context(describe(id, part.file)));
+  if (info->size != part.size) {
+    return fail(Code::kDataLoss, describe(id, part.file) + " has " + std::to_string(info->size) + " bytes instead of " +
+                                     std::to_string(part.size));
+  }
+  auto bytes = read_file(*fs_, path, part.size);
+  if (!bytes) return fail(damaged(std::move(bytes).error()).with_context(describe(id, part.file)));
+  if (bytes->size() != part.size || checksum(*bytes) != part.checksum) {
+    return fail(Code::kDataLoss, describe(id, part.file) + " is damaged: its checksum is not " +
+                                     checksum_text(part.checksum) + " (" + path.string() + ")");
+  }
+  return bytes;
+}
+
+Result<BlockMap> Store::read_map(SnapshotId id, const Part& part) const {
+  STASIS_ASSIGN(const auto bytes, read_part(id, part));
+  auto map = BlockMap::decode(bytes);
+  if (!map) return fail(std::move(map).error().with_context(describe(id, part.file)));
+  return map;
+}
+
+Result<std::vector<SnapshotId>> Store::list() const {
+  STASIS_ASSIGN(const auto names, fs_->list(snapshots_dir()));
+  std::vector<SnapshotId> ids;
+  for (const std::string& name : names) {
+    const auto uuid = Uuid::parse(name);
+    if (!uuid) continue;
+    const auto info = fs_->info(snapshots_dir() / name / kManifestFile);
+    if (info) ids.push_back({*uuid});
+    if (!info && info.error().code != Code::kNotFound) return fail(info.error());
+  }
+  return ids;
+}
+
+Status Store::remove(SnapshotId id) const {
+  // A collection sweeps directories without a manifest: it must not meet one that is being taken apart.
+  STASIS_ASSIGN(const StoreLock lock, lock_shared());
+  const Path directory = snapshot_dir(id);
+  Status removed = fs_->remove(directory / kManifestFile);
+  if (!removed && removed.error().code == Code::kNotFound) {
+    return fail(Code::kNotFound, "there is no snapshot " + id.text());
+  }
+  if (!removed) return removed;
+  STASIS_TRY(fs_->sync_directory(directory));
+  (void)remove_tree(*fs_, directory);  // what stays is rubbish that the next collection sweeps
+  return {};
+}
+
+}  // namespace stasis::snapshot
