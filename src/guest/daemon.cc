@@ -11,6 +11,11 @@ constexpr std::string_view kFilesystem = "/filesystem.Filesystem/";
 constexpr std::string_view kStreamType = "application/connect+json";
 constexpr std::string_view kUnaryType = "application/json";
 
+// Calls of the protocol that are not offered; what is not a call of it at all is a path that does not exist.
+bool is_watch_call(std::string_view method) {
+  return method == "CreateWatcher" || method == "GetWatcherEvents" || method == "RemoveWatcher";
+}
+
 std::string media_type(const Exchange& exchange) {
   std::string type = lower_case(exchange.header("Content-Type"));
   type.resize(std::min(type.size(), type.find(';')));
@@ -77,7 +82,8 @@ void Daemon::unary(Exchange& exchange, bool process_service, std::string_view me
     return filesystem_.unary(method, *request, exchange);
   }();
   if (answer) return send_json(exchange, 200, *answer);
-  send_json(exchange, http_status(answer.error().code), error_json(answer.error()));
+  bool unknown = answer.error().code == Code::kUnimplemented && !is_watch_call(method);
+  send_json(exchange, unknown ? 404 : http_status(answer.error().code), error_json(answer.error()));
 }
 
 }  // namespace stasis::guest

@@ -124,10 +124,11 @@ void GuestProcess::wake_readers() {
   for (int fd : reader_events_) (void)eventfd_write(fd, 1);
 }
 
-Subscription::Subscription(std::shared_ptr<GuestProcess> process, Socket& socket)
+Subscription::Subscription(std::shared_ptr<GuestProcess> process, Socket& socket, bool starter)
     : process_(std::move(process)), socket_(socket), event_(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {
   std::lock_guard lock(process_->mutex_);
-  reader_ = process_->log_.attach();
+  reader_ = starter ? std::exchange(process_->starter_, 0) : 0;
+  if (reader_ == 0) reader_ = process_->log_.attach();
   process_->reader_events_.insert(event_.get());
 }
 

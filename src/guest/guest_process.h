@@ -34,7 +34,7 @@ class GuestProcess {
   using Clock = std::chrono::steady_clock;
 
   GuestProcess(pid_t pid, nlohmann::json config, std::string tag)
-      : pid_(pid), config_(std::move(config)), tag_(std::move(tag)) {}
+      : pid_(pid), config_(std::move(config)), tag_(std::move(tag)), starter_(log_.attach()) {}
 
   pid_t pid() const { return pid_; }
   const nlohmann::json& config() const { return config_; }
@@ -65,6 +65,8 @@ class GuestProcess {
 
   mutable std::mutex mutex_;
   OutputLog log_;
+  // The place of the stream that started it, kept from the first byte on; 0 once that stream has taken it.
+  OutputLog::ReaderId starter_;
   std::optional<ProcessEnd> end_;
   std::set<int> reader_events_;  // eventfds of the subscriptions
 
@@ -85,7 +87,9 @@ class GuestProcess {
 // not delivered, and goes to whoever connects next.
 class Subscription {
  public:
-  Subscription(std::shared_ptr<GuestProcess> process, Socket& socket);
+  // The stream that started the process must be made into one with `starter`, whatever becomes of it: until then output
+  // is held for it.
+  Subscription(std::shared_ptr<GuestProcess> process, Socket& socket, bool starter);
   Subscription(const Subscription&) = delete;
   Subscription& operator=(const Subscription&) = delete;
   ~Subscription();

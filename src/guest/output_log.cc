@@ -8,7 +8,13 @@ void OutputLog::append(Stream stream, std::string_view data) {
   if (data.empty()) return;
   chunks_.push_back({stream, end_, std::string(data)});
   end_ += data.size();
-  while (chunks_.size() > 1 && stored_bytes() - chunks_.front().data.size() >= kCapacity) drop_front();
+  // What an attached reader has still to get stays, even if chunks of uneven sizes go a little over the capacity.
+  uint64_t unread = end_;
+  for (const auto& [id, position] : readers_) unread = std::min(unread, position);
+  while (chunks_.size() > 1 && stored_bytes() - chunks_.front().data.size() >= kCapacity &&
+         chunks_.front().end() <= unread) {
+    drop_front();
+  }
 }
 
 void OutputLog::drop_front() {

@@ -174,12 +174,12 @@ void ProcessService::stream(std::string_view method, Exchange& exchange) {
   } else if (*message) {
     process = method == "Start" ? start(**message, exchange) : select(**message);
   }
-  bool alive = exchange.begin_stream(200, head);
+  exchange.begin_stream(200, head);
   std::optional<Error> error;
   if (process) {
     std::optional<Clock::time_point> deadline;
     if (*timeout) deadline = Clock::now() + **timeout;
-    if (alive) error = follow(*process, exchange, deadline, method == "Start");
+    error = follow(*process, exchange, deadline, method == "Start");
   } else {
     error = process.error();
   }
@@ -241,12 +241,12 @@ void ProcessService::end_streams() {
 }
 
 std::optional<Error> ProcessService::follow(const std::shared_ptr<GuestProcess>& process, Exchange& exchange,
-                                            std::optional<Clock::time_point> deadline, bool deadline_kills) {
+                                            std::optional<Clock::time_point> deadline, bool starter) {
   const auto keepalive = keepalive_interval(exchange);
-  const auto grace = deadline_kills ? std::chrono::milliseconds(kKillGrace) : std::chrono::milliseconds(0);
+  const auto grace = starter ? std::chrono::milliseconds(kKillGrace) : std::chrono::milliseconds(0);
   const Error too_late{Code::kDeadlineExceeded, "the deadline of the call has passed"};
   const OpenStream open(*this, exchange.socket());
-  Subscription subscription(process, exchange.socket());
+  Subscription subscription(process, exchange.socket(), starter);
   bool alive = exchange.write(message_envelope(event("start", {{"pid", process->pid()}})));
   auto last_sent = Clock::now();
   while (alive) {
@@ -257,7 +257,7 @@ std::optional<Error> ProcessService::follow(const std::shared_ptr<GuestProcess>&
       case Subscription::What::kGone:
         return std::nullopt;
       case Subscription::What::kEnd:
-        if (item.end.timed_out && deadline_kills) return too_late;
+        if (item.end.timed_out && starter) return too_late;
         exchange.write(message_envelope(event("end", end_event(item.end))));
         return std::nullopt;
       case Subscription::What::kOutput:

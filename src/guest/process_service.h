@@ -35,9 +35,10 @@ class ProcessService {
   Result<std::shared_ptr<GuestProcess>> select(const nlohmann::json& request) const;
   Result<std::shared_ptr<GuestProcess>> start(const nlohmann::json& request, Exchange& exchange);
   Result<ProcessTable::Start> start_request(const nlohmann::json& request, Exchange& exchange) const;
-  // Sends events until the end; the error for the last envelope, if any.
+  // Sends events until the end; the error for the last envelope, if any. For the stream that started the process a
+  // deadline is the process's, for others only their own.
   std::optional<Error> follow(const std::shared_ptr<GuestProcess>& process, Exchange& exchange,
-                              std::optional<Clock::time_point> deadline, bool deadline_kills);
+                              std::optional<Clock::time_point> deadline, bool starter);
   Status stream_input(Exchange& exchange);
   Status send_input(GuestProcess& process, const nlohmann::json& message, Exchange& exchange,
                     Clock::time_point deadline);
