@@ -1,0 +1,70 @@
+#include "cli/session.h"
+
+#include "cli/table.h"
+
+namespace stasis::cli {
+namespace {
+
+std::string document_text(const Json& document, bool indented) {
+  return document.dump(indented ? 2 : -1, ' ', false, Json::error_handler_t::replace);
+}
+
+}  // namespace
+
+Result<Client*> Session::client() {
+  if (!client_) {
+    STASIS_ASSIGN(Endpoint endpoint, find_server(common_, environment_));
+    client_.emplace(std::move(endpoint));
+  }
+  return &*client_;
+}
+
+void Session::print(const Json& document) {
+  io_.out << document_text(document, io_.out_terminal) << '\n' << std::flush;
+}
+
+void Session::report(const Error& error) { report_error(io_, common_.json || !io_.err_terminal, error); }
+
+tl::unexpected<Error> Session::usage(std::string message, std::string remedy) {
+  usage_ = true;
+  return fail(Code::kInvalidArgument, std::move(message), std::move(remedy));
+}
+
+int Session::status_of(const Error& error) const {
+  if (usage_) return kUsage;
+  const bool reached = client_ && client_->reached();
+  return error.code == Code::kUnavailable && !reached ? kNotReachable : kFailure;
+}
+
+void report_error(Io& io, bool json, const Error& error) {
+  if (json) {
+    const Json document = {
+        {"error", {{"code", code_name(error.code)}, {"message", error.message}, {"remedy", error.remedy}}}};
+    io.err << document_text(document, false) << '\n' << std::flush;
+    return;
+  }
+  io.err << "stasis: " << printable(error.message) << "\n  code:   " << code_name(error.code) << '\n';
+  if (!error.remedy.empty()) io.err << "  remedy: " << printable(error.remedy) << '\n';
+  io.err << std::flush;
+}
+
+std::string text_field(const Json& object, const char* key) {
+  if (!object.is_object()) return "";
+  const auto found = object.find(key);
+  return found != object.end() && found->is_string() ? found->get<std::string>() : "";
+}
+
+double number_field(const Json& object, const char* key) {
+  if (!object.is_object()) return 0;
+  const auto found = object.find(key);
+  return found != object.end() && found->is_number() ? found->get<double>() : 0;
+}
+
+const Json& object_field(const Json& object, const char* key) {
+  static const Json empty = Json::object();
+  if (!object.is_object()) return empty;
+  const auto found = object.find(key);
+  return found != object.end() && found->is_object() ? *found : empty;
+}
+
+}  // namespace stasis::cli
