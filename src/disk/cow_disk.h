@@ -1,8 +1,8 @@
-// A sandbox's disk: the content of an immutable AddressSpace under a private, sparse write layer with a bitmap of what has been
-// written or zeroed since. Any number of threads may read and write. sealing turns the write layer into an immutable layer of
-// the store, without a copy, and goes on above it with a fresh one: a pause seals and ends, a snapshot of a running sandbox
-// seals (while the guest is stopped) and continues. Durability is the snapshot's: flush() does not sync the write layer,
-// which belongs to a running sandbox and dies with it.
+// A sandbox's disk: the content of an immutable AddressSpace under a private, sparse write layer with a bitmap of what
+// has been written or zeroed since. Any number of threads may read and write. sealing turns the write layer into an
+// immutable layer of the store, without a copy, and goes on above it with a fresh one: a pause seals and ends, a
+// snapshot of a running sandbox seals (while the guest is stopped) and continues. Durability is the snapshot's: flush()
+// does not sync the write layer, which belongs to a running sandbox and dies with it.
 #pragma once
 
 #include <cstdint>
@@ -31,8 +31,8 @@ struct SealResult {
 
 class CowDisk {
  public:
-  // `work_dir` is a directory on the store's file system where write layers are made (write.0, write.1, ...); it must hold
-  // none. The disk's destructor removes the one in use.
+  // `work_dir` is a directory on the store's file system where write layers are made (write.0, write.1, ...); it must
+  // hold none. The disk's destructor removes the one in use.
   static Result<std::unique_ptr<CowDisk>> create(FileSystem& fs, std::shared_ptr<const snapshot::AddressSpace> base,
                                                  Path work_dir);
   ~CowDisk();
@@ -47,9 +47,9 @@ class CowDisk {
   // The range reads as zeros from now on. Whole blocks take no space; edges are written as zeros.
   Status discard(uint64_t offset, uint64_t length);
 
-  // Seals the write layer into layers_dir as layer `id`. The caller has stopped the guest: no read or write is under way.
-  // Blocks equal to their parent's are dropped from the map and blocks of zeros become zero extents. On failure the disk
-  // is as it was before. Continues above the new map.
+  // Seals the write layer into layers_dir as layer `id`. The caller has stopped the guest: no read or write is under
+  // way. Blocks equal to their parent's are dropped from the map and blocks of zeros become zero extents. On failure
+  // the disk is as it was before. Continues above the new map.
   Result<SealResult> seal(const Path& layers_dir, snapshot::LayerId id);
   // The map that the disk stands on now (of its last seal, or its base).
   const snapshot::BlockMap& map() const;

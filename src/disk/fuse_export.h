@@ -1,10 +1,13 @@
-// Exports one CowDisk as a raw file through FUSE (libfuse3 low-level API, direct I/O, so that the host caches a base layer
-// once for all clones). The file system has one file, `root.raw`, whose size is the disk's; reads, writes, fsync and
-// fallocate(PUNCH_HOLE | ZERO_RANGE) are served by a fixed number of threads. It is mounted in the caller's mount namespace and
-// unmounted by the destructor, which also joins the threads; a process that dies takes the mount with its namespace.
+// Exports one CowDisk as a raw file through FUSE (libfuse3 low-level API, direct I/O, so that the host caches a base
+// layer once for all clones). The file system has one file, `root.raw`, whose size is the disk's; reads, writes, fsync
+// and fallocate(PUNCH_HOLE | ZERO_RANGE) are served by a fixed number of threads. It is mounted in the caller's mount
+// namespace and unmounted by the destructor, which also joins the threads; a process that dies takes the mount with its
+// namespace. A process that still has the file open when the export ends gets ENOTCONN from then on; nothing waits for
+// it.
 #pragma once
 
 #include <memory>
+#include <optional>
 
 #include "disk/cow_disk.h"
 
@@ -19,6 +22,11 @@ class FuseExport {
   FuseExport& operator=(const FuseExport&) = delete;
 
   Path file() const;  // mount_point / "root.raw"
+
+  // Readable once the disk has failed the guest other than by being full (which the guest is told as ENOSPC): data of a
+  // layer that is damaged or cannot be read. The guest got EIO; failure() is the reason.
+  int failed_fd() const;
+  std::optional<Error> failure() const;
 
  private:
   struct State;

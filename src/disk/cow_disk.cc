@@ -1,0 +1,204 @@
+#include "disk/cow_disk.h"
+
+#include <algorithm>
+#include <array>
+#include <cstring>
+
+#include "disk/cow_disk_state.h"
+
+namespace stasis::disk {
+namespace {
+
+using snapshot::kBlockSize;
+using Block = std::array<std::byte, kBlockSize>;
+
+Status check_range(uint64_t offset, uint64_t length, uint64_t size) {
+  if (offset <= size && length <= size - offset) return {};
+  return fail(Code::kOutOfRange,
+              std::to_string(length) + " bytes at " + std::to_string(offset) + " of a disk of " + std::to_string(size));
+}
+
+// Calls `piece(offset, length)` for the part of [offset, offset + length) in each region.
+template <typename Piece>
+Status for_each_region(uint64_t offset, uint64_t length, Piece piece) {
+  while (length > 0) {
+    const uint64_t here = std::min(length, kRegionSize - offset % kRegionSize);
+    STASIS_TRY(piece(offset, here));
+    offset += here;
+    length -= here;
+  }
+  return {};
+}
+
+// The same for blocks: `part(offset, length)` for what covers a block in part, `whole(offset, length)` for whole
+// blocks.
+template <typename Part, typename Whole>
+Status split_at_blocks(uint64_t offset, uint64_t length, Part part, Whole whole) {
+  while (length > 0) {
+    const bool aligned = offset % kBlockSize == 0 && length >= kBlockSize;
+    const uint64_t here = aligned ? length - length % kBlockSize : std::min(length, kBlockSize - offset % kBlockSize);
+    STASIS_TRY(aligned ? whole(offset, here) : part(offset, here));
+    offset += here;
+    length -= here;
+  }
+  return {};
+}
+
+}  // namespace
+
+Result<std::unique_ptr<CowDisk>> CowDisk::create(FileSystem& fs, std::shared_ptr<const snapshot::AddressSpace> base,
+                                                 Path work_dir) {
+  STASIS_ASSIGN(const auto names, fs.list(work_dir));
+  for (const std::string& name : names) {
+    if (name.starts_with("write.")) {
+      return fail(Code::kFailedPrecondition, "there is a write layer in " + work_dir.string() + ": " + name);
+    }
+  }
+  auto state = std::make_unique<State>(fs, std::move(base), std::move(work_dir));
+  STASIS_ASSIGN(state->states, BlockStates::create(state->size / kBlockSize));
+  STASIS_ASSIGN(state->file, state->make_write_file());
+  return std::unique_ptr<CowDisk>(new CowDisk(std::move(state)));
+}
+
+CowDisk::CowDisk(std::unique_ptr<State> state) : state_(std::move(state)) {}
+
+CowDisk::~CowDisk() { (void)state_->fs.remove(state_->file.path); }
+
+uint64_t CowDisk::size() const { return state_->size; }
+
+DiskStats CowDisk::stats() const { return {state_->states->written(), state_->states->zeroed()}; }
+
+const snapshot::BlockMap& CowDisk::map() const { return state_->base->map(); }
+
+Status CowDisk::read(uint64_t offset, std::span<std::byte> out) const {
+  STASIS_TRY(check_range(offset, out.size(), state_->size));
+  return for_each_region(offset, out.size(), [&](uint64_t at, uint64_t length) {
+    const std::shared_lock lock(state_->lock_of(at));
+    return state_->read_piece(at, out.subspan(at - offset, length));
+  });
+}
+
+Status CowDisk::write(uint64_t offset, std::span<const std::byte> data) {
+  STASIS_TRY(check_range(offset, data.size(), state_->size));
+  return for_each_region(offset, data.size(), [&](uint64_t at, uint64_t length) {
+    const std::unique_lock lock(state_->lock_of(at));
+    return state_->write_piece(at, data.subspan(at - offset, length));
+  });
+}
+
+Status CowDisk::discard(uint64_t offset, uint64_t length) {
+  STASIS_TRY(check_range(offset, length, state_->size));
+  return for_each_region(offset, length, [&](uint64_t at, uint64_t here) {
+    const std::unique_lock lock(state_->lock_of(at));
+    return state_->discard_piece(at, here);
+  });
+}
+
+Result<SealResult> CowDisk::seal(const Path& layers_dir, snapshot::LayerId id) {
+  std::array<std::unique_lock<std::shared_mutex>, State::kLocks> held;
+  std::transform(state_->locks.begin(), state_->locks.end(), held.begin(),
+                 [](std::shared_mutex& mutex) { return std::unique_lock(mutex); });
+  return state_->seal(layers_dir, id);
+}
+
+Result<CowDisk::State::WriteFile> CowDisk::State::make_write_file() {
+  WriteFile made;
+  made.path = work_dir / ("write." + std::to_string(next_file));
+  STASIS_ASSIGN(made.fd, fs.create(made.path));
+  ++next_file;
+  if (Status sized = fs.truncate(made.fd.get(), size); !sized) {
+    (void)fs.remove(made.path);
+    return fail(std::move(sized).error().with_context(made.path.string()));
+  }
+  return made;
+}
+
+Status CowDisk::State::read_piece(uint64_t offset, std::span<std::byte> out) const {
+  const uint64_t end_block = (offset + out.size() + kBlockSize - 1) / kBlockSize;
+  while (!out.empty()) {
+    const BlockStates::Run run = states->run(offset / kBlockSize, end_block);
+    const auto part = out.first(std::min<uint64_t>(out.size(), run.end() * kBlockSize - offset));
+    if (run.state == BlockState::kZero) std::memset(part.data(), 0, part.size());
+    if (run.state == BlockState::kWritten) STASIS_TRY(read_file(offset, part));
+    if (run.state == BlockState::kBase) STASIS_TRY(read_base(offset, part));
+    offset += part.size();
+    out = out.subspan(part.size());
+  }
+  return {};
+}
+
+Status CowDisk::State::read_file(uint64_t offset, std::span<std::byte> out) const {
+  auto n = fs.read_at(file.fd.get(), offset, out);
+  if (!n) return fail(std::move(n).error().with_context(file.path.string()));
+  if (*n == out.size()) return {};
+  return fail(Code::kDataLoss, file.path.string() + " is shorter than the disk");
+}
+
+// The base reads whole blocks only.
+Status CowDisk::State::read_base(uint64_t offset, std::span<std::byte> out) const {
+  const uint64_t start = offset;
+  return split_at_blocks(
+      offset, out.size(),
+      [&](uint64_t at, uint64_t length) -> Status {
+        Block block;
+        STASIS_TRY(base->read(at - at % kBlockSize, block));
+        std::memcpy(out.data() + (at - start), block.data() + at % kBlockSize, length);
+        return {};
+      },
+      [&](uint64_t at, uint64_t length) { return base->read(at, out.subspan(at - start, length)); });
+}
+
+// The state of a block changes only after its bytes are in the file: a write that fails leaves the block as it was, or,
+// if it was in the write layer before, with a part of the new bytes, as on any disk.
+Status CowDisk::State::write_piece(uint64_t offset, std::span<const std::byte> data) {
+  const uint64_t start = offset;
+  return split_at_blocks(
+      offset, data.size(),
+      [&](uint64_t at, uint64_t length) { return write_part_of_block(at, data.subspan(at - start, length)); },
+      [&](uint64_t at, uint64_t length) -> Status {
+        STASIS_TRY_CONTEXT(fs.write_at(file.fd.get(), at, data.subspan(at - start, length)), file.path.string());
+        states->set(at / kBlockSize, length / kBlockSize, BlockState::kWritten);
+        return {};
+      });
+}
+
+Status CowDisk::State::write_part_of_block(uint64_t offset, std::span<const std::byte> data) {
+  const uint64_t number = offset / kBlockSize;
+  if (states->at(number) == BlockState::kWritten) {
+    STASIS_TRY_CONTEXT(fs.write_at(file.fd.get(), offset, data), file.path.string());
+    return {};
+  }
+  Block block;
+  STASIS_TRY(read_piece(number * kBlockSize, block));
+  std::memcpy(block.data() + offset % kBlockSize, data.data(), data.size());
+  STASIS_TRY_CONTEXT(fs.write_at(file.fd.get(), number * kBlockSize, block), file.path.string());
+  states->set(number, 1, BlockState::kWritten);
+  return {};
+}
+
+Status CowDisk::State::discard_piece(uint64_t offset, uint64_t length) {
+  return split_at_blocks(
+      offset, length, [&](uint64_t at, uint64_t part) { return zero_part_of_block(at, part); },
+      [&](uint64_t at, uint64_t whole) { return zero_blocks(at / kBlockSize, whole / kBlockSize); });
+}
+
+Status CowDisk::State::zero_part_of_block(uint64_t offset, uint64_t length) {
+  const BlockState state = states->at(offset / kBlockSize);
+  if (state == BlockState::kZero) return {};
+  if (state == BlockState::kBase && base->map().find(offset).is_zero()) return {};
+  const Block zeros{};
+  return write_part_of_block(offset, std::span(zeros).first(length));
+}
+
+Status CowDisk::State::zero_blocks(uint64_t first, uint64_t count) {
+  bool in_file = false;
+  for (uint64_t block = first; block < first + count && !in_file; ++block) {
+    in_file = states->at(block) == BlockState::kWritten;
+  }
+  states->set(first, count, BlockState::kZero);
+  if (!in_file) return {};
+  STASIS_TRY_CONTEXT(fs.punch_hole(file.fd.get(), {first * kBlockSize, count * kBlockSize}), file.path.string());
+  return {};
+}
+
+}  // namespace stasis::disk
