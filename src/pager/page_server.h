@@ -14,17 +14,10 @@
 #include <vector>
 
 #include "base/unix_socket.h"
+#include "pager/handshake.h"
 #include "snapshot/layer.h"
 
 namespace stasis::pager {
-
-// A piece of guest memory in the VMM's address space.
-struct Region {
-  uint64_t host_address = 0;  // bytes, in the VMM process
-  uint64_t size = 0;          // bytes
-  uint64_t offset = 0;        // of its first byte in guest memory (the AddressSpace)
-  uint64_t page_size = 0;     // bytes: 4096 or 2 MiB
-};
 
 struct PageServerOptions {
   Milliseconds handshake_deadline{10'000};

@@ -1,0 +1,235 @@
+#include "pager/fault_handler.h"
+
+#include <algorithm>
+#include <array>
+#include <chrono>
+#include <thread>
+
+namespace stasis::pager {
+namespace {
+
+// A source that cannot be read is tried this often before the sandbox is ended: a medium that has a hiccup recovers within
+// milliseconds; a guest must not wait longer than that without knowing.
+constexpr int kReadAttempts = 3;
+constexpr std::chrono::milliseconds kReadPause{20};
+
+// Bounded because each parked fault is one blocked vCPU or VMM thread; a VMM with more than this many is not one of ours.
+constexpr size_t kMaxParked = 4096;
+
+void add(std::atomic<uint64_t>& counter, uint64_t n) {
+  counter.store(counter.load(std::memory_order_relaxed) + n, std::memory_order_relaxed);  // one writer: no lock prefix
+}
+
+uint64_t round_down(uint64_t value, uint64_t to) { return value - value % to; }
+
+}  // namespace
+
+FaultHandler::FaultHandler(Handshake handshake, std::shared_ptr<const snapshot::AddressSpace> memory)
+    : handshake_(std::move(handshake)),
+      memory_(std::move(memory)),
+      page_size_(handshake_.regions.front().page_size),
+      pages_(memory_->size(), page_size_),
+      buffer_(std::max(page_size_, snapshot::kFrameSize)),
+      zeros_(buffer_.size()) {
+  parked_.reserve(kMaxParked);
+  retrying_.reserve(kMaxParked);
+}
+
+Result<bool> FaultHandler::handle_events() {
+  applying_ = true;
+  Result<bool> result = read_and_answer();
+  applying_ = false;
+  return result;
+}
+
+std::vector<Range> FaultHandler::removed() const {
+  // madvise returns when its event has been read, which is a moment before it has been applied.
+  while (applying_) std::this_thread::yield();
+  return pages_.removed_ranges();
+}
+
+Result<bool> FaultHandler::read_and_answer() {
+  std::array<FaultEvent, 64> events;
+  for (;;) {
+    STASIS_ASSIGN(const size_t count, handshake_.uffd.read_events(events));
+    if (count == 0) return true;
+    const std::span batch(events.data(), count);
+    for (const FaultEvent& event : batch) {
+      if (event.kind == FaultEvent::Kind::kRemove) {
+        STASIS_TRY(apply_remove(event));
+      } else if (event.kind != FaultEvent::Kind::kPageFault) {
+        return fail(Code::kInternal, "unexpected userfaultfd event: memory was unmapped, moved or forked");
+      }
+    }
+    for (const FaultEvent& event : batch) {
+      if (event.kind != FaultEvent::Kind::kPageFault) continue;
+      add(counters_.faults, 1);
+      STASIS_ASSIGN(const bool go_on, answer_or_park(event.address));
+      if (!go_on) return false;
+    }
+  }
+}
+
+Result<bool> FaultHandler::retry_parked() {
+  retrying_.clear();
+  retrying_.swap(parked_);
+  for (const uint64_t address : retrying_) {
+    STASIS_ASSIGN(const bool go_on, answer_or_park(address));
+    if (!go_on) return false;
+  }
+  return true;
+}
+
+Result<bool> FaultHandler::answer_or_park(uint64_t address) {
+  STASIS_ASSIGN(const Answer answer, answer_fault(address));
+  if (answer == Answer::kGone) return false;
+  if (answer == Answer::kPark) {
+    if (parked_.size() == kMaxParked) return fail(Code::kInternal, "too many faults wait for a REMOVE event");
+    parked_.push_back(address);
+  }
+  return true;
+}
+
+const Region* FaultHandler::region_of(uint64_t address) const {
+  const auto& regions = handshake_.regions;
+  auto after = std::upper_bound(regions.begin(), regions.end(), address,
+                                [](uint64_t value, const Region& region) { return value < region.host_address; });
+  if (after == regions.begin()) return nullptr;
+  const Region& region = *std::prev(after);
+  return address - region.host_address < region.size ? &region : nullptr;
+}
+
+Status FaultHandler::apply_remove(const FaultEvent& event) {
+  for (const Region& region : handshake_.regions) {
+    const uint64_t start = std::max(event.address, region.host_address);
+    const uint64_t end = std::min(event.end, region.host_address + region.size);
+    if (start >= end) continue;
+    // Round inwards: the kernel removes whole pages only.
+    const uint64_t first = (start - region.host_address + region.offset + page_size_ - 1) / page_size_;
+    const uint64_t last = (end - region.host_address + region.offset) / page_size_;
+    for (uint64_t page = first; page < last; ++page) pages_.set(page, PageState::kRemoved);
+    if (last > first) add(counters_.pages_removed, last - first);
+  }
+  return {};
+}
+
+Result<FaultHandler::Answer> FaultHandler::answer_fault(uint64_t address) {
+  const Region* region = region_of(address);
+  if (region == nullptr) {
+    return fail(Code::kInternal, "page fault at " + std::to_string(address) + ", outside every region of the handshake");
+  }
+  const uint64_t offset = region->offset + round_down(address - region->host_address, page_size_);
+  const PageState state = pages_.state(page_of(offset));
+  // A fault on a page that is present is one of two things: a second thread's fault that the first answer has already
+  // served (then this finds EEXIST and only wakes), or the page went with a REMOVE whose event was read before our answer
+  // and whose zap came after it. Both are right with zeros; the layer's bytes would be stale in the second.
+  if (state != PageState::kAbsent) return install_zeros(*region, {offset, page_size_});
+  return install_page(*region, offset);
+}
+
+Result<FaultHandler::Answer> FaultHandler::install_page(const Region& region, uint64_t page_offset) {
+  const snapshot::Extent extent = memory_->map().find(page_offset);
+  const bool whole = page_offset + page_size_ <= extent.end();  // a huge page may span extents
+  const bool zero = extent.is_zero() && whole;
+  STASIS_ASSIGN(Answer answer, install_run(region, {page_offset, page_size_}, zero));
+  if (answer != Answer::kDone) return answer;
+  if (!zero) add(counters_.pages_by_fault, page_size_ / snapshot::kBlockSize);
+  if (page_size_ >= snapshot::kFrameSize) return Answer::kDone;
+
+  const uint64_t frame = round_down(page_offset, snapshot::kFrameSize);
+  const uint64_t start = std::max({frame, extent.offset, region.offset});
+  const uint64_t end = std::min({frame + snapshot::kFrameSize, extent.end(), region.offset + region.size});
+  STASIS_ASSIGN(answer, install_neighbours(region, page_offset, {start, end - start}, zero));
+  // The faulting page is served: a neighbour that has to wait for a REMOVE event is simply not brought in.
+  return answer == Answer::kPark ? Answer::kDone : answer;
+}
+
+Result<FaultHandler::Answer> FaultHandler::install_neighbours(const Region& region, uint64_t page_offset, Range window,
+                                                              bool zero) {
+  uint64_t at = window.offset;
+  while (at < window.end()) {
+    if (at == page_offset || pages_.state(page_of(at)) != PageState::kAbsent) {
+      at += page_size_;
+      continue;
+    }
+    Range run{at, 0};
+    while (run.end() < window.end() && run.end() != page_offset &&
+           pages_.state(page_of(run.end())) == PageState::kAbsent) {
+      run.length += page_size_;
+    }
+    STASIS_ASSIGN(const Answer answer, install_run(region, run, zero));
+    if (answer != Answer::kDone) return answer;
+    if (!zero) add(counters_.pages_around, run.length / snapshot::kBlockSize);
+    at = run.end();
+  }
+  return Answer::kDone;
+}
+
+Result<FaultHandler::Answer> FaultHandler::install_run(const Region& region, Range run, bool zero) {
+  if (zero) return install_zeros(region, run);
+  const std::span data(buffer_.data(), run.length);
+  STASIS_TRY(read_memory(run.offset, data));
+  for (uint64_t done = 0; done < run.length;) {
+    const uint64_t address = region.host_address + (run.offset - region.offset) + done;
+    InstallResult result = handshake_.uffd.copy(address, data.subspan(done), handshake_.write_protect);
+    STASIS_ASSIGN(const Answer answer, settle(region, run, result, done));
+    if (answer != Answer::kDone) return answer;
+  }
+  return Answer::kDone;
+}
+
+Result<FaultHandler::Answer> FaultHandler::install_zeros(const Region& region, Range run) {
+  // Copied where pages must come write-protected (ZEROPAGE cannot), and for huge pages (which have no ZEROPAGE).
+  const bool copy = handshake_.write_protect || page_size_ != snapshot::kBlockSize;
+  for (uint64_t done = 0; done < run.length;) {
+    const uint64_t address = region.host_address + (run.offset - region.offset) + done;
+    InstallResult result = copy ? handshake_.uffd.copy(address, std::span(zeros_.data(), run.length - done),
+                                                       handshake_.write_protect)
+                                : handshake_.uffd.zero({address, run.length - done});
+    add(counters_.pages_zero, result.bytes / snapshot::kBlockSize);
+    STASIS_ASSIGN(const Answer answer, settle(region, run, result, done));
+    if (answer != Answer::kDone) return answer;
+  }
+  return Answer::kDone;
+}
+
+// Accounts for what one ioctl did and moves `done` on. kDone: carry on from `done`, or finished.
+Result<FaultHandler::Answer> FaultHandler::settle(const Region& region, Range run, InstallResult& result, uint64_t& done) {
+  mark_present({run.offset + done, result.bytes});
+  done += result.bytes;
+  switch (result.outcome) {
+    case InstallOutcome::kDone:
+      return Answer::kDone;
+    case InstallOutcome::kExists: {
+      // Someone was faster with the page at `done`: whoever waits for it must be woken, as no copy did.
+      const Range there{region.host_address + (run.offset - region.offset) + done, page_size_};
+      STASIS_TRY(handshake_.uffd.wake(there));
+      mark_present({run.offset + done, page_size_});
+      done += page_size_;
+      return Answer::kDone;
+    }
+    case InstallOutcome::kTryAgain:
+      // A short answer comes back as EAGAIN too: go on from there; only no progress at all means that an event waits.
+      return result.bytes > 0 ? Answer::kDone : Answer::kPark;
+    case InstallOutcome::kProcessGone:
+      return Answer::kGone;
+    case InstallOutcome::kUnregistered:
+    case InstallOutcome::kFailed:
+      break;
+  }
+  return fail_errno(result.error_number, "install page at offset " + std::to_string(run.offset + done) + " of guest memory");
+}
+
+Status FaultHandler::read_memory(uint64_t offset, std::span<std::byte> out) const {
+  for (int attempt = 1;; ++attempt) {
+    Status status = memory_->read(offset, out);
+    if (status || attempt == kReadAttempts) return status;
+    std::this_thread::sleep_for(kReadPause);
+  }
+}
+
+void FaultHandler::mark_present(Range run) {
+  for (uint64_t at = run.offset; at < run.end(); at += page_size_) pages_.set(page_of(at), PageState::kPresent);
+}
+
+}  // namespace stasis::pager

@@ -1,0 +1,71 @@
+// Answers the events of one userfaultfd: the part of the page server that knows pages. It is driven by one thread; its
+// statistics and removed() may be read from any. No allocation, lock or log on the path of a fault that succeeds.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "pager/handshake.h"
+#include "pager/page_table.h"
+#include "snapshot/layer.h"
+
+namespace stasis::pager {
+
+struct FaultCounters {
+  std::atomic<uint64_t> faults{0};
+  std::atomic<uint64_t> pages_by_fault{0};
+  std::atomic<uint64_t> pages_around{0};
+  std::atomic<uint64_t> pages_zero{0};
+  std::atomic<uint64_t> pages_removed{0};
+};
+
+class FaultHandler {
+ public:
+  FaultHandler(Handshake handshake, std::shared_ptr<const snapshot::AddressSpace> memory);
+
+  int fd() const { return handshake_.uffd.fd(); }
+  // Reads every event that is there and answers it: REMOVEs of a batch before its faults. True: go on. False: the VMM is
+  // exiting, nothing more to do. An error ends the sandbox.
+  Result<bool> handle_events();
+  // Faults that the kernel refused for the moment (EAGAIN while a REMOVE waits unread). Same answers as handle_events.
+  bool has_parked() const { return !parked_.empty(); }
+  Result<bool> retry_parked();
+
+  const FaultCounters& counters() const { return counters_; }
+  // Complete as of the call: whoever has returned from a madvise that removed pages finds them here.
+  std::vector<Range> removed() const;
+  const std::vector<Region>& regions() const { return handshake_.regions; }
+
+ private:
+  Result<bool> read_and_answer();
+  enum class Answer { kDone, kPark, kGone };
+  const Region* region_of(uint64_t address) const;
+  Status apply_remove(const FaultEvent& event);
+  Result<bool> answer_or_park(uint64_t address);
+  Result<Answer> answer_fault(uint64_t address);
+  Result<Answer> install_page(const Region& region, uint64_t page_offset);
+  Result<Answer> install_neighbours(const Region& region, uint64_t page_offset, Range window, bool zero);
+  Result<Answer> install_run(const Region& region, Range run, bool zero);
+  Result<Answer> install_zeros(const Region& region, Range run);
+  Result<Answer> settle(const Region& region, Range run, InstallResult& result, uint64_t& done);
+  Status read_memory(uint64_t offset, std::span<std::byte> out) const;
+  void mark_present(Range run);
+  uint64_t page_of(uint64_t offset) const { return offset / page_size_; }
+
+  Handshake handshake_;
+  std::shared_ptr<const snapshot::AddressSpace> memory_;
+  uint64_t page_size_;
+  PageTable pages_;
+  std::vector<uint64_t> parked_;    // fault addresses
+  std::vector<uint64_t> retrying_;
+  std::vector<std::byte> buffer_;   // one window: a frame, or one huge page
+  std::vector<std::byte> zeros_;
+  FaultCounters counters_;
+  // Set while events that were read are not yet applied. A flag and not a lock: the path of a fault takes none.
+  std::atomic<bool> applying_{false};
+};
+
+}  // namespace stasis::pager

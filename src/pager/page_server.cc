@@ -1,0 +1,142 @@
+#include "pager/page_server.h"
+
+#include <sys/types.h>
+#include <unistd.h>
+
+#include <array>
+#include <optional>
+#include <thread>
+
+#include "base/poll.h"
+#include "pager/fault_handler.h"
+
+namespace stasis::pager {
+namespace {
+
+// While a fault is parked the kernel does not deliver it again: look again this often.
+constexpr Milliseconds kParkedPause{1};
+
+}  // namespace
+
+struct PageServer::State {
+  Path socket_path;
+  UniqueFd listener;
+  std::shared_ptr<const snapshot::AddressSpace> memory;
+  PageServerOptions options;
+  Event stop;
+  Event peer_known;
+  std::atomic<pid_t> peer{0};
+  // Made by the server's thread after the handshake; published by `serving`.
+  std::unique_ptr<FaultHandler> handler;
+  std::atomic<bool> serving{false};
+  std::thread thread;
+
+  State(Event stop_event, Event peer_event) : stop(std::move(stop_event)), peer_known(std::move(peer_event)) {}
+
+  void run();
+  Result<bool> serve();
+  Result<std::optional<UniqueFd>> accept_vmm();
+  Result<bool> serve_events(int handshake_socket);
+};
+
+void PageServer::State::run() {
+  auto served = serve();
+  if (!served && options.on_failure) options.on_failure(std::move(served).error().with_context("page server"));
+}
+
+// False: stopped, or the VMM has gone.
+Result<bool> PageServer::State::serve() {
+  STASIS_ASSIGN(const std::optional<UniqueFd> connection, accept_vmm());
+  if (!connection) return false;
+  STASIS_ASSIGN(Handshake handshake,
+                receive_handshake(connection->get(), memory->size(), Deadline::after(options.handshake_deadline)));
+  handler = std::make_unique<FaultHandler>(std::move(handshake), memory);
+  serving.store(true, std::memory_order_release);
+  return serve_events(connection->get());
+}
+
+// Waits until the VMM's process is known, then for its connection. Others are turned away.
+Result<std::optional<UniqueFd>> PageServer::State::accept_vmm() {
+  const std::array before{peer_known.fd(), stop.fd()};
+  STASIS_ASSIGN(const auto known, wait_any(before, Deadline::never()));
+  if (known[1]) return std::nullopt;
+  const Deadline deadline = Deadline::after(options.handshake_deadline);
+  for (;;) {
+    const std::array waiting{listener.get(), stop.fd()};
+    STASIS_ASSIGN(const auto ready, wait_any(waiting, deadline));
+    if (ready[1]) return std::nullopt;
+    if (!ready[0]) return fail(Code::kDeadlineExceeded, "the VMM did not connect to hand over its memory");
+    STASIS_ASSIGN(UniqueFd connection, accept_unix(listener.get(), Milliseconds(1000)));
+    STASIS_ASSIGN(const pid_t pid, peer_pid(connection.get()));
+    if (pid == peer.load(std::memory_order_relaxed)) return connection;
+  }
+}
+
+Result<bool> PageServer::State::serve_events(int handshake_socket) {
+  const std::array fds{handler->fd(), handshake_socket, stop.fd()};
+  for (;;) {
+    const Deadline deadline = handler->has_parked() ? Deadline::after(kParkedPause) : Deadline::never();
+    STASIS_ASSIGN(const auto ready, wait_any(fds, deadline));
+    // The socket has nothing to say after the handshake: readable means that the VMM has exited.
+    if (ready[1] || ready[2]) return false;
+    if (ready[0]) {
+      STASIS_ASSIGN(const bool go_on, handler->handle_events());
+      if (!go_on) return false;
+    }
+    if (handler->has_parked()) {
+      STASIS_ASSIGN(const bool go_on, handler->retry_parked());
+      if (!go_on) return false;
+    }
+  }
+}
+
+PageServer::PageServer(std::unique_ptr<State> state) : state_(std::move(state)) {}
+
+Result<std::unique_ptr<PageServer>> PageServer::start(const Path& socket,
+                                                      std::shared_ptr<const snapshot::AddressSpace> memory,
+                                                      PageServerOptions options) {
+  STASIS_ASSIGN(Event stop, Event::create());
+  STASIS_ASSIGN(Event peer_known, Event::create());
+  auto state = std::make_unique<State>(std::move(stop), std::move(peer_known));
+  STASIS_ASSIGN(state->listener, listen_unix(socket));
+  state->socket_path = socket;
+  state->memory = std::move(memory);
+  state->options = std::move(options);
+  State* shared = state.get();
+  state->thread = std::thread([shared] { shared->run(); });
+  return std::unique_ptr<PageServer>(new PageServer(std::move(state)));
+}
+
+PageServer::~PageServer() {
+  state_->stop.set();
+  state_->thread.join();
+  (void)real_file_system().remove(state_->socket_path);
+}
+
+void PageServer::expect_peer(pid_t vmm) {
+  state_->peer.store(vmm, std::memory_order_relaxed);
+  state_->peer_known.set();
+}
+
+PageServerStats PageServer::stats() const {
+  PageServerStats stats;
+  stats.total_pages = state_->memory->size() / snapshot::kBlockSize;
+  if (!state_->serving.load(std::memory_order_acquire)) return stats;
+  const FaultCounters& counters = state_->handler->counters();
+  stats.faults = counters.faults.load(std::memory_order_relaxed);
+  stats.pages_by_fault = counters.pages_by_fault.load(std::memory_order_relaxed);
+  stats.pages_around = counters.pages_around.load(std::memory_order_relaxed);
+  stats.pages_zero = counters.pages_zero.load(std::memory_order_relaxed);
+  stats.pages_removed = counters.pages_removed.load(std::memory_order_relaxed);
+  return stats;
+}
+
+std::vector<Range> PageServer::removed() const {
+  return state_->serving.load(std::memory_order_acquire) ? state_->handler->removed() : std::vector<Range>{};
+}
+
+std::vector<Region> PageServer::regions() const {
+  return state_->serving.load(std::memory_order_acquire) ? state_->handler->regions() : std::vector<Region>{};
+}
+
+}  // namespace stasis::pager

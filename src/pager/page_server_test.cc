@@ -1,0 +1,355 @@
+// The page server against a VMM that is a thread of this test: it registers memory with the kernel's userfaultfd, does the
+// handshake and touches pages, as Firecracker and QEMU do.
+#include "pager/page_server.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <sys/types.h>
+#include <unistd.h>
+
+#include <cstring>
+#include <filesystem>
+#include <future>
+#include <nlohmann/json.hpp>
+#include <thread>
+
+#include "base/memory.h"
+#include "base/testing/temp_dir.h"
+#include "base/userfaultfd.h"
+
+namespace stasis::pager {
+namespace {
+
+using snapshot::AddressSpace;
+using snapshot::BlockMap;
+using snapshot::Change;
+using snapshot::kBlockSize;
+using snapshot::LayerId;
+using snapshot::LayerWriter;
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+
+constexpr uint64_t kPages = 256;
+constexpr uint64_t kSize = kPages * kBlockSize;
+
+// Pages 0-99 are in a layer (filled with their number + 1), 100-199 zeros, 200-255 in the layer again.
+bool page_has_data(uint64_t page) { return page < 100 || page >= 200; }
+std::byte content_of(uint64_t page) { return page_has_data(page) ? static_cast<std::byte>(page + 1) : std::byte{0}; }
+
+class PageServerTest : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    FileSystem& fs = real_file_system();
+    layers_ = dir_.path() / "layers";
+    ASSERT_TRUE(fs.make_directory(layers_));
+    const LayerId id = LayerId::random();
+    auto writer = LayerWriter::create(fs, layers_, id, kSize);
+    ASSERT_TRUE(writer);
+    for (uint64_t page = 0; page < kPages; ++page) {
+      const std::vector<std::byte> block(kBlockSize, content_of(page));
+      if (!page_has_data(page)) continue;
+      ASSERT_TRUE((*writer)->write(page * kBlockSize, block));
+    }
+    ASSERT_TRUE((*writer)->finish());
+    layer_file_ = snapshot::layer_data_path(layers_, id);
+    const std::array changes{Change{{0, 100 * kBlockSize}, false}, Change{{200 * kBlockSize, 56 * kBlockSize}, false}};
+    auto map = BlockMap::zeros(kSize)->merge(id, changes);
+    ASSERT_TRUE(map);
+    auto space = AddressSpace::open(fs, layers_, std::move(*map));
+    ASSERT_TRUE(space);
+    space_ = std::move(*space);
+  }
+
+  void start_server(PageServerOptions options = {}) {
+    options.on_failure = [this](const Error& error) { failure_.set_value(error); };
+    auto server = PageServer::start(socket_path(), space_, std::move(options));
+    ASSERT_TRUE(server);
+    server_ = std::move(*server);
+  }
+
+  Path socket_path() const { return dir_.path() / "uffd.sock"; }
+
+  stasis::testing::TempDir dir_;
+  Path layers_;
+  Path layer_file_;
+  std::shared_ptr<AddressSpace> space_;
+  std::promise<Error> failure_;
+  std::unique_ptr<PageServer> server_;
+};
+
+// The VMM's side.
+struct FakeVmm {
+  Mapping memory;
+  UserFaultFd uffd;
+  UniqueFd socket;
+
+  static nlohmann::json region(uint64_t address, uint64_t size, uint64_t offset) {
+    return {{"base_host_virt_addr", address}, {"size", size}, {"offset", offset}, {"page_size_kib", 4096}};
+  }
+
+  void set_up(bool shared = false) {
+    if (shared) {
+      const auto file = create_memory_file("guest", kSize);
+      memory = std::move(*Mapping::shared(file->get(), kSize));
+    } else {
+      memory = std::move(*Mapping::anonymous(kSize));
+    }
+    uffd = std::move(*UserFaultFd::create(false));
+    ASSERT_TRUE(uffd.register_missing({memory.address(), kSize}, false));
+  }
+  void connect(const Path& path) { socket = std::move(*connect_unix(path)); }
+  void send(const std::string& text) const {
+    const std::array fds{uffd.fd()};
+    ASSERT_TRUE(send_all(socket.get(), std::as_bytes(std::span(text)), fds));
+  }
+  void hand_over(const Path& path) {
+    connect(path);
+    // The second half comes first: regions are found by address, wherever they lie in guest memory.
+    const uint64_t half = kSize / 2;
+    send(nlohmann::json::array({region(memory.address() + half, half, half), region(memory.address(), half, 0)}).dump());
+  }
+  std::byte touch(uint64_t page) const {
+    return *static_cast<volatile std::byte*>(memory.bytes().data() + page * kBlockSize + 17);
+  }
+};
+
+TEST_F(PageServerTest, EveryPageHasItsContentAndFaultsBringTheirFrame) {
+  start_server();
+  FakeVmm vmm;
+  vmm.set_up();
+  server_->expect_peer(::getpid());
+  vmm.hand_over(socket_path());
+  for (uint64_t page = 0; page < kPages; ++page) ASSERT_EQ(vmm.touch(page), content_of(page)) << page;
+  // The last fault's neighbours may still be on their way: they come after the page that was waited for.
+  PageServerStats stats = server_->stats();
+  while (stats.pages_by_fault + stats.pages_around < 156) stats = server_->stats();
+  EXPECT_EQ(stats.total_pages, kPages);
+  EXPECT_EQ(stats.pages_by_fault + stats.pages_around, 156U);
+  EXPECT_EQ(stats.pages_zero, 100U);
+  // 16 frames of 16 pages; two of them (pages 96-111, 192-207) are cut by an extent's edge and take two faults.
+  EXPECT_EQ(stats.faults, 18U);
+}
+
+TEST_F(PageServerTest, ManyThreadsOnOnePageAllGoOn) {
+  start_server();
+  FakeVmm vmm;
+  vmm.set_up();
+  server_->expect_peer(::getpid());
+  vmm.hand_over(socket_path());
+  std::vector<std::thread> threads;
+  std::atomic<int> right{0};
+  for (int i = 0; i < 8; ++i) {
+    threads.emplace_back([&] {
+      for (uint64_t page = 0; page < kPages; ++page) right += vmm.touch(page) == content_of(page) ? 1 : 0;
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  EXPECT_EQ(right, 8 * static_cast<int>(kPages));
+}
+
+TEST_F(PageServerTest, RemovedPagesReadAsZerosAndAreTold) {
+  start_server();
+  FakeVmm vmm;
+  vmm.set_up();
+  server_->expect_peer(::getpid());
+  vmm.hand_over(socket_path());
+  ASSERT_EQ(vmm.touch(3), content_of(3));
+  // Page 3 is present, 40-49 never were: both must be zeros from now on, also when a neighbour brings its frame in.
+  ASSERT_TRUE(discard_anonymous(vmm.memory.bytes().subspan(3 * kBlockSize, kBlockSize)));
+  ASSERT_TRUE(discard_anonymous(vmm.memory.bytes().subspan(40 * kBlockSize, 10 * kBlockSize)));
+  EXPECT_THAT(server_->removed(), ElementsAre(Range{3 * kBlockSize, kBlockSize}, Range{40 * kBlockSize, 10 * kBlockSize}));
+  EXPECT_EQ(vmm.touch(39), content_of(39));
+  EXPECT_EQ(vmm.touch(50), content_of(50));
+  for (const uint64_t page : {3, 40, 49}) EXPECT_EQ(vmm.touch(page), std::byte{0}) << page;
+  EXPECT_THAT(server_->removed(), ElementsAre(Range{41 * kBlockSize, 8 * kBlockSize}));
+}
+
+TEST_F(PageServerTest, RemoveStormBesideFaultsNeverHangsAndNeverShowsOldBytes) {
+  start_server();
+  FakeVmm vmm;
+  vmm.set_up();
+  server_->expect_peer(::getpid());
+  vmm.hand_over(socket_path());
+  // One thread gives pages 0-49 back again and again; another reads 50-99, whose frames overlap and whose COPYs the kernel
+  // refuses (EAGAIN) while a REMOVE waits unread.
+  std::thread remover([&] {
+    for (int round = 0; round < 200; ++round) {
+      for (uint64_t page = 0; page < 50; page += 5) {
+        (void)discard_anonymous(vmm.memory.bytes().subspan(page * kBlockSize, 5 * kBlockSize));
+      }
+    }
+  });
+  int wrong = 0;
+  for (int round = 0; round < 20; ++round) {
+    for (uint64_t page = 50; page < 100; ++page) wrong += vmm.touch(page) == content_of(page) ? 0 : 1;
+  }
+  remover.join();
+  for (uint64_t page = 0; page < 50; ++page) wrong += vmm.touch(page) == std::byte{0} ? 0 : 1;
+  EXPECT_EQ(wrong, 0);
+}
+
+TEST_F(PageServerTest, WriteProtectedInstallTellsExactlyWhatWasWritten) {
+  if (!probe_userfaultfd().write_protect_async) GTEST_SKIP() << "this kernel has no asynchronous write-protection";
+  start_server();
+  FakeVmm vmm;
+  const auto file = create_memory_file("guest", kSize);
+  vmm.memory = std::move(*Mapping::shared(file->get(), kSize));
+  vmm.uffd = std::move(*UserFaultFd::create(true));
+  ASSERT_TRUE(vmm.uffd.register_missing({vmm.memory.address(), kSize}, true));
+  server_->expect_peer(::getpid());
+  vmm.connect(socket_path());
+  auto region = FakeVmm::region(vmm.memory.address(), kSize, 0);
+  region["stasis_write_protect"] = true;
+  vmm.send(nlohmann::json::array({region}).dump());
+  for (uint64_t page = 0; page < kPages; ++page) ASSERT_EQ(vmm.touch(page), content_of(page));
+  for (const uint64_t page : {5, 6, 150, 255}) vmm.memory.bytes()[page * kBlockSize] = std::byte{1};
+  const auto pagemap = real_file_system().open_read("/proc/self/pagemap");
+  const Range all{vmm.memory.address(), kSize};
+  const auto written = scan_written_pages(pagemap->get(), all, true);
+  ASSERT_TRUE(written);
+  const uint64_t base = vmm.memory.address();
+  EXPECT_THAT(*written, ElementsAre(Range{base + 5 * kBlockSize, 2 * kBlockSize}, Range{base + 150 * kBlockSize, kBlockSize},
+                                    Range{base + 255 * kBlockSize, kBlockSize}));
+  EXPECT_THAT(*scan_written_pages(pagemap->get(), all, true), IsEmpty());
+}
+
+TEST_F(PageServerTest, DamagedLayerEndsTheSandboxWithTheReason) {
+  std::filesystem::permissions(layer_file_, std::filesystem::perms(0600));
+  {
+    const auto fd = real_file_system().open_write(layer_file_);
+    ASSERT_TRUE(fd);
+    const std::array flipped{std::byte{0xff}};
+    ASSERT_TRUE(real_file_system().write_at(fd->get(), 20 * kBlockSize, flipped));
+  }
+  start_server();
+  FakeVmm vmm;
+  vmm.set_up();
+  server_->expect_peer(::getpid());
+  vmm.hand_over(socket_path());
+  EXPECT_EQ(vmm.touch(0), content_of(0));  // another frame: whole
+  // The vCPU that faults on the damaged frame is never let go on; here it is released by installing the page ourselves.
+  std::thread vcpu([&] { (void)vmm.touch(20); });
+  const Error error = failure_.get_future().get();
+  EXPECT_EQ(error.code, Code::kDataLoss);
+  EXPECT_THAT(error.message, HasSubstr(layer_file_.filename().string()));
+  const std::vector<std::byte> release(kBlockSize);
+  EXPECT_EQ(vmm.uffd.copy(vmm.memory.address() + 20 * kBlockSize, release, false).outcome, InstallOutcome::kDone);
+  vcpu.join();
+}
+
+TEST_F(PageServerTest, StopsBeforeAnyoneConnected) {
+  start_server();
+  server_.reset();
+  EXPECT_FALSE(exists(real_file_system(), socket_path()));
+}
+
+TEST_F(PageServerTest, VmmThatDiesInTheMiddleOfTheHandshakeIsTold) {
+  start_server();
+  server_->expect_peer(::getpid());
+  FakeVmm vmm;
+  vmm.set_up();
+  vmm.connect(socket_path());
+  vmm.send("[");
+  vmm.socket.reset();
+  EXPECT_THAT(failure_.get_future().get().message, HasSubstr("closed the connection"));
+}
+
+TEST_F(PageServerTest, VmmsExitIsNoFailure) {
+  start_server();
+  FakeVmm vmm;
+  vmm.set_up();
+  server_->expect_peer(::getpid());
+  vmm.hand_over(socket_path());
+  EXPECT_EQ(vmm.touch(0), content_of(0));
+  vmm.socket.reset();
+  server_.reset();  // joins the thread: whatever it wanted to report has been reported
+  EXPECT_EQ(failure_.get_future().wait_for(std::chrono::milliseconds(0)), std::future_status::timeout);
+}
+
+TEST_F(PageServerTest, SilentVmmIsGivenUp) {
+  PageServerOptions options;
+  options.handshake_deadline = Milliseconds(20);
+  start_server(std::move(options));
+  server_->expect_peer(::getpid());
+  EXPECT_EQ(failure_.get_future().get().code, Code::kDeadlineExceeded);
+}
+
+TEST_F(PageServerTest, StrangersAreTurnedAway) {
+  PageServerOptions options;
+  options.handshake_deadline = Milliseconds(200);
+  start_server(std::move(options));
+  server_->expect_peer(1);
+  FakeVmm vmm;
+  vmm.set_up();
+  vmm.hand_over(socket_path());
+  EXPECT_EQ(failure_.get_future().get().code, Code::kDeadlineExceeded);
+  EXPECT_TRUE(server_->regions().empty());
+}
+
+class HandshakeTest : public ::testing::Test {
+ protected:
+  static nlohmann::json region() { return FakeVmm::region(0x7f0000000000, kSize, 0); }
+  static std::string refusal(const nlohmann::json& regions) {
+    const auto parsed = parse_regions(regions.dump(), kSize);
+    return parsed ? "" : parsed.error().message;
+  }
+};
+
+TEST_F(HandshakeTest, BothNamesOfThePageSizeAreUnderstood) {
+  nlohmann::json with_new = region();
+  with_new["page_size"] = 4096;
+  EXPECT_EQ(refusal(nlohmann::json::array({region()})), "");
+  EXPECT_EQ(refusal(nlohmann::json::array({with_new})), "");
+  with_new.erase("page_size_kib");
+  EXPECT_EQ(refusal(nlohmann::json::array({with_new})), "");
+  EXPECT_FALSE(parse_regions(nlohmann::json::array({with_new}).dump(), kSize)->write_protect);
+}
+
+TEST_F(HandshakeTest, MalformedListsAreRefusedWithTheReason) {
+  EXPECT_THAT(parse_regions("nonsense", kSize).error().message, HasSubstr("not a JSON array"));
+  EXPECT_THAT(refusal(nlohmann::json::array()), HasSubstr("not a JSON array of regions"));
+  EXPECT_THAT(refusal(nlohmann::json::array({1})), HasSubstr("not an object"));
+  nlohmann::json changed = region();
+  changed["page_size_kib"] = 4;
+  EXPECT_THAT(refusal(nlohmann::json::array({changed})), HasSubstr("page size 4"));
+  changed = region();
+  changed["size"] = kSize - 1;
+  EXPECT_THAT(refusal(nlohmann::json::array({changed})), HasSubstr("not aligned"));
+  changed = region();
+  changed["size"] = "many";
+  EXPECT_THAT(refusal(nlohmann::json::array({changed})), HasSubstr("'size'"));
+  changed = region();
+  changed["size"] = kSize / 2;
+  EXPECT_THAT(refusal(nlohmann::json::array({changed})), HasSubstr("the snapshot's memory"));
+  EXPECT_THAT(refusal(nlohmann::json::array({region(), region()})), HasSubstr("overlap"));
+  nlohmann::json second = FakeVmm::region(0x7e0000000000, kSize, kSize);
+  EXPECT_THAT(refusal(nlohmann::json::array({region(), second})), HasSubstr("larger than"));
+}
+
+TEST_F(HandshakeTest, ListLongerThanOneReadAndTooManyDescriptors) {
+  auto pair = unix_socket_pair();
+  nlohmann::json regions = nlohmann::json::array();
+  for (uint64_t i = 0; i < kPages; ++i) {
+    nlohmann::json one = FakeVmm::region(0x7f0000000000 + 2 * i * kBlockSize, kBlockSize, i * kBlockSize);
+    one["padding"] = std::string(1000, 'x');
+    regions.push_back(one);
+  }
+  const std::string text = regions.dump();
+  const auto file = create_memory_file("uffd", 0);
+  const std::array one{file->get()};
+  std::thread sender([&] { EXPECT_TRUE(send_all(pair->first.get(), std::as_bytes(std::span(text)), one)); });
+  const auto handshake = receive_handshake(pair->second.get(), kSize, Deadline::after(Milliseconds(5000)));
+  sender.join();
+  ASSERT_TRUE(handshake) << handshake.error().message;
+  EXPECT_EQ(handshake->regions.size(), kPages);
+
+  const std::array two{file->get(), file->get()};
+  const std::string small = nlohmann::json::array({region()}).dump();
+  ASSERT_TRUE(send_all(pair->first.get(), std::as_bytes(std::span(small)), two));
+  const auto refused = receive_handshake(pair->second.get(), kSize, Deadline::after(Milliseconds(5000)));
+  EXPECT_THAT(refused.error().message, HasSubstr("expected one descriptor, got 2"));
+}
+
+}  // namespace
+}  // namespace stasis::pager

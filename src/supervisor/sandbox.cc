@@ -1,0 +1,305 @@
+#include "supervisor/sandbox.h"
+
+#include <signal.h>
+#include <unistd.h>
+
+#include <chrono>
+
+#include "base/clock.h"
+#include "base/namespaces.h"
+#include "base/process.h"
+#include "net/sandbox_network.h"
+
+namespace stasis::supervisor {
+namespace {
+
+using snapshot::AddressSpace;
+using snapshot::BlockMap;
+using snapshot::GenerationStats;
+using snapshot::kBlockSize;
+using snapshot::Manifest;
+using snapshot::SnapshotId;
+using snapshot::SnapshotKind;
+
+constexpr uint64_t kRuntimeBytes = 16 << 20;  // sockets and mount points only
+constexpr const char* kStatePart = "state";
+
+// Recommended by images/README.md: quiet, because each line on the serial console costs a TCG guest milliseconds.
+constexpr const char* kKernelCommandLine =
+    "console=ttyS0 quiet loglevel=4 reboot=t panic=-1 random.trust_cpu=on stasis.ip=172.30.0.2/30 stasis.gw=172.30.0.1";
+
+class Stopwatch {
+ public:
+  uint64_t microseconds() const {
+    const auto elapsed = std::chrono::steady_clock::now() - start_;
+    return static_cast<uint64_t>(std::chrono::duration_cast<std::chrono::microseconds>(elapsed).count());
+  }
+
+ private:
+  std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
+};
+
+Result<BlockMap> disk_map_of(const snapshot::Store& store, const Manifest& base, uint64_t wanted_bytes) {
+  if (!base.disk_map) return fail(Code::kDataLoss, "snapshot " + base.id.text() + " has no disk");
+  STASIS_ASSIGN(BlockMap map, store.read_map(base.id, *base.disk_map));
+  if (wanted_bytes == 0 || wanted_bytes == map.size()) return map;
+  if (base.kind != SnapshotKind::kImage) {
+    return fail(Code::kInvalidArgument, "the disk of a snapshot cannot be given another size");
+  }
+  return map.grow(wanted_bytes);
+}
+
+}  // namespace
+
+Sandbox::Sandbox(SandboxConfig config, Path dir, snapshot::Store store, Event failure_event)
+    : config_(std::move(config)),
+      dir_(std::move(dir)),
+      store_(std::move(store)),
+      started_unix_ms_(unix_time_ms()),
+      failure_event_(std::move(failure_event)) {}
+
+Sandbox::~Sandbox() {
+  // The VMM goes first: while it lives it may wait for the page server or the disk.
+  vmm_.reset();
+  page_server_.reset();
+}
+
+Result<std::unique_ptr<Sandbox>> Sandbox::start(const SandboxConfig& config, const Path& dir) {
+  STASIS_ASSIGN(snapshot::Store store, snapshot::Store::open(real_file_system(), config.store));
+  STASIS_ASSIGN(Event failure_event, Event::create());
+  std::unique_ptr<Sandbox> sandbox(new Sandbox(config, dir, std::move(store), std::move(failure_event)));
+  STASIS_TRY(sandbox->run());
+  return sandbox;
+}
+
+Status Sandbox::run() {
+  const Stopwatch watch;
+  STASIS_TRY_CONTEXT(open_base(), "open snapshot " + config_.base.text());
+  STASIS_TRY(prepare_runtime());
+  const vmm::MachineConfig machine = machine_config();
+  vmm_ = config_.vmm == "firecracker" ? vmm::make_firecracker(machine) : vmm::make_qemu(machine);
+  Status started = base_.kind == SnapshotKind::kImage ? boot() : restore();
+  if (!started) return fail(prefer_page_server_failure(std::move(started).error()));
+  vmm_ready_us_ = watch.microseconds();
+  return {};
+}
+
+// Finds what the sandbox stands on, and writes down which layers it needs (memory.map, disk.map in its directory) before the
+// store may collect again.
+Status Sandbox::open_base() {
+  STASIS_ASSIGN(const snapshot::StoreLock lock, store_.lock_shared());
+  STASIS_ASSIGN(base_, store_.load(config_.base));
+  STASIS_ASSIGN(BlockMap disk_map, disk_map_of(store_, base_, config_.disk_bytes));
+  STASIS_ASSIGN(const auto disk_bytes, disk_map.encode());
+  STASIS_TRY(publish_file(store_.fs(), dir_ / kDiskMapFile, disk_bytes));
+  STASIS_ASSIGN(disk_base_, AddressSpace::open(store_.fs(), store_.layers_dir(), std::move(disk_map)));
+  if (base_.kind == SnapshotKind::kImage) {
+    shape_ = config_.shape;
+    STASIS_ASSIGN(BlockMap zeros, BlockMap::zeros(uint64_t{shape_.memory_mib} << 20));
+    return stand_on(zeros);
+  }
+  shape_ = base_.machine;
+  last_snapshot_ = base_.id;
+  if (!base_.memory_map || !base_.vm_state) return fail(Code::kDataLoss, "the snapshot has no memory");
+  STASIS_ASSIGN(const BlockMap memory_map, store_.read_map(base_.id, *base_.memory_map));
+  return stand_on(memory_map);
+}
+
+// From now on memory is compared with `memory_map`, and its layers are kept by the sandbox's own record of it.
+Status Sandbox::stand_on(const BlockMap& memory_map) {
+  STASIS_ASSIGN(const auto bytes, memory_map.encode());
+  STASIS_TRY(publish_file(store_.fs(), dir_ / kMemoryMapFile, bytes));
+  STASIS_ASSIGN(memory_, AddressSpace::open(store_.fs(), store_.layers_dir(), memory_map));
+  return {};
+}
+
+Status Sandbox::prepare_runtime() {
+  const Path runtime = kRuntimeDir;
+  STASIS_TRY(make_directories(runtime));
+  STASIS_TRY(mount_tmpfs(runtime, kRuntimeBytes));
+  STASIS_TRY(make_directories(runtime / "disk"));
+  STASIS_TRY_CONTEXT(net::set_up_sandbox_network(), "set up the sandbox's network");
+  STASIS_TRY(store_.fs().make_directory(dir_ / "disk"));
+  STASIS_ASSIGN(disk_, disk::CowDisk::create(store_.fs(), disk_base_, dir_ / "disk"));
+  auto exported = disk::FuseExport::mount(*disk_, runtime / "disk");
+  if (!exported) return fail(std::move(exported).error().with_context("export the disk through FUSE"));
+  disk_export_ = std::move(*exported);
+  return {};
+}
+
+vmm::MachineConfig Sandbox::machine_config() const {
+  vmm::MachineConfig machine;
+  machine.shape = shape_;
+  machine.disk = disk_export_->file();
+  machine.tap = net::kTapName;
+  machine.mac = net::kGuestMac.text();
+  machine.runtime_dir = kRuntimeDir;
+  machine.log = dir_ / "vmm.log";
+  return machine;
+}
+
+Status Sandbox::boot() {
+  vmm::BootSpec spec;
+  spec.vmlinux = store_.snapshot_dir(base_.id) / base_.vmlinux->file;
+  spec.initrd = store_.snapshot_dir(base_.id) / base_.initrd->file;
+  spec.command_line = kKernelCommandLine;
+  return vmm_->boot(spec);
+}
+
+Status Sandbox::restore() {
+  // The device state is checked before the VMM sees it: a damaged one is reported, not loaded.
+  STASIS_TRY(store_.read_part(base_.id, *base_.vm_state));
+  pager::PageServerOptions options;
+  options.on_failure = [this](const Error& error) { page_server_failed(error); };
+  vmm::RestoreSpec spec;
+  spec.state = store_.snapshot_dir(base_.id) / base_.vm_state->file;
+  spec.uffd_socket = Path(kRuntimeDir) / "uffd.sock";
+  STASIS_ASSIGN(page_server_, pager::PageServer::start(spec.uffd_socket, memory_, std::move(options)));
+  spec.on_started = [this](pid_t pid) {
+    if (auto pidfd = open_pidfd(pid)) {
+      const std::lock_guard lock(failure_mutex_);
+      failing_vmm_ = std::move(*pidfd);
+    }
+    page_server_->expect_peer(pid);
+  };
+  STASIS_TRY(vmm_->restore(spec));
+  return vmm_->resume();
+}
+
+// Runs on the page server's thread. A guest must not wait for pages that never come: its VMM ends now.
+void Sandbox::page_server_failed(const Error& error) {
+  const std::lock_guard lock(failure_mutex_);
+  failure_ = error;
+  if (failing_vmm_) signal_pidfd(failing_vmm_.get(), SIGKILL);
+  failure_event_.set();
+}
+
+Error Sandbox::prefer_page_server_failure(Error error) {
+  const std::lock_guard lock(failure_mutex_);
+  return failure_ ? *failure_ : error;
+}
+
+Error Sandbox::end_of_vmm() {
+  const std::string end = vmm_->stop();
+  if (end == "exit status 0") return prefer_page_server_failure({Code::kUnavailable, "the guest powered off"});
+  return prefer_page_server_failure(
+      {Code::kUnavailable, "the VMM ended by itself: " + end + "; its last words are in " + (dir_ / "vmm.log").string()});
+}
+
+StateReply Sandbox::state() const {
+  StateReply reply;
+  reply.sandbox_id = config_.sandbox_id;
+  reply.state = "running";
+  reply.base = config_.base;
+  reply.shape = shape_;
+  reply.disk_bytes = disk_->size();
+  reply.vmm = vmm_->info().name;
+  reply.accelerator = vmm_->info().accelerator;
+  reply.guest_address = net::kGuestAddress.text();
+  reply.supervisor_pid = ::getpid();
+  reply.vmm_pid = vmm_->pid();
+  reply.started_unix_ms = started_unix_ms_;
+  reply.vmm_ready_us = vmm_ready_us_;
+  reply.disk_blocks_written = disk_->stats().blocks_written;
+  if (page_server_) {
+    const pager::PageServerStats stats = page_server_->stats();
+    reply.restore_method = "uffd";
+    reply.total_pages = stats.total_pages;
+    reply.faults = stats.faults;
+    reply.pages_by_fault = stats.pages_by_fault;
+    reply.pages_around = stats.pages_around;
+    reply.pages_zero = stats.pages_zero;
+  }
+  return reply;
+}
+
+Result<SnapshotReply> Sandbox::take_snapshot(SnapshotId id, bool keep_running) {
+  const Stopwatch total;
+  STASIS_ASSIGN(const snapshot::StoreLock lock, store_.lock_shared());
+  if (exists(store_.fs(), store_.snapshot_dir(id))) {
+    return fail(Code::kAlreadyExists, "there is a snapshot " + id.text() + " already");
+  }
+  STASIS_TRY_CONTEXT(vmm_->pause(), "stop the guest");
+  const Stopwatch stopped;
+  Result<SnapshotReply> reply = capture_all(id);
+  if (!reply) {
+    vmm_->save_failed();
+    store_.abandon(id);
+  }
+  (void)remove_tree(store_.fs(), dir_ / "scratch");
+  if (!reply || keep_running) {
+    // A guest that cannot be resumed ends with its VMM: the control loop sees that and records it.
+    STASIS_TRY_CONTEXT(vmm_->resume(), "let the guest go on");
+  }
+  if (reply) {
+    reply->stopped_us = stopped.microseconds();
+    reply->total_us = total.microseconds();
+  }
+  return reply;
+}
+
+Result<SnapshotReply> Sandbox::capture_all(SnapshotId id) {
+  STASIS_ASSIGN(const Path snapshot_dir, store_.begin(id));
+  STASIS_ASSIGN(const snapshot::CaptureResult memory, capture_memory(id, snapshot_dir));
+  auto publish = [&]() -> Result<Manifest> {
+    STASIS_ASSIGN(const disk::SealResult disk, seal_disk());
+    STASIS_ASSIGN(Manifest manifest, describe(id, memory, disk));
+    STASIS_TRY_CONTEXT(store_.publish(manifest), "publish the snapshot");
+    return manifest;
+  };
+  Result<Manifest> manifest = publish();
+  if (!manifest) {
+    if (memory.layer) {  // nothing refers to it: give its space back now, the disk may be full
+      (void)store_.fs().remove(layer_data_path(store_.layers_dir(), memory.layer->id));
+      (void)store_.fs().remove(layer_sums_path(store_.layers_dir(), memory.layer->id));
+    }
+    return fail(std::move(manifest).error());
+  }
+  // The snapshot exists. If the sandbox's own record of it cannot be written, the sandbox keeps standing on what it stood on;
+  // the VMM's tracking has moved on, so the next capture must look at everything.
+  last_snapshot_ = id;
+  if (!stand_on(memory.map)) vmm_->save_failed();
+  return SnapshotReply{id, manifest->memory, manifest->disk, 0, 0};
+}
+
+Result<snapshot::CaptureResult> Sandbox::capture_memory(SnapshotId /*id*/, const Path& snapshot_dir) {
+  STASIS_TRY(store_.fs().make_directory(dir_ / "scratch"));
+  auto saved = vmm_->save(snapshot_dir / kStatePart, dir_ / "scratch");
+  if (!saved) return fail(std::move(saved).error().with_context("save the machine's state"));
+  const std::vector<Range> removed = page_server_ ? page_server_->removed() : std::vector<Range>{};
+  auto captured = snapshot::capture(store_.fs(), store_.layers_dir(), {saved->source.get(), saved->candidates, removed}, *memory_);
+  if (!captured) return fail(std::move(captured).error().with_context("store the guest's memory"));
+  return captured;
+}
+
+// The disk goes on above the sealed layer even if the snapshot fails later, so the sandbox's own record must name it at once.
+Result<disk::SealResult> Sandbox::seal_disk() {
+  auto sealed = disk_->seal(store_.layers_dir(), snapshot::LayerId::random());
+  if (!sealed) return fail(std::move(sealed).error().with_context("store the disk"));
+  STASIS_ASSIGN(const auto bytes, sealed->map.encode());
+  STASIS_TRY(publish_file(store_.fs(), dir_ / kDiskMapFile, bytes));
+  return sealed;
+}
+
+Result<Manifest> Sandbox::describe(SnapshotId id, const snapshot::CaptureResult& memory, const disk::SealResult& disk) {
+  Manifest manifest;
+  manifest.id = id;
+  manifest.kind = SnapshotKind::kSnapshot;
+  manifest.parent = last_snapshot_;
+  manifest.created_unix_ms = unix_time_ms();
+  manifest.machine = shape_;
+  manifest.vmm = vmm_->info().name;
+  manifest.vmm_version = vmm_->info().version;
+  manifest.kernel = base_.kernel;
+  manifest.cpu_model = vmm_->info().cpu_model;
+  STASIS_ASSIGN(manifest.vm_state, store_.describe_part(id, kStatePart));
+  STASIS_ASSIGN(manifest.memory_map, store_.write_map(id, kMemoryMapFile, memory.map));
+  STASIS_ASSIGN(manifest.disk_map, store_.write_map(id, kDiskMapFile, disk.map));
+  manifest.memory = {memory.map.metadata().generation, memory.blocks_stored * kBlockSize, memory.blocks_zeroed * kBlockSize,
+                     memory.blocks_compared * kBlockSize};
+  manifest.disk = {disk.map.metadata().generation, disk.blocks_stored * kBlockSize, disk.blocks_zeroed * kBlockSize,
+                   (disk.blocks_stored + disk.blocks_zeroed) * kBlockSize};
+  return manifest;
+}
+
+}  // namespace stasis::supervisor

@@ -1,0 +1,85 @@
+// One running sandbox, as its supervisor holds it: the disk and its FUSE export, the page server, and the VMM, in the mount and
+// network namespaces that the process has entered before. Made by start(), which boots an image or restores a snapshot; the
+// destructor ends everything. One thread drives it (the one that must outlive the VMM).
+#pragma once
+
+#include <memory>
+#include <mutex>
+#include <optional>
+
+#include "base/poll.h"
+#include "disk/cow_disk.h"
+#include "disk/fuse_export.h"
+#include "pager/page_server.h"
+#include "snapshot/store.h"
+#include "supervisor/protocol.h"
+#include "vmm/vmm.h"
+
+namespace stasis::supervisor {
+
+// The same in every sandbox's mount namespace: saved states record paths below it.
+inline constexpr const char* kRuntimeDir = "/run/stasis-vm";
+
+class Sandbox {
+ public:
+  // `dir` is the sandbox's directory. On failure nothing runs.
+  static Result<std::unique_ptr<Sandbox>> start(const SandboxConfig& config, const Path& dir);
+  ~Sandbox();
+  Sandbox(const Sandbox&) = delete;
+  Sandbox& operator=(const Sandbox&) = delete;
+
+  StateReply state() const;
+
+  // Stops the guest, publishes a snapshot, and lets the guest go on if `keep_running` or on failure. After a success without
+  // keep_running the guest stays stopped: the caller destroys this object.
+  Result<SnapshotReply> take_snapshot(snapshot::SnapshotId id, bool keep_running);
+
+  // Readable when the VMM has exited.
+  int vmm_pidfd() const { return vmm_->pidfd(); }
+  // Readable when the page server has given up; the VMM has been killed then.
+  int failure_fd() const { return failure_event_.fd(); }
+  // Why the VMM has gone: the page server's failure if there was one, else how the process ended.
+  Error end_of_vmm();
+
+ private:
+  struct Captured;
+  Sandbox(SandboxConfig config, Path dir, snapshot::Store store, Event failure_event);
+  Status run();
+  Status open_base();
+  Status prepare_runtime();
+  vmm::MachineConfig machine_config() const;
+  Status boot();
+  Status restore();
+  void page_server_failed(const Error& error);
+  Error prefer_page_server_failure(Error error);
+  Result<SnapshotReply> capture_all(snapshot::SnapshotId id);
+  Result<snapshot::CaptureResult> capture_memory(snapshot::SnapshotId id, const Path& snapshot_dir);
+  Result<disk::SealResult> seal_disk();
+  Result<snapshot::Manifest> describe(snapshot::SnapshotId id, const snapshot::CaptureResult& memory,
+                                      const disk::SealResult& disk);
+  Status stand_on(const snapshot::BlockMap& memory_map);
+
+  SandboxConfig config_;
+  Path dir_;
+  snapshot::Store store_;
+  snapshot::Manifest base_;
+  snapshot::MachineShape shape_;
+  int64_t started_unix_ms_ = 0;
+  uint64_t vmm_ready_us_ = 0;
+  snapshot::SnapshotId last_snapshot_;  // parent of the next one
+
+  // What pages are compared with at the next capture: the memory of the base, or of the last snapshot.
+  std::shared_ptr<snapshot::AddressSpace> memory_;
+  std::shared_ptr<snapshot::AddressSpace> disk_base_;
+  // In order of construction; destroyed in reverse: VMM first, then who serves it.
+  std::unique_ptr<disk::CowDisk> disk_;
+  std::unique_ptr<disk::FuseExport> disk_export_;
+  Event failure_event_;
+  std::mutex failure_mutex_;
+  std::optional<Error> failure_;
+  UniqueFd failing_vmm_;  // pidfd, for the page server's thread
+  std::unique_ptr<pager::PageServer> page_server_;
+  std::unique_ptr<vmm::Vmm> vmm_;
+};
+
+}  // namespace stasis::supervisor

@@ -1,0 +1,229 @@
+// The QEMU driver: machine type microvm, a memory file of ours as RAM, QMP over an inherited socket pair. What each option is
+// for, and what was measured: shared/notes/qemu-microvm.md and docs/architecture.md.
+#include <x86intrin.h>
+
+#include <optional>
+#include <thread>
+
+#include "base/file.h"
+#include "base/process.h"
+#include "base/unix_socket.h"
+#include "vmm/host_cpu.h"
+#include "vmm/qemu/guest_ram.h"
+#include "vmm/qemu/qmp.h"
+#include "vmm/vmm.h"
+
+namespace stasis::vmm {
+namespace {
+
+using nlohmann::json;
+
+constexpr int kRamFd = 3;   // descriptor numbers inside QEMU
+constexpr int kQmpFd = 4;
+constexpr const char* kProgram = "qemu-system-x86_64";
+
+// QEMU answers QMP within 25-82 ms of exec on an idle machine; a loaded one with 2 cores has been seen to take seconds.
+constexpr Milliseconds kStartDeadline{30'000};
+constexpr Milliseconds kCommandDeadline{30'000};
+// Device state is 250 KB, but loading it faults pages that the page server may have to fetch.
+constexpr Milliseconds kMigrateDeadline{60'000};
+
+// The rate of the time stamp counter in kHz. Under TCG the guest's TSC is the host's, and the guest kernel's own calibration
+// against an emulated timer fails (one boot of six came up); tsc_early_khz tells it.
+uint64_t measure_tsc_khz() {
+  const auto start = std::chrono::steady_clock::now();
+  const uint64_t first = __rdtsc();
+  std::this_thread::sleep_for(std::chrono::milliseconds(20));
+  const uint64_t last = __rdtsc();
+  const auto elapsed = std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::steady_clock::now() - start);
+  return (last - first) * 1'000'000 / static_cast<uint64_t>(elapsed.count());
+}
+
+class Qemu final : public Vmm {
+ public:
+  Qemu(MachineConfig config, bool kvm) : config_(std::move(config)), kvm_(kvm) {
+    info_.name = "qemu";
+    info_.accelerator = kvm ? "kvm" : "tcg";
+    info_.cpu_model = kvm ? host_cpu_model() : "qemu64";
+  }
+
+  Status boot(const BootSpec& spec) override {
+    std::vector<std::string> arguments{"-kernel", spec.vmlinux.string(), "-append", kernel_command_line(spec.command_line)};
+    if (!spec.initrd.empty()) arguments.insert(arguments.end(), {"-initrd", spec.initrd.string()});
+    return start(std::move(arguments), {}, {});
+  }
+  // No guest: only to ask QEMU who it is.
+  Status start_empty() { return start({"-S"}, {}, {}); }
+
+  Status restore(const RestoreSpec& spec) override;
+  Status pause() override { return command("stop"); }
+  Status resume() override { return command("cont"); }
+  Result<SavedMemory> save(const Path& state, const Path& scratch_dir) override;
+  void save_failed() override {
+    if (ram_) ram_->forget_tracking();
+  }
+  const VmmInfo& info() const override { return info_; }
+  int pidfd() const override { return process_ ? process_->pidfd() : -1; }
+  pid_t pid() const override { return process_ ? process_->pid() : -1; }
+  std::string stop() override;
+
+ private:
+  using OnStarted = std::function<void(pid_t)>;
+  Status start(std::vector<std::string> more_arguments, const Path& uffd_socket, const OnStarted& on_started);
+  Status prepare_migration();
+  std::vector<std::string> arguments() const;
+  std::string kernel_command_line(const std::string& given) const;
+  Status command(const std::string& name, const json& arguments = json::object(), int fd = -1);
+  // What ended QEMU, if it has ended: put in front of errors that are only its consequence.
+  Error explain(Error error);
+  Status await_migration();
+
+  MachineConfig config_;
+  bool kvm_;
+  VmmInfo info_;
+  std::optional<GuestRam> ram_;
+  std::optional<Process> process_;
+  std::optional<Qmp> qmp_;
+};
+
+std::vector<std::string> Qemu::arguments() const {
+  const std::string memory = std::to_string(config_.shape.memory_mib) + "M";
+  std::vector<std::string> list{
+      kProgram, "-M", std::string("microvm,memory-backend=ram,accel=") + (kvm_ ? "kvm" : "tcg"),
+      "-cpu", kvm_ ? "host" : "qemu64", "-smp", std::to_string(config_.shape.vcpus), "-m", memory,
+      // A file of ours by descriptor, shared, so that x-ignore-shared leaves it out of the migration stream.
+      "-object", "memory-backend-file,id=ram,share=on,size=" + memory + ",mem-path=/proc/self/fd/" + std::to_string(kRamFd),
+      "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
+      "-chardev", "socket,id=qmp,fd=" + std::to_string(kQmpFd), "-mon", "chardev=qmp,mode=control",
+      "-chardev", "file,id=console,append=on,path=" + config_.log.string(), "-serial", "chardev:console",
+      "-device", "virtio-rng-device",
+      "-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"};
+  if (!config_.disk.empty()) {
+    const json disk = {{"node-name", "root"}, {"driver", "raw"}, {"discard", "unmap"},
+                       {"file", {{"driver", "file"}, {"filename", config_.disk.string()}, {"locking", "off"}, {"discard", "unmap"}}}};
+    list.insert(list.end(), {"-blockdev", disk.dump(), "-device", "virtio-blk-device,drive=root"});
+  }
+  if (!config_.tap.empty()) {
+    list.insert(list.end(), {"-netdev", "tap,id=net,script=no,downscript=no,ifname=" + config_.tap, "-device",
+                             "virtio-net-device,netdev=net,mac=" + config_.mac});
+  }
+  return list;
+}
+
+std::string Qemu::kernel_command_line(const std::string& given) const {
+  return kvm_ ? given : given + " tsc_early_khz=" + std::to_string(measure_tsc_khz());
+}
+
+Status Qemu::start(std::vector<std::string> more_arguments, const Path& uffd_socket, const OnStarted& on_started) {
+  if (process_) return fail(Code::kFailedPrecondition, "this machine has been started already");
+  STASIS_ASSIGN(ram_, GuestRam::create(uint64_t{config_.shape.memory_mib} << 20));
+  STASIS_ASSIGN(auto sockets, unix_socket_pair());
+  STASIS_ASSIGN(const UniqueFd log, open_append(config_.log));
+  SpawnOptions options;
+  options.argv = arguments();
+  options.argv.insert(options.argv.end(), more_arguments.begin(), more_arguments.end());
+  options.fds = {{ram_->fd(), kRamFd}, {sockets.second.get(), kQmpFd}};
+  options.stdout_fd = log.get();
+  options.stderr_fd = log.get();
+  options.die_with_parent = true;
+  if (!uffd_socket.empty()) {
+    STASIS_ASSIGN(const Path bin, executable_directory());
+    options.env = {{"LD_PRELOAD", (bin.parent_path() / "lib" / "libstasis-preload.so").string()},
+                   {"STASIS_RAM_FD", std::to_string(kRamFd)},
+                   {"STASIS_UFFD_SOCKET", uffd_socket.string()}};
+  }
+  auto spawned = spawn(options);
+  if (!spawned) return fail(std::move(spawned).error().with_remedy("install QEMU: apt-get install qemu-system-x86"));
+  process_ = std::move(*spawned);
+  sockets.second.reset();
+  if (on_started) on_started(process_->pid());
+  auto qmp = Qmp::open(std::move(sockets.first), Deadline::after(kStartDeadline));
+  if (!qmp) return fail(explain(std::move(qmp).error().with_context("start QEMU")));
+  qmp_ = std::move(*qmp);
+  info_.version = qmp_->version();
+  return prepare_migration();
+}
+
+// RAM stays in its file (x-ignore-shared); state changes are told as events instead of polled for.
+Status Qemu::prepare_migration() {
+  json capabilities = json::array();
+  for (const char* name : {"x-ignore-shared", "events"}) capabilities.push_back({{"capability", name}, {"state", true}});
+  return command("migrate-set-capabilities", {{"capabilities", capabilities}});
+}
+
+Status Qemu::command(const std::string& name, const json& arguments, int fd) {
+  if (!qmp_) return fail(Code::kFailedPrecondition, "this machine has not been started");
+  auto answer = qmp_->execute(name, arguments, Deadline::after(kCommandDeadline), fd);
+  if (!answer) return fail(explain(std::move(answer).error()));
+  return {};
+}
+
+Error Qemu::explain(Error error) {
+  if (error.code != Code::kUnavailable || !process_) return error;
+  auto status = process_->wait(Deadline::after(Milliseconds(1000)));
+  if (!status || !*status) return error;
+  return std::move(error).with_context("QEMU ended with " + (*status)->text() + "; its last words are in " + config_.log.string());
+}
+
+Status Qemu::await_migration() {
+  const Deadline deadline = Deadline::after(kMigrateDeadline);
+  for (;;) {
+    auto event = qmp_->wait_event("MIGRATION", deadline);
+    if (!event) return fail(explain(std::move(event).error()));
+    const std::string status = event->value(json::json_pointer("/data/status"), "");
+    if (status == "completed") return {};
+    if (status == "failed" || status == "cancelled") return fail(Code::kInternal, "QEMU could not move the device state");
+  }
+}
+
+Status Qemu::restore(const RestoreSpec& spec) {
+  STASIS_ASSIGN(const UniqueFd state, real_file_system().open_read(spec.state));
+  STASIS_TRY(start({"-incoming", "defer"}, spec.uffd_socket, spec.on_started));
+  STASIS_TRY(command("getfd", {{"fdname", "state"}}, state.get()));
+  STASIS_TRY(command("migrate-incoming", {{"uri", "fd:state"}}));
+  Status loaded = await_migration();
+  if (loaded) return {};
+  const std::string end = stop();
+  return fail(Code::kDataLoss, "QEMU could not load the device state of this snapshot (" + end + "; " + loaded.error().message +
+                                   "); its last words are in " + config_.log.string());
+}
+
+Result<SavedMemory> Qemu::save(const Path& state, const Path& /*scratch_dir*/) {
+  if (!qmp_) return fail(Code::kFailedPrecondition, "this machine has not been started");
+  auto status = qmp_->execute("query-status", json::object(), Deadline::after(kCommandDeadline));
+  if (!status) return fail(explain(std::move(status).error()));
+  if (status->value("running", true)) return fail(Code::kFailedPrecondition, "pause the machine before saving it");
+
+  STASIS_ASSIGN(const UniqueFd file, real_file_system().create(state));
+  STASIS_TRY(command("getfd", {{"fdname", "state"}}, file.get()));
+  STASIS_TRY(command("migrate", {{"uri", "fd:state"}}));
+  STASIS_TRY(await_migration());
+  SavedMemory saved;
+  STASIS_ASSIGN(saved.candidates, ram_->changed(process_->pid()));
+  STASIS_ASSIGN(saved.source, duplicate(ram_->fd()));
+  return saved;
+}
+
+std::string Qemu::stop() {
+  if (!process_) return "not started";
+  qmp_.reset();
+  return process_->kill_and_wait().text();
+}
+
+}  // namespace
+
+Result<VmmInfo> probe_qemu() {
+  // The version comes from QMP, not from the text of --version: starts an empty machine and asks it.
+  MachineConfig config;
+  config.shape = {1, 128};
+  config.log = "/dev/null";
+  Qemu machine(config, false);
+  STASIS_TRY(machine.start_empty());
+  return machine.info();
+}
+
+std::unique_ptr<Vmm> make_qemu(const MachineConfig& config) {
+  return std::make_unique<Qemu>(config, probe_kvm().works);
+}
+
+}  // namespace stasis::vmm

@@ -1,0 +1,82 @@
+#include "vmm/qemu/qmp.h"
+
+#include <array>
+
+namespace stasis::vmm {
+namespace {
+
+using nlohmann::json;
+
+constexpr size_t kMaxLine = 4 << 20;   // QMP answers are small; this bounds what a broken QEMU can make us keep
+constexpr size_t kMaxEvents = 256;     // nobody waits for older ones
+
+}  // namespace
+
+Result<Qmp> Qmp::open(UniqueFd socket, Deadline deadline) {
+  Qmp qmp(std::move(socket));
+  STASIS_ASSIGN(const json greeting, qmp.read_object(deadline));
+  const json version = greeting.value(json::json_pointer("/QMP/version/qemu"), json::object());
+  if (!version.is_object() || version.empty()) return fail(Code::kInternal, "QEMU did not greet in QMP");
+  for (const char* part : {"major", "minor", "micro"}) {
+    if (!qmp.version_.empty()) qmp.version_ += ".";
+    qmp.version_ += std::to_string(version.value(part, 0));
+  }
+  STASIS_TRY(qmp.execute("qmp_capabilities", json::object(), deadline));
+  return qmp;
+}
+
+Result<json> Qmp::execute(const std::string& command, const json& arguments, Deadline deadline, int fd) {
+  const std::string line = json{{"execute", command}, {"arguments", arguments}}.dump() + "\n";
+  const std::array fds{fd};
+  STASIS_TRY_CONTEXT(send_all(socket_.get(), std::as_bytes(std::span(line)), std::span(fds.data(), fd >= 0 ? 1 : 0)),
+                     "QEMU " + command);
+  for (;;) {
+    auto answer = read_object(deadline);
+    if (!answer) return fail(std::move(answer).error().with_context("QEMU " + command));
+    if (answer->contains("event")) {
+      keep_event(std::move(*answer));
+      continue;
+    }
+    if (answer->contains("return")) return (*answer)["return"];
+    const std::string reason = answer->value(json::json_pointer("/error/desc"), std::string("no reason given"));
+    return fail(Code::kFailedPrecondition, "QEMU refused " + command + ": " + reason);
+  }
+}
+
+Result<json> Qmp::wait_event(const std::string& name, Deadline deadline) {
+  for (;;) {
+    while (!events_.empty()) {
+      json event = std::move(events_.front());
+      events_.pop_front();
+      if (event.value("event", "") == name) return event;
+    }
+    auto object = read_object(deadline);
+    if (!object) return fail(std::move(object).error().with_context("wait for QEMU's " + name));
+    keep_event(std::move(*object));
+  }
+}
+
+void Qmp::keep_event(json event) {
+  if (events_.size() == kMaxEvents) events_.pop_front();
+  events_.push_back(std::move(event));
+}
+
+Result<json> Qmp::read_object(Deadline deadline) {
+  for (;;) {
+    if (const size_t end = buffer_.find('\n'); end != std::string::npos) {
+      json object = json::parse(buffer_.begin(), buffer_.begin() + static_cast<long>(end), nullptr, false);
+      buffer_.erase(0, end + 1);
+      if (!object.is_object()) return fail(Code::kInternal, "QEMU sent a line that is no JSON object");
+      return object;
+    }
+    if (buffer_.size() > kMaxLine) return fail(Code::kInternal, "QEMU sent an endless line");
+    STASIS_ASSIGN(const bool ready, wait_readable(socket_.get(), deadline));
+    if (!ready) return fail(Code::kDeadlineExceeded, "QEMU did not answer in time");
+    std::array<std::byte, 16 * 1024> chunk;
+    STASIS_ASSIGN(const Received part, receive_with_fds(socket_.get(), chunk));
+    if (part.bytes == 0) return fail(Code::kUnavailable, "QEMU has exited");
+    buffer_.append(reinterpret_cast<const char*>(chunk.data()), part.bytes);
+  }
+}
+
+}  // namespace stasis::vmm

@@ -1,0 +1,39 @@
+// QMP: QEMU's control protocol (JSON lines) over one end of a socket pair that QEMU inherits. Synchronous: execute() sends one
+// command and returns its answer; events that come meanwhile are kept for wait_event(). Every call has a deadline. The end
+// of the stream means that QEMU has gone (kUnavailable). Source: docs/interop/qmp-spec.txt of QEMU 7.2. Not thread-safe.
+#pragma once
+
+#include <deque>
+#include <nlohmann/json.hpp>
+#include <string>
+
+#include "base/poll.h"
+#include "base/unix_socket.h"
+
+namespace stasis::vmm {
+
+class Qmp {
+ public:
+  // Reads the greeting and leaves capability negotiation. Returns QEMU's version in `version`.
+  static Result<Qmp> open(UniqueFd socket, Deadline deadline);
+
+  const std::string& version() const { return version_; }
+
+  // An error answer of QEMU becomes kFailedPrecondition with its text. `fd` rides along for getfd.
+  Result<nlohmann::json> execute(const std::string& command, const nlohmann::json& arguments, Deadline deadline, int fd = -1);
+
+  // The next event of this name, also one that came before the call.
+  Result<nlohmann::json> wait_event(const std::string& name, Deadline deadline);
+
+ private:
+  explicit Qmp(UniqueFd socket) : socket_(std::move(socket)) {}
+  Result<nlohmann::json> read_object(Deadline deadline);
+  void keep_event(nlohmann::json event);
+
+  UniqueFd socket_;
+  std::string buffer_;
+  std::string version_;
+  std::deque<nlohmann::json> events_;
+};
+
+}  // namespace stasis::vmm

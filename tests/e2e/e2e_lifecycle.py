@@ -1,0 +1,100 @@
+"""A sandbox's life: create, exec, files, pause, resume, over several generations, and clones of a snapshot."""
+import time
+import unittest
+
+from harness import StasisTestCase
+
+MIB = 1 << 20
+
+
+
+class LifecycleTest(StasisTestCase):
+    def test_exec_answers_with_output_and_status(self):
+        sandbox = self.create()
+        self.assertRegex(self.stasis.guest(sandbox, "uname -r"), r"^6\.\d+")
+        status, answer = self.stasis.rest("POST", f"/v1/sandboxes/{sandbox}/exec",
+                                          {"command": ["/bin/sh", "-c", "echo out; echo err >&2; exit 7"]})
+        self.assertEqual((status, answer["exit_code"], answer["stdout"], answer["stderr"]), (200, 7, "out\n", "err\n"))
+
+    def test_files_go_in_and_out_unchanged(self):
+        sandbox = self.create()
+        content = bytes(range(256)) * 4096 * 3
+        source = self.stasis.state / "upload"
+        source.write_bytes(content)
+        self.stasis.cli("cp", source, f"{sandbox}:/root/some/new/dir/file")
+        self.stasis.cli("cp", f"{sandbox}:/root/some/new/dir/file", source)
+        self.assertEqual(source.read_bytes(), content)
+        source.unlink()
+
+    def test_three_pauses_in_a_row_keep_counter_memory_and_disk(self):
+        sandbox = self.create()
+        digest = self.stasis.start_counter(sandbox)
+        for generation in range(3):
+            self.stasis.guest(sandbox, f"echo {generation} >> /root/log")
+            counted = self.stasis.counter(sandbox)
+            paused = self.stasis.json("pause", sandbox)
+            self.assertEqual(paused["state"], "paused")
+            self.assertEqual(paused["last_snapshot"]["memory"]["generation"], generation)
+            self.assertEqual(self.stasis.metrics_pids(sandbox), {})
+            resumed = self.stasis.json("resume", sandbox)
+            self.assertEqual(resumed["state"], "running")
+            self.assertLess(resumed["restore"]["pages_by_fault"], resumed["restore"]["total_pages"])
+            self.assertGreaterEqual(self.stasis.counter(sandbox), counted)
+            self.assertEqual(self.stasis.checksum(sandbox), digest)
+            self.assertEqual(self.stasis.guest(sandbox, "cat /root/log").split(), [str(i) for i in range(generation + 1)])
+            self.assertLess(abs(float(self.stasis.guest(sandbox, "date +%s.%N")) - time.time()), 2)
+
+    def test_a_page_that_the_guest_zeroed_after_a_resume_reads_as_zeros_after_the_next_one(self):
+        sandbox = self.create()
+        fill = "python3 -c \"open('/dev/shm/pages','wb').write(bytes([0x5a])*4096*512)\""
+        zero = "python3 -c \"f=open('/dev/shm/pages','r+b'); f.write(bytes(4096*512))\""
+        count = "python3 -c \"d=open('/dev/shm/pages','rb').read(); print(len(d), d.count(0), d.count(0x5a))\""
+        self.stasis.guest(sandbox, fill)
+        self.stasis.json("pause", sandbox)
+        self.stasis.json("resume", sandbox)
+        self.assertEqual(self.stasis.guest(sandbox, count), f"{4096 * 512} 0 {4096 * 512}")
+        self.stasis.guest(sandbox, zero)
+        paused = self.stasis.json("pause", sandbox)
+        self.assertGreaterEqual(paused["last_snapshot"]["memory"]["zeroed_bytes"], 2 * MIB)
+        self.stasis.json("resume", sandbox)
+        self.assertEqual(self.stasis.guest(sandbox, count), f"{4096 * 512} {4096 * 512} 0")
+
+    def test_later_generations_store_what_changed(self):
+        sandbox = self.create()
+        first = self.stasis.json("pause", sandbox)["last_snapshot"]["memory"]
+        self.stasis.json("resume", sandbox)
+        self.stasis.guest(sandbox, "head -c 4194304 /dev/urandom > /dev/shm/new")
+        second = self.stasis.json("pause", sandbox)["last_snapshot"]["memory"]
+        self.assertGreaterEqual(second["stored_bytes"], 4 * MIB)
+        self.assertLessEqual(second["stored_bytes"], second["compared_bytes"])
+        self.assertLess(second["stored_bytes"], first["stored_bytes"] / 2)
+
+    def test_restored_twice_from_one_snapshot_gives_two_machines(self):
+        original = self.create()
+        digest = self.stasis.start_counter(original)
+        self.stasis.json("snapshot", "create", original, "twin")
+        self.assertEqual(self.stasis.state_of(original), "running")
+        one, two = self.create("--template", "twin"), self.create("--template", "twin")
+        seen = set()
+        for sandbox in (original, one, two):
+            self.assertEqual(self.stasis.checksum(sandbox), digest)
+            seen.add(self.stasis.guest(sandbox, "cat /etc/machine-id; hostname; head -c 16 /dev/urandom | od -An -tx1"))
+        self.assertEqual(len(seen), 3)
+        self.assertEqual(len({line for text in seen for line in text.splitlines()}), 9)
+        # The clones live without their template and its origin, and can be frozen themselves.
+        self.stasis.cli("snapshot", "rm", "twin")
+        self.stasis.cli("rm", original)
+        for sandbox in (one, two):
+            self.stasis.json("pause", sandbox)
+        for sandbox in (one, two):
+            self.stasis.json("resume", sandbox)
+            self.assertEqual(self.stasis.checksum(sandbox), digest)
+
+    def test_a_disk_larger_than_the_image(self):
+        sandbox = self.create("--template", "base", "--memory", "256", "--disk", "2048")
+        blocks = int(self.stasis.guest(sandbox, "df --output=size / | tail -1"))
+        self.assertGreater(blocks, 1_800_000)
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -1,0 +1,170 @@
+"""Runs a whole Stasis for a test: `stasis up` on a state directory of its own, the command line, the REST API.
+
+Every test class starts from nothing and ends with a check that nothing is left. Environment: STASIS_BIN (directory of the
+programs), STASIS_IMAGE (the base image's directory).
+"""
+import contextlib
+import http.client
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import unittest
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+sys.path.insert(0, str(ROOT / "demo"))
+from leftovers import leftovers_of  # noqa: E402
+
+BIN = Path(os.environ.get("STASIS_BIN", ROOT / "build/dev/bin"))
+IMAGE = Path(os.environ.get("STASIS_IMAGE", ROOT / "build/image"))
+COUNTER = ROOT / "demo/counter.py"
+
+
+class CommandFailed(Exception):
+    """A `stasis` command that failed: exit status, and the error object that it printed."""
+
+    def __init__(self, command, status, output, error):
+        super().__init__(f"{command} ended with {status}: {error or output}")
+        self.status = status
+        with contextlib.suppress(ValueError, KeyError, TypeError):
+            self.error = json.loads(error)["error"]
+
+
+class Stasis:
+    """One running `stasis up`."""
+
+    def __init__(self, state=None, image=IMAGE, prefix=()):
+        self.owned = state is None
+        self.state = Path(state or tempfile.mkdtemp(prefix="stasis-e2e-"))
+        self.image = image
+        self.prefix = list(prefix)
+        self.log = open(self.state.parent / f"{self.state.name}.log", "a")
+        self.up = None
+
+    def start(self):
+        command = [*self.prefix, str(BIN / "stasis"), "up", "--state-dir", str(self.state), "--image", f"base={self.image}"]
+        self.up = subprocess.Popen(command, stdout=self.log, stderr=subprocess.STDOUT)
+        self.wait_until(self.ready, "stasis up to be ready", 120)
+        return self
+
+    def ready(self):
+        assert self.up.poll() is None, f"stasis up ended: {Path(self.log.name).read_text()}"
+        with contextlib.suppress(Exception):
+            return any(one["name"] == "base" for one in self.json("snapshot", "ls")["snapshots"])
+        return False
+
+    def stop(self):
+        self.up.send_signal(signal.SIGTERM)
+        assert self.up.wait(timeout=60) == 0, f"stasis up ended with {self.up.returncode}"
+
+    def remove(self):
+        self.log.close()
+        Path(self.log.name).unlink()
+        if self.owned:
+            shutil.rmtree(self.state)
+
+    def cli(self, *arguments, stdin=None):
+        command = [str(BIN / "stasis"), "--state-dir", str(self.state), *map(str, arguments)]
+        result = subprocess.run(command, input=stdin, capture_output=True, timeout=600)
+        if result.returncode != 0:
+            raise CommandFailed(command[3:], result.returncode, result.stdout.decode(errors="replace"),
+                                result.stderr.decode(errors="replace"))
+        return result.stdout
+
+    def json(self, *arguments):
+        return json.loads(self.cli("--json", *arguments))
+
+    def guest(self, sandbox, shell_line):
+        return self.cli("exec", sandbox, "--", "/bin/bash", "-c", shell_line).decode().strip()
+
+    def rest(self, method, path, body=None):
+        """Status and JSON of one REST call."""
+        server = json.loads((self.state / "server.json").read_text())
+        connection = http.client.HTTPConnection(server["url"].removeprefix("http://").rstrip("/"), timeout=600)
+        token = (self.state / "api-token").read_text().strip()
+        headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
+        connection.request(method, path, json.dumps(body) if body is not None else None, headers)
+        answer = connection.getresponse()
+        text = answer.read()
+        connection.close()
+        return answer.status, json.loads(text) if text else None
+
+    def start_counter(self, sandbox):
+        self.cli("cp", COUNTER, f"{sandbox}:/root/counter.py")
+        self.guest(sandbox, "setsid python3 /root/counter.py >/run/counter.log 2>&1 </dev/null & "
+                            "for i in $(seq 1200); do [ -e /run/counter ] && exit 0; sleep 0.05; done; exit 1")
+        return self.guest(sandbox, "cat /run/checksum")
+
+    def counter(self, sandbox):
+        return int(self.guest(sandbox, "cat /run/counter"))
+
+    def checksum(self, sandbox):
+        return self.guest(sandbox, "touch /run/ask; for i in $(seq 600); do [ -e /run/ask ] || break; sleep 0.05; done; cat /run/checksum")
+
+    def state_of(self, sandbox):
+        return self.rest("GET", f"/v1/sandboxes/{sandbox}")[1]["state"]
+
+    def metrics_pids(self, sandbox):
+        """Pids of a sandbox's supervisor and VMM, found by its directory in their command lines."""
+        marker = f"{self.state}/sandboxes/{sandbox}"
+        found = {}
+        for entry in Path("/proc").iterdir():
+            with contextlib.suppress(OSError):
+                command = (entry / "cmdline").read_bytes().decode(errors="replace") if entry.name.isdigit() else ""
+                if marker in command:
+                    found["supervisor" if "stasis-supervisor" in command else "vmm"] = int(entry.name)
+        return found
+
+    def child_pid(self, word):
+        """Pid of the agent or the server that `stasis up` runs."""
+        for entry in Path("/proc").iterdir():
+            with contextlib.suppress(OSError):
+                command = (entry / "cmdline").read_bytes().split(b"\0") if entry.name.isdigit() else []
+                if word.encode() in command and str(self.state).encode() in b" ".join(command) and b"up" not in command:
+                    return int(entry.name)
+        raise AssertionError(f"there is no {word} process")
+
+    def wait_until(self, condition, what, seconds=60):
+        deadline = time.monotonic() + seconds
+        while not condition():
+            assert time.monotonic() < deadline, f"waited {seconds} s for {what}"
+            time.sleep(0.05)
+
+
+class StasisTestCase(unittest.TestCase):
+    """One Stasis for the class; each test removes its sandboxes and leaves nothing."""
+
+    @classmethod
+    def setUpClass(cls):
+        cls.stasis = Stasis().start()
+
+    @classmethod
+    def tearDownClass(cls):
+        cls.stasis.stop()
+        left = leftovers_of(cls.stasis.state)
+        cls.stasis.remove()
+        assert not left, f"left behind: {left}"
+
+    def tearDown(self):
+        for sandbox in self.stasis.json("ls", "--all")["sandboxes"]:
+            if sandbox["state"] != "stopped":
+                self.stasis.cli("rm", sandbox["id"])
+        for snapshot in self.stasis.json("snapshot", "ls")["snapshots"]:
+            if snapshot["type"] == "snapshot":
+                self.stasis.cli("snapshot", "rm", snapshot["name"])
+
+    def create(self, *arguments):
+        return self.stasis.json("create", *(arguments or ("--template", "base", "--memory", "256")))["id"]
+
+    def assert_refused(self, code, *arguments):
+        """The command fails with this code, and says what was wrong."""
+        with self.assertRaises(CommandFailed) as caught:
+            self.stasis.cli("--json", *arguments)
+        self.assertEqual(caught.exception.error["code"], code, caught.exception.error)
+        self.assertTrue(caught.exception.error["message"])
+        return caught.exception.error
