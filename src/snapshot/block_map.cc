@@ -30,7 +30,7 @@ const char* fault_of(const Extent& extent, uint64_t position, uint64_t size) {
 Result<BlockMap> BlockMap::zeros(uint64_t size) {
   if (!valid_size(size)) return bad_size(size);
   BlockMap map;
-  map.metadata_ = {size, 0, Uuid::random(), Uuid{}};
+  map.metadata_ = {size, 0, Uuid{}, Uuid{}};
   map.entries_.push_back({0, 0, 0});
   return map;
 }

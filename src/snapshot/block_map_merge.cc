@@ -31,7 +31,9 @@ Status check(std::span<const Change> changes, uint64_t size, LayerId layer) {
 Result<BlockMap> BlockMap::merge(LayerId layer, std::span<const Change> changes) const {
   STASIS_TRY(check(changes, size(), layer));
   BlockMap map;
-  map.metadata_ = {size(), metadata_.generation + 1, Uuid::random(), metadata_.id};
+  // zeros() is the state before anything was stored: the first map made from it is generation 0.
+  const bool first_stored = metadata_.id.is_nil();
+  map.metadata_ = {size(), first_stored ? 0 : metadata_.generation + 1, Uuid::random(), metadata_.id};
   map.layers_ = layers_;
   const auto known = std::find(layers_.begin(), layers_.end(), layer);
   const uint32_t layer_index = static_cast<uint32_t>(known - layers_.begin()) + 1;

@@ -1,0 +1,237 @@
+// The real supervisor with a real Linux guest under QEMU, without agent or server: boot, pause, restore through userfaultfd.
+#include <arpa/inet.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <signal.h>
+#include <sys/socket.h>
+
+#include <cstdlib>
+#include <fstream>
+#include <thread>
+
+#include "base/process.h"
+#include "base/testing/temp_dir.h"
+#include "snapshot/store.h"
+#include "supervisor/client.h"
+
+namespace stasis::supervisor {
+namespace {
+
+using snapshot::SnapshotId;
+using ::testing::HasSubstr;
+
+std::string required(const char* variable) {
+  const char* value = std::getenv(variable);
+  EXPECT_NE(value, nullptr) << variable << " is not set; run this through ctest";
+  return value != nullptr ? value : "";
+}
+
+class SupervisorTest : public ::testing::Test {
+ protected:
+  static void SetUpTestSuite() {
+    root_ = std::make_unique<testing::TempDir>();
+    auto store = snapshot::Store::open(real_file_system(), root_->path() / "store");
+    ASSERT_TRUE(store) << store.error().message;
+    store_ = std::make_unique<snapshot::Store>(std::move(*store));
+    const Path image = required("STASIS_IMAGE");
+    auto imported = snapshot::import_image(*store_, {image / "vmlinux", image / "initrd", image / "rootfs.ext4", "test"});
+    ASSERT_TRUE(imported) << imported.error().message;
+    image_ = imported->id;
+  }
+  static void TearDownTestSuite() {
+    store_.reset();
+    root_.reset();
+  }
+
+  // A supervisor with its sandbox directory.
+  struct Running {
+    Path dir;
+    std::optional<Process> process;
+    std::unique_ptr<Client> client;
+  };
+
+  Running start(SnapshotId base, const std::string& name) {
+    Running running;
+    running.dir = root_->path() / name;
+    EXPECT_TRUE(real_file_system().make_directory(running.dir));
+    SandboxConfig config{name, store_->root(), base, {1, 256}, 0, "qemu"};
+    EXPECT_TRUE(publish_file(real_file_system(), running.dir / kConfigFile, to_json(config).dump()));
+    SpawnOptions options;
+    options.argv = {required("STASIS_BIN") + "/stasis-supervisor", "--sandbox-dir", running.dir.string()};
+    options.stderr_fd = STDERR_FILENO;
+    auto process = spawn(options);
+    EXPECT_TRUE(process) << process.error().message;
+    running.process = std::move(*process);
+    for (int attempt = 0; attempt < 1000 && !running.client; ++attempt) {
+      auto client = Client::connect(running.dir);
+      if (client) running.client = std::move(*client);
+      std::this_thread::sleep_for(Milliseconds(10));
+    }
+    EXPECT_TRUE(running.client);
+    return running;
+  }
+
+  static nlohmann::json exit_record(const Running& running) {
+    std::ifstream file(running.dir / kExitFile);
+    return nlohmann::json::parse(file, nullptr, false);
+  }
+
+  // One HTTP request to the guest daemon, over a socket from inside the sandbox; its first line, empty if nobody answers.
+  static std::string request(Client& client, const std::string& head) {
+    auto socket = client.guest_socket(Milliseconds(5000));
+    if (!socket) return "";
+    sockaddr_in address{};
+    address.sin_family = AF_INET;
+    address.sin_port = htons(49983);
+    ::inet_pton(AF_INET, "172.30.0.2", &address.sin_addr);
+    timeval limit{2, 0};
+    ::setsockopt(socket->get(), SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof limit);
+    ::setsockopt(socket->get(), SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit);
+    if (::connect(socket->get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0) return "";
+    const std::string text = head + " HTTP/1.1\r\nHost: guest\r\nConnection: close\r\n\r\n";
+    if (!send_all(socket->get(), std::as_bytes(std::span(text)))) return "";
+    std::string answer(4096, '\0');
+    const ssize_t n = ::recv(socket->get(), answer.data(), answer.size(), 0);
+    return n > 0 ? answer.substr(0, answer.find('\r')) : "";
+  }
+
+  static void await_daemon(Client& client) {
+    std::string answer;
+    for (int attempt = 0; attempt < 600 && answer.empty(); ++attempt) {
+      answer = request(client, "GET /health");
+      if (answer.empty()) std::this_thread::sleep_for(Milliseconds(50));
+    }
+    ASSERT_THAT(answer, HasSubstr("204"));
+  }
+
+  static bool mounted_outside() {
+    std::ifstream table("/proc/self/mountinfo");
+    const std::string text((std::istreambuf_iterator<char>(table)), {});
+    return text.find("/run/stasis-vm") != std::string::npos;
+  }
+
+  static inline std::unique_ptr<testing::TempDir> root_;
+  static inline std::unique_ptr<snapshot::Store> store_;
+  static inline SnapshotId image_;
+};
+
+TEST_F(SupervisorTest, BootPauseRestorePauseRestore) {
+  Running booted = start(image_, "booted");
+  const auto state = booted.client->state(Milliseconds(60'000));
+  ASSERT_TRUE(state) << state.error().message;
+  EXPECT_EQ(state->state, "running");
+  EXPECT_EQ(state->restore_method, "");
+  await_daemon(*booted.client);
+  const SnapshotId first = SnapshotId::random();
+  const auto paused = booted.client->pause(first, Milliseconds(60'000));
+  ASSERT_TRUE(paused) << paused.error().message;
+  EXPECT_EQ(paused->memory.generation, 0U);
+  EXPECT_GT(paused->memory.stored_bytes, 10U << 20);
+  ASSERT_TRUE((*booted.process->wait(Deadline::never()))->success());
+  EXPECT_EQ(exit_record(booted)["reason"], "paused");
+  EXPECT_FALSE(open_pidfd(state->vmm_pid)) << "the VMM still runs";
+  EXPECT_FALSE(mounted_outside());
+
+  Running restored = start(first, "restored");
+  ASSERT_TRUE(restored.client->state(Milliseconds(60'000)));
+  await_daemon(*restored.client);
+  const auto after = restored.client->state(Milliseconds(5000));
+  ASSERT_TRUE(after);
+  EXPECT_EQ(after->restore_method, "uffd");
+  EXPECT_GT(after->faults, 0U);
+  EXPECT_LT(after->pages_by_fault + after->pages_around + after->pages_zero, after->total_pages);
+  const SnapshotId second = SnapshotId::random();
+  const auto again = restored.client->pause(second, Milliseconds(60'000));
+  ASSERT_TRUE(again) << again.error().message;
+  EXPECT_EQ(again->memory.generation, 1U);
+  EXPECT_LT(again->memory.stored_bytes, paused->memory.stored_bytes / 2);
+  EXPECT_LE(again->memory.stored_bytes, again->memory.compared_bytes);
+
+  Running third = start(second, "third");
+  ASSERT_TRUE(third.client->state(Milliseconds(60'000)));
+  await_daemon(*third.client);
+  ASSERT_TRUE(third.client->stop("test", Milliseconds(5000)));
+  ASSERT_TRUE((*third.process->wait(Deadline::never()))->success());
+}
+
+TEST_F(SupervisorTest, SnapshotKeepsTheGuestRunningAndTheNextOneIsSmall) {
+  Running running = start(image_, "live");
+  ASSERT_TRUE(running.client->state(Milliseconds(60'000)));
+  await_daemon(*running.client);
+  const auto first = running.client->snapshot(SnapshotId::random(), Milliseconds(60'000));
+  ASSERT_TRUE(first) << first.error().message;
+  EXPECT_THAT(request(*running.client, "GET /health"), HasSubstr("204"));
+  const auto second = running.client->snapshot(SnapshotId::random(), Milliseconds(60'000));
+  ASSERT_TRUE(second) << second.error().message;
+  EXPECT_EQ(second->memory.generation, 1U);
+  EXPECT_LT(second->memory.stored_bytes, first->memory.stored_bytes / 4);
+}
+
+TEST_F(SupervisorTest, UnknownBaseEndsWithTheReason) {
+  SandboxConfig config{"x", store_->root(), SnapshotId::random(), {1, 256}, 0, "qemu"};
+  const Path dir = root_->path() / "unknown";
+  ASSERT_TRUE(real_file_system().make_directory(dir));
+  ASSERT_TRUE(publish_file(real_file_system(), dir / kConfigFile, to_json(config).dump()));
+  SpawnOptions options;
+  options.argv = {required("STASIS_BIN") + "/stasis-supervisor", "--sandbox-dir", dir.string()};
+  auto process = spawn(options);
+  ASSERT_TRUE(process);
+  EXPECT_EQ((*process->wait(Deadline::never()))->code, 1);
+  std::ifstream file(dir / kExitFile);
+  const auto record = exit_from_json(nlohmann::json::parse(file, nullptr, false));
+  ASSERT_TRUE(record);
+  EXPECT_FALSE(record->expected);
+  EXPECT_EQ(record->error.code, Code::kNotFound);
+}
+
+TEST_F(SupervisorTest, KilledVmmIsRecordedAndKilledSupervisorTakesItsVmmAlong) {
+  Running first = start(image_, "vmm-dies");
+  const auto state = first.client->state(Milliseconds(60'000));
+  ASSERT_TRUE(state);
+  ASSERT_EQ(::kill(state->vmm_pid, SIGKILL), 0);
+  ASSERT_TRUE(first.process->wait(Deadline::never()));
+  EXPECT_THAT(exit_record(first)["reason"].get<std::string>(), HasSubstr("signal 9"));
+
+  Running second = start(image_, "supervisor-dies");
+  const auto other = second.client->state(Milliseconds(60'000));
+  ASSERT_TRUE(other);
+  const auto vmm = open_pidfd(other->vmm_pid);
+  ASSERT_TRUE(vmm);
+  second.process->kill_and_wait();
+  EXPECT_TRUE(*wait_readable(vmm->get(), Deadline::after(Milliseconds(10'000))));
+  EXPECT_FALSE(mounted_outside());
+}
+
+TEST_F(SupervisorTest, DamagedMemoryEndsTheRestoreWithTheReason) {
+  Running booted = start(image_, "to-damage");
+  ASSERT_TRUE(booted.client->state(Milliseconds(60'000)));
+  await_daemon(*booted.client);
+  const SnapshotId id = SnapshotId::random();
+  ASSERT_TRUE(booted.client->pause(id, Milliseconds(60'000)));
+  ASSERT_TRUE(booted.process->wait(Deadline::never()));
+  const auto manifest = store_->load(id);
+  ASSERT_TRUE(manifest);
+  const auto map = store_->read_map(id, *manifest->memory_map);
+  ASSERT_TRUE(map);
+  // Every frame of the memory's layer is damaged: the first fault finds it.
+  const Path file = layer_data_path(store_->layers_dir(), map->layers()[0]);
+  std::filesystem::permissions(file, std::filesystem::perms(0600));
+  const auto fd = real_file_system().open_write(file);
+  ASSERT_TRUE(fd);
+  const auto data = real_file_system().data_ranges(fd->get());
+  const std::array flipped{std::byte{0x5a}, std::byte{0xa5}};
+  for (const Range& range : *data) {
+    for (uint64_t at = range.offset; at < range.end(); at += snapshot::kFrameSize) {
+      ASSERT_TRUE(real_file_system().write_at(fd->get(), at, flipped));
+    }
+  }
+  Running restored = start(id, "damaged");
+  ASSERT_TRUE(restored.process->wait(Deadline::never()));
+  const auto record = exit_from_json(exit_record(restored));
+  ASSERT_TRUE(record);
+  EXPECT_EQ(record->error.code, Code::kDataLoss);
+  EXPECT_THAT(record->error.message, HasSubstr(file.filename().string()));
+}
+
+}  // namespace
+}  // namespace stasis::supervisor
