@@ -368,6 +368,7 @@ TEST_P(Damage, ADamagedPageEndsTheMachineInsteadOfReachingTheGuest) {
     overwrite(snapshot::layer_data_path(lab_->layers(), layer), last->layer_offset + last->length - 100, "damage");
   }
   Restored machine = resumed(first);
+  machine.guest().set_patience(Milliseconds(1000));
   EXPECT_FALSE(machine.guest().checksum({0, machine.guest().arena_bytes()}).has_value());
   ASSERT_TRUE(machine.page_failure().has_value());
   EXPECT_EQ(machine.page_failure()->code, Code::kDataLoss);
@@ -382,6 +383,17 @@ TEST_P(Damage, RestoreWithoutAPageServerFailsAndLeavesNoProcess) {
   ASSERT_FALSE(status.has_value());
   machine->vmm->stop();
   EXPECT_TRUE(ended(*machine->vmm));
+}
+
+TEST_P(Damage, WithoutItsPageServerAMachineWaitsAndCanBeStopped) {
+  const Snapshot first = filled_snapshot(7);
+  Restored machine = resumed(first);
+  EXPECT_EQ(value(machine.guest().count()), 2u);
+  machine.pages.reset();
+  machine.guest().set_patience(Milliseconds(300));
+  EXPECT_FAILS(machine.guest().checksum(kFilled), Code::kDeadlineExceeded) << "it must not go on with other content";
+  machine.vmm().stop();
+  EXPECT_TRUE(ended(machine.vmm()));
 }
 
 TEST_P(Damage, DeathIsVisible) {

@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "base/unix_socket.h"
 #include "vmm/vmm.h"
 
 namespace stasis::vmm::contract {
@@ -17,6 +18,8 @@ class GuestControl {
  public:
   virtual ~GuestControl() = default;
   virtual uint64_t arena_bytes() const = 0;
+  // For tests that expect no answer.
+  virtual void set_patience(Milliseconds patience) = 0;
   // Adds one to a counter in guest memory: its new value, 1 for the first.
   virtual Result<uint64_t> count() = 0;
   // Content that follows from seed and position, never zeros.

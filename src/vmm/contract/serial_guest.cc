@@ -5,7 +5,6 @@
 #include <unistd.h>
 
 #include <charconv>
-#include <chrono>
 #include <fstream>
 #include <sstream>
 #include <thread>
@@ -15,8 +14,6 @@
 
 namespace stasis::vmm::contract {
 namespace {
-
-constexpr std::chrono::seconds kAnswerDeadline{20};
 
 std::string hex(uint64_t number) {
   std::ostringstream text;
@@ -70,7 +67,7 @@ Result<uint64_t> SerialGuest::ask(char letter, const std::vector<uint64_t>& numb
 }
 
 Result<uint64_t> SerialGuest::await(const std::string& sequence) {
-  const Deadline deadline = Deadline::after(kAnswerDeadline);
+  const Deadline deadline = Deadline::after(patience_);
   while (!deadline.passed()) {
     const std::string log = whole_file(log_);
     if (log.find("!" + sequence + "\n") != std::string::npos) return fail(Code::kUnimplemented, "the guest refused");
@@ -80,7 +77,7 @@ Result<uint64_t> SerialGuest::await(const std::string& sequence) {
       std::from_chars(log.data() + at + mark.size(), log.data() + log.size(), value, 16);
       return value;
     }
-    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    std::this_thread::sleep_for(Milliseconds(1));
   }
   return fail(Code::kDeadlineExceeded, "the guest does not answer");
 }

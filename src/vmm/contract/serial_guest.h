@@ -12,6 +12,7 @@ class SerialGuest final : public GuestControl {
   static Result<std::unique_ptr<SerialGuest>> create(const Path& runtime_dir, const Path& log, uint64_t memory_bytes);
 
   uint64_t arena_bytes() const override { return memory_bytes_ - arena_offset(); }
+  void set_patience(Milliseconds patience) override { patience_ = patience; }
   static uint64_t arena_offset();
   // The checksum that fill() and zero() lead to.
   static uint64_t checksum_of_fill(Range range, uint64_t seed);
@@ -34,6 +35,7 @@ class SerialGuest final : public GuestControl {
   UniqueFd console_;
   Path log_;
   uint64_t memory_bytes_;
+  Milliseconds patience_{20'000};
   uint64_t sequence_ = 0;
 };
 

@@ -144,7 +144,8 @@ Status Firecracker::await_api() {
     const Milliseconds left{std::max(1, deadline.poll_timeout())};
     auto answer = send(version_request(), left);
     if (answer) return check_version(*answer);
-    if (answer.error().code != Code::kUnavailable || deadline.passed()) return fail(std::move(answer).error());
+    if (answer.error().code != Code::kUnavailable) return fail(std::move(answer).error());
+    if (deadline.passed()) return fail(Code::kDeadlineExceeded, "its API does not answer: " + answer.error().message);
     STASIS_ASSIGN(const bool gone, wait_readable(process_->pidfd(), Deadline::after(kApiPause)));
     if (gone) return fail(std::move(answer).error());
   }
