@@ -61,6 +61,16 @@ Result<UniqueFd> open_tun() {
   return fail(std::move(error));
 }
 
+constexpr char kForwarding[] = "/proc/sys/net/ipv4/ip_forward";
+
+Status write_setting(const std::string& path, std::string_view value) {
+  const UniqueFd fd(::open(path.c_str(), O_WRONLY | O_CLOEXEC));
+  if (!fd || ::write(fd.get(), value.data(), value.size()) != static_cast<ssize_t>(value.size())) {
+    return fail_errno(errno, "write " + path);
+  }
+  return {};
+}
+
 }  // namespace
 
 std::string MacAddress::text() const {
@@ -118,11 +128,19 @@ Status bring_interface_up(std::string_view name) {
 Status disable_ipv6(std::string_view name) {
   STASIS_TRY(request_for(name));
   const std::string path = "/proc/sys/net/ipv6/conf/" + std::string(name) + "/disable_ipv6";
-  const UniqueFd fd(::open(path.c_str(), O_WRONLY | O_CLOEXEC));
-  if (!fd && errno == ENOENT) return {};
-  if (!fd || ::write(fd.get(), "1", 1) != 1) return fail_errno(errno, "write " + path);
-  return {};
+  Status written = write_setting(path, "1");
+  if (!written && written.error().code == Code::kNotFound) return {};
+  return written;
 }
+
+Result<bool> forwards_ipv4() {
+  const UniqueFd fd(::open(kForwarding, O_RDONLY | O_CLOEXEC));
+  char value = 0;
+  if (!fd || ::read(fd.get(), &value, 1) != 1) return fail_errno(errno, std::string("read ") + kForwarding);
+  return value == '1';
+}
+
+Status enable_ipv4_forwarding() { return write_setting(kForwarding, "1"); }
 
 Status add_neighbour(std::string_view name, Ipv4Address address, const MacAddress& mac) {
   STASIS_TRY(request_for(name));

@@ -38,6 +38,10 @@ Status set_ipv4_address(std::string_view name, Ipv4Address address, unsigned pre
 Status bring_interface_up(std::string_view name);
 // Turns IPv6 off on one interface (no link-local address either). Success if the kernel has no IPv6.
 Status disable_ipv6(std::string_view name);
+// Whether packets are routed from one interface to another; switching it on does so for all interfaces of the
+// namespace.
+Result<bool> forwards_ipv4();
+Status enable_ipv4_forwarding();
 // A permanent entry in the neighbour table: nobody is asked where `address` is.
 Status add_neighbour(std::string_view name, Ipv4Address address, const MacAddress& mac);
 // Names of the interfaces that are up, sorted.

@@ -81,8 +81,13 @@ std::string check_first_frame() {
   const UniqueFd tap = open_tap();
   if (!tap) return "the tap cannot be opened by name";
   if (send_udp("10.0.0.1")) return "there is a route out";
-  if (!send_udp("172.30.0.2")) return "no route to the guest";
-  if (!wait_readable(tap.get(), Deadline::after(std::chrono::seconds(5))).value_or(false)) return "no frame";
+  // The kernel drops what is sent before it has noticed, in the background, that the tap has been opened.
+  bool arrived = false;
+  for (int attempt = 0; attempt < 100 && !arrived; ++attempt) {
+    if (!send_udp("172.30.0.2")) return "no route to the guest";
+    arrived = wait_readable(tap.get(), Deadline::after(std::chrono::milliseconds(100))).value_or(false);
+  }
+  if (!arrived) return "no frame";
   unsigned char frame[2048];
   constexpr size_t kVnetHeader = 10;
   const ssize_t n = ::read(tap.get(), frame, sizeof frame);
