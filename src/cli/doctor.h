@@ -38,8 +38,8 @@ enum class Verdict {
 struct Check {
   std::string name;
   Verdict verdict = Verdict::kOk;
-  std::string found;   // what there is
-  std::string remedy;  // what to do about it; empty if it is ok
+  std::string found = {};   // what there is
+  std::string remedy = {};  // what to do about it; empty if it is ok
 };
 
 struct Diagnosis {

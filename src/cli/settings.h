@@ -20,9 +20,9 @@ std::string process_environment(const char* name);
 
 // What every command takes on its command line; empty: not said.
 struct CommonOptions {
-  std::string url;
-  std::string token;
-  std::string state_dir;
+  std::string url = {};
+  std::string token = {};
+  std::string state_dir = {};
   bool json = false;
 };
 

@@ -1,0 +1,417 @@
+// The commands that talk to a server, against a small one of ours: what they ask for, what they show, how they fail.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <filesystem>
+#include <fstream>
+#include <nlohmann/json.hpp>
+#include <sstream>
+
+#include "base/base64.h"
+#include "cli/testing/fake_server.h"
+#include "cli/testing/harness.h"
+
+namespace stasis::cli {
+namespace {
+
+using nlohmann::json;
+using testing::HasSubstr;
+using testing::Not;
+
+const std::string kId = "k3v9x0c2m5n8q1w4e7r6";
+
+json sandbox(const std::string& id, const std::string& state = "running") {
+  return {{"id", id},
+          {"template", "base"},
+          {"state", state},
+          {"vcpus", 1},
+          {"memory_mb", 256},
+          {"created_at", "2026-11-24T22:31:05Z"},
+          {"times", {{"daemon_answered_ms", 812.5}}}};
+}
+
+FakeReply error_reply(unsigned status, const std::string& code) {
+  return {.status = status,
+          .body = json{{"error", {{"code", code}, {"message", "it is so"}, {"remedy", "do this"}}}}.dump()};
+}
+
+// Runs the program against a server that answers `handler`, and keeps what the server was asked.
+struct Call : Outcome {
+  Call(FakeServer::Handler handler, std::vector<std::string> arguments, Setting setting = {}) {
+    FakeServer server(std::move(handler));
+    setting.environment["STASIS_URL"] = server.url();
+    setting.environment["STASIS_TOKEN"] = "e2b_token";
+    static_cast<Outcome&>(*this) = run_program(arguments, setting);
+    requests = server.requests();
+  }
+  std::vector<FakeRequest> requests;
+};
+
+FakeServer::Handler always(FakeReply reply) {
+  return [reply = std::move(reply)](const FakeRequest&) { return reply; };
+}
+
+TEST(Create, AsksOnlyForWhatWasSaid) {
+  const Call call(always({.status = 201, .body = sandbox(kId).dump()}), {"create"});
+  EXPECT_EQ(call.status, 0);
+  ASSERT_EQ(call.requests.size(), 1U);
+  EXPECT_EQ(call.requests[0].method, "POST");
+  EXPECT_EQ(call.requests[0].target, "/v1/sandboxes");
+  EXPECT_EQ(json::parse(call.requests[0].body), json::object());
+  EXPECT_EQ(call.requests[0].headers.at("authorization"), "Bearer e2b_token");
+}
+
+TEST(Create, PassesEveryOptionOn) {
+  const Call call(always({.status = 201, .body = sandbox(kId).dump()}),
+                  {"create", "--template", "warm", "--vcpus", "2", "--memory", "512", "--disk", "2048", "--timeout",
+                   "60", "--env", "A=1", "--env", "B=x=y", "--metadata", "job=42", "--idempotency-key", "k1"});
+  EXPECT_EQ(call.status, 0);
+  EXPECT_EQ(json::parse(call.requests.at(0).body), (json{{"template", "warm"},
+                                                         {"vcpus", 2},
+                                                         {"memory_mb", 512},
+                                                         {"disk_mb", 2048},
+                                                         {"timeout_sec", 60},
+                                                         {"env", {{"A", "1"}, {"B", "x=y"}}},
+                                                         {"metadata", {{"job", "42"}}}}));
+  EXPECT_EQ(call.requests.at(0).headers.at("idempotency-key"), "k1");
+}
+
+TEST(Create, ShowsADocumentWhenPipedALineOnATerminalAndTheIdWhenQuiet) {
+  const auto handler = always({.status = 201, .body = sandbox(kId).dump()});
+  EXPECT_EQ(json::parse(Call(handler, {"create"}).out), sandbox(kId));
+  EXPECT_EQ(Call(handler, {"create"}, kTerminal).out, kId + " is running: the guest daemon answered after 812 ms\n");
+  EXPECT_EQ(json::parse(Call(handler, {"create", "--json"}, kTerminal).out), sandbox(kId));
+  EXPECT_EQ(Call(handler, {"create", "-q"}).out, kId + "\n");
+}
+
+TEST(Create, RefusesAPairWithoutAnEqualsSignBeforeItAsks) {
+  const Call call(always({}), {"create", "--env", "A"});
+  EXPECT_EQ(call.status, 2);
+  EXPECT_TRUE(call.requests.empty());
+  EXPECT_EQ(json::parse(call.err)["error"]["code"], "invalid_argument");
+}
+
+TEST(Errors, OfTheServerAreShownWithCodeAndRemedy) {
+  const Call piped(always(error_reply(404, "not_found")), {"pause", kId});
+  EXPECT_EQ(piped.status, 1);
+  EXPECT_EQ(piped.out, "");
+  EXPECT_EQ(json::parse(piped.err),
+            (json{{"error", {{"code", "not_found"}, {"message", "it is so"}, {"remedy", "do this"}}}}));
+  const Call terminal(always(error_reply(404, "not_found")), {"pause", kId}, kTerminal);
+  EXPECT_EQ(terminal.err, "stasis: it is so\n  code:   not_found\n  remedy: do this\n");
+  const Call asked(always(error_reply(404, "not_found")), {"pause", kId, "--json"}, kTerminal);
+  EXPECT_EQ(json::parse(asked.err)["error"]["code"], "not_found");
+}
+
+TEST(Errors, AnAnswerThatIsNotOursSaysSo) {
+  const Call html(always({.status = 502, .body = "<html>bad gateway"}), {"ls"});
+  EXPECT_EQ(html.status, 1);
+  EXPECT_EQ(json::parse(html.err)["error"]["code"], "unavailable");
+  const Call text(always({.status = 200, .body = "hello"}), {"ls"});
+  EXPECT_EQ(text.status, 1);
+  EXPECT_THAT(text.err, HasSubstr("not JSON"));
+  const Call shape(always({.status = 200, .body = "[1]"}), {"ls"});
+  EXPECT_EQ(shape.status, 1);
+  EXPECT_THAT(shape.err, HasSubstr("no list of sandboxes"));
+}
+
+TEST(Errors, ABrokenConnectionIsAFailureNotAnUnreachableServer) {
+  const Call call(always({.body = "{", .cut_short = true}), {"ls"});
+  EXPECT_EQ(call.status, 1);
+  EXPECT_EQ(json::parse(call.err)["error"]["code"], "unavailable");
+}
+
+TEST(Errors, NoServerIsStatusThree) {
+  std::string url;
+  {
+    const FakeServer gone(always({}));
+    url = gone.url();
+  }
+  const Outcome refused = run_program({"ls", "--url", url});
+  EXPECT_EQ(refused.status, 3);
+  EXPECT_EQ(json::parse(refused.err)["error"]["code"], "unavailable");
+  EXPECT_EQ(run_program({"pause", "a", "b", "--url", url}).status, 3);
+  EXPECT_EQ(run_program({"ls", "--state-dir", "/nonexistent/stasis"}).status, 3);
+}
+
+TEST(Errors, AMessageCannotControlTheTerminal) {
+  const Call call(
+      always({.status = 500, .body = json{{"error", {{"code", "internal"}, {"message", "a\x1b[2Jb"}}}}.dump()}), {"ls"},
+      kTerminal);
+  EXPECT_THAT(call.err, HasSubstr("a?[2Jb"));
+}
+
+TEST(List, FollowsThePagesAndHidesStoppedSandboxes) {
+  const auto handler = [](const FakeRequest& request) -> FakeReply {
+    if (request.target.find("page_token=next%2F1") != std::string::npos) {
+      return {.body = json{{"sandboxes", {sandbox("b", "paused")}}, {"next_page_token", nullptr}}.dump()};
+    }
+    return {.body = json{{"sandboxes", {sandbox("a"), sandbox("s", "stopped")}}, {"next_page_token", "next/1"}}.dump()};
+  };
+  const Call call(handler, {"ls"});
+  EXPECT_EQ(call.status, 0);
+  EXPECT_EQ(json::parse(call.out), (json{{"sandboxes", {sandbox("a"), sandbox("b", "paused")}}}));
+  EXPECT_EQ(Call(handler, {"ls", "-q", "--all"}).out, "a\ns\nb\n");
+  const Call table(handler, {"ls"}, kTerminal);
+  EXPECT_THAT(table.out, testing::MatchesRegex("ID  TEMPLATE  STATE    VCPUS   MEMORY +AGE  REASON\n"
+                                               "a   base      running      1  256 MiB.*\nb   base      paused .*\n"));
+}
+
+TEST(List, PassesFiltersOn) {
+  const Call call(always({.body = R"({"sandboxes":[]})"}),
+                  {"ls", "--state", "paused,error", "--template", "warm", "--metadata", "job=4 2"}, kTerminal);
+  EXPECT_EQ(call.status, 0);
+  EXPECT_EQ(call.requests.at(0).target, "/v1/sandboxes?state=paused%2Cerror&template=warm&metadata.job=4%202");
+  EXPECT_THAT(call.out, HasSubstr("no sandboxes"));
+}
+
+TEST(PauseAndResume, TakeSeveralSandboxesAndGoOnAfterAnError) {
+  const auto handler = [](const FakeRequest& request) {
+    return request.target == "/v1/sandboxes/b/pause" ? error_reply(409, "failed_precondition")
+                                                     : FakeReply{.body = sandbox("x", "paused").dump()};
+  };
+  const Call call(handler, {"pause", "a", "b", "c"});
+  EXPECT_EQ(call.status, 1);
+  EXPECT_EQ(call.requests.size(), 3U);
+  EXPECT_EQ(std::count(call.out.begin(), call.out.end(), '\n'), 2);
+  EXPECT_THAT(call.err, HasSubstr("failed_precondition"));
+}
+
+TEST(PauseAndResume, SayWhatWasStoredAndLoaded) {
+  json paused = sandbox(kId, "paused");
+  paused["last_snapshot"] = {{"stopped_ms", 120.0},
+                             {"memory", {{"generation", 1}, {"stored_bytes", 1'258'291}}},
+                             {"disk", {{"generation", 1}, {"stored_bytes", 65'536}}}};
+  EXPECT_EQ(
+      Call(always({.body = paused.dump()}), {"pause", kId}, kTerminal).out,
+      kId +
+          " is paused: stored memory 1.2 MiB (generation 1), disk 64 KiB (generation 1); the guest stood for 120 ms\n");
+  json resumed = sandbox(kId);
+  resumed["restore"] = {
+      {"method", "uffd"}, {"total_pages", 65'536}, {"pages_by_fault", 300}, {"pages_prefetched", 212}};
+  const Call call(always({.body = resumed.dump()}), {"resume", "--timeout", "60", kId}, kTerminal);
+  EXPECT_EQ(
+      call.out,
+      kId +
+          " is running: the guest daemon answered after 812 ms; 512 of 65536 pages loaded (2 MiB of 256 MiB, uffd)\n");
+  EXPECT_EQ(json::parse(call.requests.at(0).body), (json{{"timeout_sec", 60}}));
+}
+
+TEST(Remove, TakesIdsOrAllButNotBoth) {
+  const auto handler = [](const FakeRequest& request) -> FakeReply {
+    if (request.method == "DELETE") return {.status = 204, .body = ""};
+    return {.body = json{{"sandboxes", {sandbox("a"), sandbox("b", "error")}}}.dump()};
+  };
+  const Call all(handler, {"rm", "--all"});
+  EXPECT_EQ(all.status, 0);
+  ASSERT_EQ(all.requests.size(), 3U);
+  EXPECT_EQ(all.requests[2].target, "/v1/sandboxes/b");
+  EXPECT_EQ(all.out, "{\"id\":\"a\",\"removed\":true}\n{\"id\":\"b\",\"removed\":true}\n");
+  EXPECT_EQ(Call(handler, {"rm"}).status, 2);
+  EXPECT_EQ(Call(handler, {"rm", "--all", "a"}).status, 2);
+}
+
+TEST(Remove, AnIdCannotBecomeAnotherPath) {
+  const Call call(always({.status = 404, .body = "{}"}), {"rm", "../snapshots/warm?x"});
+  EXPECT_EQ(call.requests.at(0).target, "/v1/sandboxes/..%2Fsnapshots%2Fwarm%3Fx");
+}
+
+TEST(Snapshot, CreateListAndRemove) {
+  const json warm = {
+      {"name", "warm"}, {"type", "snapshot"}, {"vcpus", 1}, {"memory_mb", 256}, {"size_bytes", 1'048'576}};
+  const Call create(always({.status = 201, .body = warm.dump()}), {"snapshot", "create", "--overwrite", kId, "warm"},
+                    kTerminal);
+  EXPECT_EQ(create.status, 0);
+  EXPECT_EQ(create.requests.at(0).target, "/v1/snapshots?overwrite=true");
+  EXPECT_EQ(json::parse(create.requests.at(0).body), (json{{"sandbox_id", kId}, {"name", "warm"}}));
+  EXPECT_EQ(create.out, "snapshot warm\n");
+
+  const auto listed = always({.body = json{{"snapshots", {warm}}}.dump()});
+  EXPECT_EQ(Call(listed, {"snapshot", "ls", "--type", "snapshot"}).requests.at(0).target,
+            "/v1/snapshots?type=snapshot");
+  EXPECT_THAT(Call(listed, {"snapshot", "ls"}, kTerminal).out, HasSubstr("warm  snapshot      1  256 MiB   1 MiB"));
+  EXPECT_EQ(json::parse(Call(listed, {"snapshot", "ls"}).out)["snapshots"][0], warm);
+
+  const Call removed(always({.status = 204, .body = ""}), {"snapshot", "rm", "warm", "cold"});
+  EXPECT_EQ(removed.status, 0);
+  EXPECT_EQ(removed.requests.at(1).target, "/v1/snapshots/cold");
+}
+
+FakeReply stream(std::vector<json> messages) {
+  FakeReply reply;
+  for (const json& message : messages) reply.messages.push_back(message.dump());
+  return reply;
+}
+
+json output(const std::string& type, const std::string& bytes) {
+  return {{"type", type}, {"data", base64_encode(bytes)}};
+}
+
+TEST(Exec, StreamsOutputAndExitsAsTheCommandDid) {
+  const Call call(always(stream({{{"type", "started"}, {"pid", 7}},
+                                 output("stdout", std::string("a\0b\n", 4)),
+                                 output("stderr", "oops\n"),
+                                 output("stdout", "c"),
+                                 {{"type", "exited"}, {"exit_code", 42}, {"status", "exited"}}})),
+                  {"exec", "--user", "root", "--cwd", "/tmp", "--env", "A=1", "--timeout", "2.5", kId, "--", "sh", "-c",
+                   "echo -- x"});
+  EXPECT_EQ(call.status, 42);
+  EXPECT_EQ(call.out, std::string("a\0b\nc", 5));
+  EXPECT_EQ(call.err, "oops\n");
+  ASSERT_EQ(call.requests.size(), 1U);
+  EXPECT_EQ(call.requests[0].method, "WEBSOCKET");
+  EXPECT_EQ(call.requests[0].target, "/v1/sandboxes/" + kId + "/exec/stream");
+  EXPECT_EQ(call.requests[0].headers.at("authorization"), "Bearer e2b_token");
+  EXPECT_EQ(json::parse(call.requests[0].body), (json{{"command", {"sh", "-c", "echo -- x"}},
+                                                      {"user", "root"},
+                                                      {"cwd", "/tmp"},
+                                                      {"env", {{"A", "1"}}},
+                                                      {"timeout_ms", 2500}}));
+}
+
+TEST(Exec, TheCommandIsVerbatimWithAndWithoutDashes) {
+  const auto handler = always(stream({{{"type", "exited"}, {"exit_code", 0}, {"status", "exited"}}}));
+  const json expected = {"ls", "-l", "--json", "--", "-x"};
+  const Call dashes(handler, {"exec", kId, "--", "ls", "-l", "--json", "--", "-x"});
+  EXPECT_EQ(json::parse(dashes.requests.at(0).body)["command"], expected);
+  const Call plain(handler, {"exec", kId, "ls", "-l", "--json"});
+  EXPECT_EQ(json::parse(plain.requests.at(0).body)["command"], (json{"ls", "-l", "--json"}));
+  EXPECT_EQ(Call(handler, {"exec", kId, "--"}).status, 2);
+  EXPECT_EQ(Call(handler, {"exec", kId}).status, 2);
+}
+
+TEST(Exec, ASignalBecomesAShellsStatus) {
+  const auto ended = [](const std::string& status) {
+    return Call(always(stream({{{"type", "exited"}, {"exit_code", -1}, {"status", status}}})), {"exec", kId, "--", "x"})
+        .status;
+  };
+  EXPECT_EQ(ended("signal: killed"), 137);
+  EXPECT_EQ(ended("signal: segmentation fault (core dumped)"), 139);
+  EXPECT_EQ(ended("signal: terminated"), 143);
+  EXPECT_EQ(ended("who knows"), 255);
+}
+
+TEST(Exec, ForwardsStandardInputOnlyWhenItHasData) {
+  const auto handler = always(stream({{{"type", "exited"}, {"exit_code", 0}, {"status", "exited"}}}));
+  Setting piped;
+  piped.input = "print(42)\n";
+  EXPECT_EQ(json::parse(Call(handler, {"exec", kId, "--", "python3"}, piped).requests.at(0).body)["stdin"],
+            "print(42)\n");
+  EXPECT_FALSE(
+      json::parse(Call(handler, {"exec", "-n", kId, "--", "cat"}, piped).requests.at(0).body).contains("stdin"));
+  EXPECT_FALSE(json::parse(Call(handler, {"exec", kId, "--", "cat"}).requests.at(0).body).contains("stdin"));
+}
+
+TEST(Exec, RefusesInputThatItCannotPassOnUnchanged) {
+  Setting large;
+  large.input = std::string(1024 * 1024 + 1, 'x');
+  const Call too_large(always({}), {"exec", kId, "--", "cat"}, large);
+  EXPECT_EQ(too_large.status, 2);
+  EXPECT_THAT(too_large.err, HasSubstr("1 MiB"));
+  Setting binary;
+  binary.input = "\xff\xfe";
+  const Call not_text(always({}), {"exec", kId, "--", "cat"}, binary);
+  EXPECT_EQ(not_text.status, 1);
+  EXPECT_TRUE(not_text.requests.empty());
+  EXPECT_THAT(not_text.err, HasSubstr("not UTF-8"));
+}
+
+TEST(Exec, ErrorsOfTheStreamAndOfTheUpgrade) {
+  const Call in_stream(
+      always(stream({{{"type", "error"}, {"error", {{"code", "deadline_exceeded"}, {"message", "time is up"}}}}})),
+      {"exec", kId, "--", "x"});
+  EXPECT_EQ(in_stream.status, 1);
+  EXPECT_EQ(json::parse(in_stream.err)["error"]["code"], "deadline_exceeded");
+  FakeReply cut = stream({output("stdout", "half")});
+  cut.cut_short = true;
+  const Call broken(always(cut), {"exec", kId, "--", "x"});
+  EXPECT_EQ(broken.status, 1);
+  EXPECT_EQ(broken.out, "half");
+  for (const json& bad : {json{{"type", "stdout"}, {"data", "%%"}}, json{{"type", "exited"}}, json("text")}) {
+    EXPECT_EQ(Call(always(stream({bad})), {"exec", kId, "--", "x"}).status, 1) << bad;
+  }
+}
+
+TEST(Exec, JsonCollectsEverythingInOneDocument) {
+  const json answer = {
+      {"exit_code", 3}, {"status", "exited"}, {"stdout", "hi\n"}, {"stderr", ""}, {"encoding", "utf-8"}};
+  const Call call(always({.body = answer.dump()}), {"exec", "--json", kId, "--", "x"});
+  EXPECT_EQ(call.status, 3);
+  EXPECT_EQ(call.requests.at(0).target, "/v1/sandboxes/" + kId + "/exec");
+  EXPECT_EQ(json::parse(call.out), answer);
+}
+
+class Copy : public testing::Test {
+ protected:
+  void SetUp() override { std::filesystem::create_directories(directory_); }
+  void TearDown() override { std::filesystem::remove_all(directory_); }
+  std::string path(const std::string& name) const { return (directory_ / name).string(); }
+  const Path directory_ = Path(testing::TempDir()) / ("cli-copy." + std::to_string(::getpid()));
+};
+
+TEST_F(Copy, IntoASandbox) {
+  const std::string data(700'000, 'd');
+  std::ofstream(path("data.bin")) << data;
+  const Call call(always({.body = R"({"bytes":700000})"}), {"cp", path("data.bin"), kId + ":/tmp/", "--user", "root"});
+  EXPECT_EQ(call.status, 0) << call.err;
+  EXPECT_EQ(call.requests.at(0).target, "/v1/sandboxes/" + kId + "/files/write?path=%2Ftmp%2Fdata.bin&user=root");
+  EXPECT_EQ(call.requests.at(0).headers.at("content-type"), "application/octet-stream");
+  EXPECT_EQ(call.requests.at(0).headers.at("content-length"), "700000");
+  EXPECT_EQ(call.requests.at(0).body, data);
+  EXPECT_EQ(json::parse(call.out)["bytes"], 700'000);
+}
+
+TEST_F(Copy, StandardInputIsSentInChunks) {
+  Setting piped;
+  piped.input = std::string(300'000, 'i');
+  const Call call(always({}), {"cp", "-", kId + ":/tmp/x"}, piped);
+  EXPECT_EQ(call.status, 0) << call.err;
+  EXPECT_EQ(call.requests.at(0).headers.at("transfer-encoding"), "chunked");
+  EXPECT_EQ(call.requests.at(0).body, piped.input);
+}
+
+TEST_F(Copy, AnEmptyFileIsCopiedToo) {
+  std::ofstream(path("empty")).flush();
+  const Call call(always({}), {"cp", path("empty"), kId + ":/tmp/x"});
+  EXPECT_EQ(call.status, 0) << call.err;
+  EXPECT_EQ(call.requests.at(0).body, "");
+}
+
+TEST_F(Copy, OutOfASandboxIntoADirectory) {
+  const std::string data = std::string("bytes\0", 6) + std::string(600'000, 'z');
+  const Call call(always({.body = data}), {"cp", kId + ":/var/log/x.log", directory_.string()}, kTerminal);
+  EXPECT_EQ(call.status, 0) << call.err;
+  EXPECT_EQ(call.requests.at(0).target, "/v1/sandboxes/" + kId + "/files/read?path=%2Fvar%2Flog%2Fx.log");
+  EXPECT_EQ(call.requests.at(0).headers.at("accept"), "application/octet-stream");
+  std::ostringstream copied;
+  copied << std::ifstream(path("x.log"), std::ios::binary).rdbuf();
+  EXPECT_EQ(copied.str(), data);
+}
+
+TEST_F(Copy, ToStandardOutputNothingButTheFile) {
+  EXPECT_EQ(Call(always({.body = "content"}), {"cp", kId + ":/x", "-"}).out, "content");
+}
+
+TEST_F(Copy, AFailedDownloadLeavesNothing) {
+  const Call missing(always(error_reply(404, "not_found")), {"cp", kId + ":/x", path("x")});
+  EXPECT_EQ(missing.status, 1);
+  EXPECT_EQ(json::parse(missing.err)["error"]["code"], "not_found");
+  const Call cut(always({.body = "half", .cut_short = true}), {"cp", kId + ":/x", path("x")});
+  EXPECT_EQ(cut.status, 1);
+  EXPECT_TRUE(std::filesystem::is_empty(directory_));
+}
+
+TEST_F(Copy, RefusesWhatIsNoCopyOfOneFile) {
+  EXPECT_EQ(Call(always({}), {"cp", "a", "b"}).status, 2);
+  EXPECT_EQ(Call(always({}), {"cp", "x:/a", "y:/b"}).status, 2);
+  EXPECT_EQ(Call(always({}), {"cp", kId + ":/dir/", "."}).status, 2);
+  EXPECT_EQ(Call(always({}), {"cp", kId + ":", "."}).status, 2);
+  const Call directory(always({}), {"cp", directory_.string(), kId + ":/tmp/x"});
+  EXPECT_EQ(directory.status, 1);
+  EXPECT_TRUE(directory.requests.empty());
+  EXPECT_THAT(directory.err, HasSubstr("is a directory"));
+}
+
+}  // namespace
+}  // namespace stasis::cli
