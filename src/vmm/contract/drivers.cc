@@ -11,7 +11,7 @@ Driver firecracker_driver(const std::string& name, const FirecrackerFixtureOptio
 
 // With the tiny guest: its stack and state, and what Firecracker writes when it loads (clock, VM generation, queues).
 FirecrackerFixtureOptions real_options(const char* program) {
-  return {.program = program, .kernel = test_program("tiny-guest"), .memory_mib = 128, .noise_blocks = 40};
+  return {.program = program, .kernel = test_program("tiny-guest"), .memory_mib = 128, .noise_blocks = 8};
 }
 
 }  // namespace

@@ -10,13 +10,15 @@ namespace stasis::vmm::contract {
 using snapshot::AddressSpace;
 using snapshot::BlockMap;
 
-TemporaryDirectory::TemporaryDirectory() {
-  std::string pattern = "/tmp/stasis-vmm-XXXXXX";
+TemporaryDirectory::TemporaryDirectory(const Path& parent) {
+  std::string pattern = parent / "stasis-vmm-XXXXXX";
   if (::mkdtemp(pattern.data()) == nullptr) std::abort();
   path_ = pattern;
 }
 
 TemporaryDirectory::~TemporaryDirectory() { (void)remove_tree(real_file_system(), path_); }
+
+Path directory_in_memory() { return exists(real_file_system(), "/dev/shm") ? "/dev/shm" : "/tmp"; }
 
 std::optional<Error> Restored::page_failure() const {
   const std::lock_guard lock(failure->mutex);

@@ -17,7 +17,7 @@ namespace stasis::vmm::contract {
 // A directory that goes with the object.
 class TemporaryDirectory {
  public:
-  TemporaryDirectory();
+  explicit TemporaryDirectory(const Path& parent = "/tmp");
   ~TemporaryDirectory();
   TemporaryDirectory(const TemporaryDirectory&) = delete;
   TemporaryDirectory& operator=(const TemporaryDirectory&) = delete;
@@ -26,6 +26,10 @@ class TemporaryDirectory {
  private:
   Path path_;
 };
+
+// /dev/shm where there is one: holes are read from it without filling the page cache, which a guest of 3 GiB is made
+// of.
+Path directory_in_memory();
 
 struct Snapshot {
   Path state;

@@ -122,7 +122,7 @@ class FirecrackerDriver : public testing::Test {
   }
   void expect_no_save(const char* how, Code code, const char* text);
 
-  contract::TemporaryDirectory directory_;
+  contract::TemporaryDirectory directory_{contract::directory_in_memory()};
   std::unique_ptr<contract::Fixture> fixture_;
   std::unique_ptr<Lab> lab_;
   int fixtures_ = 0;
