@@ -1,8 +1,10 @@
 #include "vmm/firecracker/firecracker.h"
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
 
 #include "base/file.h"
+#include "base/network_interface.h"
 #include "vmm/firecracker/memory_file.h"
 #include "vmm/firecracker/version.h"
 #include "vmm/host_cpu.h"
@@ -21,6 +23,19 @@ Status require(const Path& path, const std::string& what) {
   return {};
 }
 
+// Firecracker makes a tap that is not there, if it may, and the guest would talk to nobody.
+Status require_tap(const std::string& tap) {
+  if (has_network_interface(tap)) return {};
+  return fail(Code::kNotFound, "no network interface " + tap + " in this namespace");
+}
+
+// What must be there for a boot and for a restore.
+Status require_outside(const MachineConfig& config) {
+  if (!config.disk.empty()) STASIS_TRY(require(config.disk, "disk"));
+  if (!config.tap.empty()) STASIS_TRY(require_tap(config.tap));
+  return {};
+}
+
 void remove_if_there(const Path& path) { (void)real_file_system().remove(path); }
 
 }  // namespace
@@ -31,6 +46,7 @@ Firecracker::Firecracker(MachineConfig config, FirecrackerDeadlines deadlines)
 }
 
 Status Firecracker::boot(const BootSpec& spec) {
+  if (phase_ == Phase::kNew) STASIS_TRY_CONTEXT(require_outside(config_), "boot");
   STASIS_TRY(start({}));
   if (Status booted = boot_machine(spec); !booted) return end_with(std::move(booted).error().with_context("boot"));
   phase_ = Phase::kRunning;
@@ -47,7 +63,7 @@ Status Firecracker::boot_machine(const BootSpec& spec) {
 Status Firecracker::restore(const RestoreSpec& spec) {
   if (phase_ == Phase::kNew) {
     STASIS_TRY(require(spec.state, "restore: device state"));
-    if (!config_.disk.empty()) STASIS_TRY(require(config_.disk, "restore: disk"));
+    STASIS_TRY_CONTEXT(require_outside(config_), "restore");
   }
   STASIS_TRY(start(spec.on_started));
   if (Status loaded = load(spec); !loaded) return end_with(std::move(loaded).error().with_context("restore"));

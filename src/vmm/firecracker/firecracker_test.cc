@@ -190,9 +190,36 @@ TEST_F(FirecrackerDriver, AMissingDiskIsTold) {
   with_disk.disk = directory_.path() / "no-disk";
   made.vmm = std::make_unique<Firecracker>(with_disk, kShort);
   const Status status = boot(made);
-  EXPECT_FAILS(status, Code::kFailedPrecondition);
+  EXPECT_FAILS(status, Code::kNotFound);
   EXPECT_THAT(status.error().message, HasSubstr("no-disk"));
-  expect_ended(made);
+  EXPECT_EQ(made.vmm->pidfd(), -1);
+}
+
+TEST_F(FirecrackerDriver, AMissingTapIsToldInsteadOfMade) {
+  Machine made = machine();
+  MachineConfig with_tap = config(made);
+  with_tap.tap = "no-tap";
+  made.vmm = std::make_unique<Firecracker>(with_tap, kShort);
+  EXPECT_FAILS(boot(made), Code::kNotFound);
+  EXPECT_FAILS(lab_->restore_without_pages(made, "/proc/self/status"), Code::kNotFound);
+  EXPECT_EQ(made.vmm->pidfd(), -1);
+}
+
+TEST_F(FirecrackerDriver, ATapOfAnotherNameAtRestoreIsOverridden) {
+  const auto with_interface = [this](Machine& m) {
+    MachineConfig with_tap = config(m);
+    with_tap.tap = "lo";  // the double opens no tap; it only must be there
+    m.vmm = std::make_unique<Firecracker>(with_tap, kShort);
+  };
+  Machine made = machine();
+  with_interface(made);
+  ASSERT_OK(boot(made));
+  ASSERT_OK(made.vmm->pause());
+  auto taken = lab_->take(*made.vmm, lab_->nothing());
+  ASSERT_OK(taken);
+  auto later = lab_->restore(*taken, with_interface);
+  ASSERT_OK(later);
+  EXPECT_OK(later->status);
 }
 
 TEST_F(FirecrackerDriver, PausesThatFail) {
@@ -261,7 +288,7 @@ TEST_F(FirecrackerDriver, AnInterfaceThatTheStateLacksIsNotDataLoss) {
   const Snapshot snapshot = filled_snapshot();
   Machine made = machine();
   MachineConfig with_tap = config(made);
-  with_tap.tap = "tap0";
+  with_tap.tap = "lo";
   made.vmm = std::make_unique<Firecracker>(with_tap, kShort);
   const Status status = lab_->restore_without_pages(made, snapshot.state);
   EXPECT_FAILS(status, Code::kFailedPrecondition);
