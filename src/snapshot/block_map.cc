@@ -72,7 +72,7 @@ Result<BlockMap> BlockMap::grow(uint64_t new_size) const {
   builder.append({static_cast<uint32_t>(size() / kBlockSize), 0, 0});
   map.entries_ = std::move(builder.entries);
   map.metadata_.size = new_size;
-  map.metadata_.id = Uuid::random();
+  if (!metadata_.id.is_nil()) map.metadata_.id = Uuid::random();
   STASIS_TRY(map.seal());
   return map;
 }

@@ -70,10 +70,11 @@ class BlockMap {
   static Result<BlockMap> decode(std::span<const std::byte> bytes);
   Result<std::vector<std::byte>> encode() const;
 
-  // The next generation: `changes` (sorted, disjoint) laid over this map; data changes point into `layer` at their own
-  // offset.
+  // The next generation (of zeros(): generation 0): `changes` (sorted, disjoint) laid over this map; data changes point
+  // into `layer` at their own offset.
   Result<BlockMap> merge(LayerId layer, std::span<const Change> changes) const;
-  // The same content with zeros appended up to new_size (a disk that grows). kInvalidArgument if it would shrink.
+  // The same content and generation with zeros appended up to new_size (a disk that grows), under an id of its own.
+  // kInvalidArgument if it would shrink.
   Result<BlockMap> grow(uint64_t new_size) const;
 
   const Metadata& metadata() const { return metadata_; }

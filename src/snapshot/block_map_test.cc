@@ -115,6 +115,17 @@ TEST(BlockMapTest, ChangesThatAreNotAListAreRefused) {
   EXPECT_EQ(code(kNil, {{blocks(0, 1), false}}), Code::kInvalidArgument);
 }
 
+TEST(BlockMapTest, GenerationsCountFromTheFirstThatIsStored) {
+  const BlockMap zeros = BlockMap::zeros(4 * kBlockSize).value();
+  EXPECT_TRUE(zeros.metadata().id.is_nil());
+  const BlockMap first = zeros.grow(8 * kBlockSize)->merge(kA, std::vector<Change>{{blocks(0, 1), false}}).value();
+  EXPECT_EQ(first.metadata().generation, 0U);
+  EXPECT_TRUE(first.metadata().base_id.is_nil());
+  const BlockMap second = first.merge(kNil, {}).value();
+  EXPECT_EQ(second.metadata().generation, 1U);
+  EXPECT_EQ(second.metadata().base_id, first.metadata().id);
+}
+
 TEST(BlockMapTest, GrowAppendsZerosAndKeepsTheGeneration) {
   const BlockMap base = map_of(4, {extent(0, 4, kA, 0)}).merge(kNil, {}).value();
   const BlockMap map = base.grow(6 * kBlockSize).value();

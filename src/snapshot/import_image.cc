@@ -73,8 +73,7 @@ Result<ImportedDisk> import_disk(const Store& store, const Path& file) {
     }
   }
   STASIS_ASSIGN(const BlockMap zeros, BlockMap::zeros(info.size));
-  STASIS_ASSIGN(const BlockMap merged, zeros.merge(id, changes));
-  STASIS_ASSIGN(BlockMap map, BlockMap::from_extents(zeros.metadata(), merged.extents()));
+  STASIS_ASSIGN(BlockMap map, zeros.merge(id, changes));
   ImportedDisk disk{std::move(map), std::nullopt};
   if (!changes.empty()) {
     STASIS_ASSIGN(disk.layer, writer->finish());

@@ -2,19 +2,17 @@
 #include <algorithm>
 
 #include "snapshot/block_map_builder.h"
+#include "snapshot/files.h"
 #include "snapshot/layer.h"
 #include "snapshot/layer_sums.h"
 
 namespace stasis::snapshot {
 namespace {
 
-Path temporary_of(const Path& path) { return path.string() + ".tmp"; }
-
 Status check_free(FileSystem& fs, const Path& layers_dir, LayerId id) {
   for (const Path& path : {layer_data_path(layers_dir, id), layer_sums_path(layers_dir, id)}) {
-    if (exists(fs, path) || exists(fs, temporary_of(path))) {
-      return fail(Code::kAlreadyExists, "there is a layer " + id.text() + " already");
-    }
+    STASIS_TRY(check_absent(fs, path, "layer " + id.text()));
+    STASIS_TRY(check_absent(fs, temporary_of(path), "layer " + id.text()));
   }
   return {};
 }

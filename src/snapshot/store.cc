@@ -4,6 +4,7 @@
 
 #include "base/file_lock.h"
 #include "snapshot/checksum.h"
+#include "snapshot/files.h"
 
 namespace stasis::snapshot {
 namespace {
@@ -62,9 +63,8 @@ Result<StoreLock> Store::lock_shared() const {
 
 Result<Path> Store::begin(SnapshotId id) const {
   const Path directory = snapshot_dir(id);
-  if (id.is_nil() || exists(*fs_, directory)) {
-    return fail(Code::kAlreadyExists, "there is a snapshot " + id.text() + " already");
-  }
+  if (id.is_nil()) return fail(Code::kInvalidArgument, "a snapshot needs an id");
+  STASIS_TRY(check_absent(*fs_, directory, "snapshot " + id.text()));
   STASIS_TRY(fs_->make_directory(directory));
   if (Status synced = fs_->sync_directory(snapshots_dir()); !synced) {
     abandon(id);
@@ -100,7 +100,7 @@ Status Store::publish(const Manifest& manifest) const {
   if (*as_read != manifest) return fail(Code::kInvalidArgument, "the manifest holds text that is not UTF-8");
   const Path directory = snapshot_dir(manifest.id);
   const Path path = directory / kManifestFile;
-  if (exists(*fs_, path)) return fail(Code::kAlreadyExists, "there is a snapshot " + manifest.id.text() + " already");
+  STASIS_TRY(check_absent(*fs_, path, "snapshot " + manifest.id.text()));
   STASIS_TRY(fs_->sync_directory(directory));  // the parts have their names before the manifest has its own
   Status published = publish_file(*fs_, path, bytes);
   if (published) return {};
