@@ -13,7 +13,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 sys.dont_write_bytecode = True
 
-from imagelib import apt, initrd, kernel, rootfs  # noqa: E402
+from imagelib import apt, ext4, initrd, kernel, tree  # noqa: E402
 from imagelib.common import BuildError, Stamps, key_of, output, progress  # noqa: E402
 
 HERE = Path(__file__).resolve().parent
@@ -64,12 +64,12 @@ def build_initrd(options, modules, key, stamps):
         progress(f"initrd, {target.stat().st_size >> 10} KiB")
 
 
-def build_rootfs(options, mirror, stamps):
-    tree = rootfs.debian_tree(options.cache, mirror)
-    key = key_of(tree.name, options.guest, str(options.size_mib))
+def build_rootfs(options, archives, stamps):
+    files = tree.debian_tree(options.cache, archives)
+    key = key_of(files.name, options.guest, str(options.size_mib), HERE / "imagelib/ext4.py")
     target = options.out / "rootfs.ext4"
     if not stamps.fresh(target, key):
-        rootfs.build_ext4(tree, options.guest, target, options.size_mib, key)
+        ext4.build_ext4(files, options.guest, target, options.size_mib, key)
         stamps.record(target, key)
         progress(f"rootfs.ext4, {target.stat().st_size >> 20} MiB, {target.stat().st_blocks >> 11} MiB of it used")
     return key
@@ -94,14 +94,14 @@ def build(options):
     options.out = options.out.resolve()
     for directory in (options.cache, options.out):
         directory.mkdir(parents=True, exist_ok=True)
-    mirror, security = (options.mirror, None) if options.mirror else apt.find_mirrors()
+    archives = apt.Archives(options.mirror)
     with open(options.cache / "lock", "w", encoding="ascii") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         stamps = Stamps(options.out / ".stamps.json")
-        release, kernel_key, modules = build_kernel(options, apt.Apt(options.cache / "apt", mirror, security), stamps)
+        release, kernel_key, modules = build_kernel(options, apt.Apt(options.cache / "apt", archives), stamps)
         initrd_key = key_of(kernel_key, options.guest, HERE / "imagelib/initrd.py")
         build_initrd(options, modules, initrd_key, stamps)
-        rootfs_key = build_rootfs(options, mirror, stamps)
+        rootfs_key = build_rootfs(options, archives, stamps)
         write_description(options, release, key_of(kernel_key, initrd_key, rootfs_key))
     progress(f"ready in {options.out}")
 

@@ -2,36 +2,78 @@
 lists, reachable or not, play no part, and nothing of the machine's apt state is read or changed."""
 
 import json
+import os
 import re
+import urllib.request
 from pathlib import Path
 
-from .common import BuildError, key_of, output, progress, run
+from .common import BuildError, output, progress, run
 
 SUITE = "bookworm"
 KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
 
 
-def find_mirrors(etc_apt=Path("/etc/apt")):
-    """(mirror, security mirror or None): the first Debian archives named in the machine's apt sources."""
+def listed_archives(etc_apt=Path("/etc/apt")):
+    """(archives, security archives): the Debian ones that the machine's apt sources name, in order, without repeats."""
     text = ""
     for source in [etc_apt / "sources.list", *sorted((etc_apt / "sources.list.d").glob("*"))]:
         if source.is_file() and source.suffix in (".list", ".sources"):
             text += "\n".join(line for line in source.read_text(errors="replace").splitlines()
                               if not line.lstrip().startswith("#")) + "\n"
-    main = re.search(r"https?://\S+/debian/?(?=\s|$)", text)
-    security = re.search(r"https?://\S+/debian-security/?(?=\s|$)", text)
-    if not main:
-        raise BuildError("no Debian mirror found in /etc/apt; name one with --mirror URL")
-    return main.group(0), security.group(0) if security else None
+    main = re.findall(r"https?://\S+/debian/?(?=\s|$)", text, re.MULTILINE)
+    security = re.findall(r"https?://\S+/debian-security/?(?=\s|$)", text, re.MULTILINE)
+    return list(dict.fromkeys(main)), list(dict.fromkeys(security))
+
+
+def use_proxy_of_apt():
+    """Programs other than apt learn of the proxy that apt is told to use through the environment."""
+    shown = run(["apt-config", "shell", "PROXY", "Acquire::http::Proxy"])
+    proxy = re.match(r"PROXY='(http[^']*)'", shown)
+    if proxy and "http_proxy" not in os.environ:
+        os.environ["http_proxy"] = proxy.group(1)
+
+
+def first_that_answers(archives, suite):
+    """The first archive that serves the suite (a single one is not asked); None if none does. A dead one costs at most ten
+    seconds."""
+    if len(archives) == 1:
+        return archives[0]
+    for archive in archives:
+        url = f"{archive.rstrip('/')}/dists/{suite}/InRelease"
+        try:
+            with urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=10):
+                return archive
+        except (OSError, ValueError) as error:
+            progress(f"{archive} does not answer ({error})")
+    return None
+
+
+class Archives:
+    """The Debian archives to use, chosen when they are first needed: a build that finds everything in its cache asks none."""
+
+    def __init__(self, mirror=None):
+        self._given = mirror
+        self._chosen = None
+
+    def choose(self):
+        """(archive, security archive or None)"""
+        if not self._chosen:
+            use_proxy_of_apt()
+            main, security = ([self._given], []) if self._given else listed_archives()
+            archive = first_that_answers(main, SUITE)
+            if not archive:
+                raise BuildError("no Debian archive answers" + (f" ({', '.join(main)})" if main else
+                                 ": /etc/apt names none") + "; name one with --mirror URL")
+            self._chosen = archive, first_that_answers(security, f"{SUITE}-security")
+        return self._chosen
 
 
 class Apt:
     """apt-get and apt-cache with private sources and lists under `directory`."""
 
-    def __init__(self, directory, mirror, security):
+    def __init__(self, directory, archives):
         self.directory = directory
-        self.mirror = mirror
-        self.security = security
+        self._archives = archives
         self._updated = False
 
     def _options(self):
@@ -48,11 +90,12 @@ class Apt:
             return
         for part in ("lists/partial", "cache/archives/partial"):
             (self.directory / part).mkdir(parents=True, exist_ok=True)
-        lines = [f"deb [signed-by={KEYRING}] {self.mirror} {SUITE} main"]
-        if self.security:
-            lines.append(f"deb [signed-by={KEYRING}] {self.security} {SUITE}-security main")
+        archive, security = self._archives.choose()
+        lines = [f"deb [signed-by={KEYRING}] {archive} {SUITE} main"]
+        if security:
+            lines.append(f"deb [signed-by={KEYRING}] {security} {SUITE}-security main")
         (self.directory / "sources.list").write_text("\n".join(lines) + "\n")
-        progress(f"package lists from {self.mirror}")
+        progress(f"package lists from {archive}")
         run(["apt-get", *self._options(), "update", "-q"])
         self._updated = True
 
@@ -82,12 +125,11 @@ class Apt:
 
 def resolve_kernel(apt, record, refresh):
     """Which kernel to use: the recorded choice, so that a second build needs no network, or today's."""
-    key = key_of(SUITE, apt.mirror)
     if not refresh and record.exists():
         choice = json.loads(record.read_text())
-        if choice.get("key") == key:
+        if choice.get("suite") == SUITE:
             return choice["package"], choice["version"]
     package, version = apt.kernel_package()
     with output(record) as temporary:
-        temporary.write_text(json.dumps({"key": key, "package": package, "version": version}) + "\n")
+        temporary.write_text(json.dumps({"suite": SUITE, "package": package, "version": version}) + "\n")
     return package, version

@@ -1,12 +1,12 @@
-"""The root disk: a small Debian made by debootstrap, kept as a directory in the cache, and turned into an ext4 file."""
+"""What the root disk holds: a small Debian made by debootstrap, kept as a directory in the cache. Any change of this file
+makes it anew."""
 
 import os
 import shutil
-import uuid
 from pathlib import Path
 
 from .apt import KEYRING, SUITE
-from .common import key_of, output, progress, run
+from .common import key_of, progress, run
 
 PACKAGES = ["bash", "ca-certificates", "procps", "python3-minimal"]
 # Not needed inside a sandbox, and most of the size of a minimal Debian.
@@ -50,7 +50,7 @@ def _customise(tree):
         shutil.rmtree(cached)
 
 
-def debian_tree(cache, mirror):
+def debian_tree(cache, archives):
     """The directory with the root's files, made if the cache has none for these packages."""
     tree = cache / f"tree-{key_of(SUITE, ' '.join(PACKAGES), Path(__file__))}"
     if tree.is_dir():
@@ -60,26 +60,10 @@ def debian_tree(cache, mirror):
     shutil.rmtree(making, ignore_errors=True)
     making.mkdir(parents=True)
     run(["debootstrap", "--variant=minbase", f"--include={','.join(PACKAGES)}", f"--keyring={KEYRING}", SUITE, making,
-         mirror], log=cache / "debootstrap.log")
+         archives.choose()[0]], log=cache / "debootstrap.log")
     _customise(making)
     making.rename(tree)
     for old in cache.glob("tree-*"):
         if old != tree:
             shutil.rmtree(old, ignore_errors=True)
     return tree
-
-
-def build_ext4(tree, guest, target, size_mib, key):
-    """Writes the file system with `guest` as /usr/sbin/stasis-guest. No initialisation is left for the guest's kernel to do
-    in the background, so an idle guest writes nothing; the same inputs give the same identifiers."""
-    installed = tree / "usr/sbin/stasis-guest"
-    with output(installed) as temporary:
-        shutil.copyfile(guest, temporary)
-        temporary.chmod(0o755)
-    identity = uuid.uuid5(uuid.NAMESPACE_URL, f"stasis-image:{key}")
-    with output(target) as temporary:
-        with open(temporary, "wb") as file:
-            file.truncate(size_mib << 20)
-        options = f"lazy_itable_init=0,lazy_journal_init=0,nodiscard,hash_seed={identity}"
-        run(["mkfs.ext4", "-q", "-F", "-b", "4096", "-I", "256", "-m", "0", "-J", "size=16", "-L", "stasis-root", "-U",
-             str(identity), "-E", options, "-d", tree, temporary], env={**os.environ, "E2FSPROGS_FAKE_TIME": "1700000000"})
