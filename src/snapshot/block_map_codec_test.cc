@@ -4,6 +4,7 @@
 #include "snapshot/block_map.h"
 #include "snapshot/crc32c.h"
 #include "snapshot/testing/hostile.h"
+#include "snapshot/testing/reseal.h"
 
 namespace stasis::snapshot {
 namespace {
@@ -40,12 +41,7 @@ class Forgery {
     return set(at, first_block).set(at + 4, layer).set(at + 8, layer_offset);
   }
   Bytes sealed() {
-    uint32_t layers = 0;
-    std::memcpy(&layers, bytes_.data() + 72, sizeof(layers));
-    const auto all = std::span<const std::byte>(bytes_);
-    const size_t table = std::min<size_t>(kLayersAt + size_t{layers} * 16, bytes_.size());
-    set(80, crc32c(all.subspan(table)));
-    set(84, crc32c(all.subspan(kLayersAt, table - kLayersAt), crc32c(all.first(84))));
+    testing::Resealer(bytes_).block_map();
     return bytes_;
   }
   std::string refusal() {

@@ -6,9 +6,8 @@
 #include <functional>
 #include <nlohmann/json.hpp>
 
-#include "snapshot/crc32c.h"
 #include "snapshot/testing/hostile.h"
-#include "snapshot/wire.h"
+#include "snapshot/testing/reseal.h"
 
 namespace stasis::snapshot {
 namespace {
@@ -82,16 +81,11 @@ constexpr char kVersion1Body[] = R"({
 
 // The envelope around any body.
 Bytes seal(const std::string& body) {
-  const std::string magic = "STASISMF";
-  WireWriter out(64);
-  out.append(magic.data(), magic.size());
-  out.u32(1);
-  out.u32(0);
-  out.u64(body.size());
-  out.u32(crc32c(std::as_bytes(std::span(body))));
-  out.u32(crc32c(out.bytes()));
-  out.append(body.data(), body.size());
-  return out.take();
+  Bytes bytes = sample().encode();
+  bytes.resize(32);
+  for (const char c : body) bytes.push_back(static_cast<std::byte>(c));
+  testing::Resealer(bytes).manifest();
+  return bytes;
 }
 
 json body_of(const Bytes& bytes) {

@@ -143,7 +143,7 @@ class History {
 };
 
 TEST(PropertyTest, EverySnapshotIsWhatTheModelSays) {
-  for (uint64_t seed = 1; seed <= 25; ++seed) {
+  for (uint64_t seed = 1; seed <= 15; ++seed) {
     SCOPED_TRACE("seed " + std::to_string(seed));
     History history(seed);
     for (int step = 0; step < 40; ++step) {
