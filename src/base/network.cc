@@ -1,5 +1,6 @@
 #include "base/network.h"
 
+#include <arpa/inet.h>
 #include <fcntl.h>
 #include <ifaddrs.h>
 #include <linux/if_tun.h>
@@ -169,6 +170,12 @@ Result<UniqueFd> tcp_socket() {
   UniqueFd fd(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
   if (!fd) return fail_errno(errno, "make TCP socket");
   return fd;
+}
+
+Result<Ipv4Address> parse_ipv4(const std::string& text) {
+  in_addr address{};
+  if (::inet_pton(AF_INET, text.c_str(), &address) != 1) return fail(Code::kInvalidArgument, "'" + text + "' is not an IPv4 address");
+  return Ipv4Address{ntohl(address.s_addr)};
 }
 
 }  // namespace stasis

@@ -29,6 +29,9 @@ constexpr Ipv4Address ipv4(uint8_t a, uint8_t b, uint8_t c, uint8_t d) {
   return {uint32_t{a} << 24 | uint32_t{b} << 16 | uint32_t{c} << 8 | uint32_t{d}};
 }
 
+// "172.30.0.2"; kInvalidArgument for anything else.
+Result<Ipv4Address> parse_ipv4(const std::string& text);
+
 // Makes a tap device (whole Ethernet frames, no packet information, virtio-net headers) that stays until its namespace
 // goes, and keeps no descriptor: a VMM opens it by name. kAlreadyExists if there is an interface of this name.
 Status create_tap(std::string_view name);

@@ -12,6 +12,8 @@
 
 namespace stasis {
 
+using Milliseconds = std::chrono::milliseconds;
+
 class Deadline {
  public:
   using Clock = std::chrono::steady_clock;

@@ -17,11 +17,10 @@
 
 #include "base/fd.h"
 #include "base/file_system.h"
+#include "base/poll.h"
 #include "base/result.h"
 
 namespace stasis {
-
-using Milliseconds = std::chrono::milliseconds;
 
 // Removes a stale socket at `path`, binds with mode 0600 and listens.
 Result<UniqueFd> listen_unix(const Path& path);

@@ -1,0 +1,83 @@
+#include "agent/agent.h"
+
+#include <grpcpp/grpcpp.h>
+#include <signal.h>
+#include <sys/stat.h>
+
+#include "agent/service.h"
+#include "base/log.h"
+#include "base/process.h"
+#include "base/signals.h"
+#include "vmm/vmm.h"
+
+namespace stasis::agent {
+namespace {
+
+constexpr int kMaxThreads = 128;  // each blocked operation or stream takes one
+constexpr std::chrono::seconds kDrain{2};
+
+Result<std::string> choose_vmm(const std::string& wanted) {
+  if (wanted == "qemu" || wanted == "firecracker") return wanted;
+  if (wanted != "auto") return fail(Code::kInvalidArgument, "'" + wanted + "' is no VMM", "use auto, qemu or firecracker");
+  return std::string(vmm::probe_kvm().works && vmm::probe_firecracker() ? "firecracker" : "qemu");
+}
+
+}  // namespace
+
+struct Agent::State {
+  std::unique_ptr<Host> host;
+  std::unique_ptr<Service> service;
+  std::unique_ptr<grpc::Server> server;
+  Path socket;
+};
+
+Agent::Agent(std::unique_ptr<State> state) : state_(std::move(state)) {}
+
+Result<std::unique_ptr<Agent>> Agent::start(const AgentOptions& options) {
+  auto state = std::make_unique<State>();
+  HostOptions host;
+  host.state_dir = options.state_dir;
+  host.images = options.images;
+  host.supervisor_program = options.supervisor_program;
+  if (host.supervisor_program.empty()) {
+    STASIS_ASSIGN(const Path bin, executable_directory());
+    host.supervisor_program = bin / "stasis-supervisor";
+  }
+  STASIS_ASSIGN(host.vmm, choose_vmm(options.vmm));
+  STASIS_ASSIGN(state->host, Host::open(host));
+  state->service = std::make_unique<Service>(*state->host);
+  state->socket = options.socket;
+
+  (void)real_file_system().remove(options.socket);  // of an agent that was killed; the lock says that it has gone
+  grpc::ServerBuilder builder;
+  grpc::ResourceQuota quota;
+  quota.SetMaxThreads(kMaxThreads);
+  builder.SetResourceQuota(quota);
+  builder.AddListeningPort("unix:" + options.socket.string(), grpc::InsecureServerCredentials());
+  builder.RegisterService(state->service.get());
+  const mode_t before = ::umask(0177);  // the socket is 0600 from its first moment
+  state->server = builder.BuildAndStart();
+  ::umask(before);
+  if (!state->server) return fail(Code::kInternal, "cannot listen on " + options.socket.string());
+  spdlog::info("serves on {} with {}", options.socket.string(), host.vmm);
+  return std::unique_ptr<Agent>(new Agent(std::move(state)));
+}
+
+Agent::~Agent() {
+  state_->server->Shutdown(std::chrono::system_clock::now() + kDrain);
+  state_->server->Wait();
+  state_->service.reset();
+  state_->host.reset();
+  (void)real_file_system().remove(state_->socket);
+}
+
+Status run_agent(const AgentOptions& options) {
+  start_logging("agent");
+  STASIS_ASSIGN(const UniqueFd signals, take_signals({SIGTERM, SIGINT}));
+  STASIS_ASSIGN(const auto agent, Agent::start(options));
+  STASIS_TRY(wait_readable(signals.get(), Deadline::never()));
+  spdlog::info("stops; sandboxes go on");
+  return {};
+}
+
+}  // namespace stasis::agent

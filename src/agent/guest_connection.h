@@ -1,0 +1,89 @@
+// One HTTP/1.1 connection to a guest daemon, over a socket that was made inside the sandbox's network namespace. Speaks through
+// Boost.Beast's parsers; every wait has a deadline, and can be cut short by an event. Not thread-safe.
+#pragma once
+
+#include <boost/asio/buffer.hpp>
+#include <boost/beast/core/flat_buffer.hpp>
+#include <boost/beast/http.hpp>
+#include <string>
+
+#include "base/tcp.h"
+
+namespace stasis::agent {
+
+namespace http = boost::beast::http;
+
+inline constexpr uint16_t kGuestDaemonPort = 49983;
+
+// What Beast reads from and writes to: a socket with a deadline. The error that a Beast call reports as failed is kept here.
+class TimedStream {
+ public:
+  explicit TimedStream(UniqueFd socket) : socket_(std::move(socket)) {}
+
+  void set_deadline(Deadline deadline) { deadline_ = deadline; }
+  void set_cancel(int fd) { cancel_fd_ = fd; }
+  const Error& error() const { return error_; }
+
+  template <typename Buffers>
+  size_t read_some(const Buffers& buffers, boost::system::error_code& code) {
+    for (auto at = boost::asio::buffer_sequence_begin(buffers); at != boost::asio::buffer_sequence_end(buffers); ++at) {
+      const boost::asio::mutable_buffer part = *at;
+      if (part.size() > 0) return read_part(part.data(), part.size(), code);
+    }
+    code = {};
+    return 0;
+  }
+  template <typename Buffers>
+  size_t write_some(const Buffers& buffers, boost::system::error_code& code) {
+    for (auto at = boost::asio::buffer_sequence_begin(buffers); at != boost::asio::buffer_sequence_end(buffers); ++at) {
+      const boost::asio::const_buffer part = *at;
+      if (part.size() > 0) return write_part(part.data(), part.size(), code);
+    }
+    code = {};
+    return 0;
+  }
+  // Beast's synchronous operations are templates over both forms; only those with an error code are used here.
+  template <typename Buffers>
+  size_t read_some(const Buffers& buffers) {
+    boost::system::error_code code;
+    const size_t n = read_some(buffers, code);
+    if (code) throw boost::system::system_error(code);
+    return n;
+  }
+  template <typename Buffers>
+  size_t write_some(const Buffers& buffers) {
+    boost::system::error_code code;
+    const size_t n = write_some(buffers, code);
+    if (code) throw boost::system::system_error(code);
+    return n;
+  }
+
+ private:
+  size_t read_part(void* data, size_t size, boost::system::error_code& code);
+  size_t write_part(const void* data, size_t size, boost::system::error_code& code);
+
+  UniqueFd socket_;
+  Deadline deadline_ = Deadline::never();
+  int cancel_fd_ = -1;
+  Error error_;
+};
+
+class GuestConnection {
+ public:
+  explicit GuestConnection(UniqueFd connected) : stream_(std::move(connected)) {}
+
+  TimedStream& stream() { return stream_; }
+  boost::beast::flat_buffer& buffer() { return buffer_; }
+
+  Status send(http::request<http::string_body>& request);
+  // A whole answer, body at most `max_body` bytes.
+  Result<http::response<http::string_body>> receive(uint64_t max_body);
+  // The kept error of the last failed Beast call, with what was tried.
+  Error failure(const boost::system::error_code& code, const std::string& what) const;
+
+ private:
+  TimedStream stream_;
+  boost::beast::flat_buffer buffer_;
+};
+
+}  // namespace stasis::agent
