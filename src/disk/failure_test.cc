@@ -1,13 +1,16 @@
 // A disk whose file system fails, at each call in turn.
 #include <gtest/gtest.h>
 
+#include <cerrno>
+
+#include "base/testing/faulty_file_system.h"
 #include "disk/cow_disk.h"
-#include "disk/failing_file_system.h"
 #include "disk/testing_disk.h"
 
 namespace stasis::disk {
 namespace {
 
+using Mode = testing::FaultyFileSystem::Mode;
 using snapshot::kBlockSize;
 using snapshot::LayerId;
 
@@ -32,7 +35,7 @@ class FailureTest : public ::testing::Test {
     std::copy(data.begin(), data.end(), model_.begin() + static_cast<long>(offset));
   }
 
-  FailingFileSystem fs_;
+  testing::FaultyFileSystem fs_;
   testing::TempDir dir_;
   Directories dirs_{dir_.path()};
   std::mt19937_64 random_{17};
@@ -47,9 +50,9 @@ TEST_F(FailureTest, AFailedSealLeavesTheDiskAsItWas) {
   const Uuid map = disk->map().metadata().id;
   uint64_t call = 1;
   for (; call < kMaxCalls; ++call) {
-    fs_.fail_call(call);
+    fs_.fail_at(call, EIO);
     const auto sealed = disk->seal(dirs_.layers, LayerId::random());
-    fs_.fail_call(0);
+    fs_.heal();
     if (sealed) break;
     ASSERT_EQ(layer_files(), layers) << "call " << call;
     ASSERT_EQ(must(fs_.list(dirs_.work)).size(), 1u) << "call " << call;
@@ -69,9 +72,9 @@ TEST_F(FailureTest, AFailedSealWithoutALayerLeavesTheDiskAsItWas) {
   std::fill_n(model_.begin(), 10 * kBlockSize, std::byte{});
   uint64_t call = 1;
   for (; call < kMaxCalls; ++call) {
-    fs_.fail_call(call);
+    fs_.fail_at(call, EIO);
     const auto sealed = disk->seal(dirs_.layers, LayerId::random());
-    fs_.fail_call(0);
+    fs_.heal();
     ASSERT_TRUE(content_of(*disk) == model_) << "call " << call;
     if (sealed) break;
   }
@@ -87,13 +90,15 @@ TEST_F(FailureTest, AFileSystemThatStaysBrokenDuringASealLosesNothing) {
     Bytes before = model_;
     auto disk = make();
     change(*disk);
-    fs_.fail_call(call, Code::kInternal, true);
+    fs_.fail_at(call, EIO, Mode::kFromThenOn);
     const auto sealed = disk->seal(dirs_.layers, LayerId::random());
-    fs_.fail_call(0);
+    fs_.heal();
     ASSERT_TRUE(content_of(*disk) == model_) << "call " << call;
     disk.reset();
     model_ = std::move(before);
     if (sealed) return;
+    // What could not be removed at that time; a sandbox's directory goes as a whole.
+    for (const std::string& name : must(fs_.list(dirs_.work))) must(fs_.remove(dirs_.work / name));
   }
   FAIL() << "never sealed";
 }
@@ -106,9 +111,9 @@ TEST_F(FailureTest, AFailedWriteTouchesNothingElse) {
   for (uint64_t call = 1; call < kMaxCalls; ++call) {
     const uint64_t offset = 98 * kBlockSize + 100;
     const Bytes data = random_bytes(random_, 10 * kBlockSize);
-    fs_.fail_call(call, Code::kResourceExhausted);
+    fs_.fail_at(call, ENOSPC);
     const Status status = disk->write(offset, data);
-    fs_.fail_call(0);
+    fs_.heal();
     const Bytes now = content_of(*disk);
     for (uint64_t i = 0; i < now.size(); ++i) {
       const bool inside = i >= offset && i < offset + data.size();
@@ -129,9 +134,9 @@ TEST_F(FailureTest, AFailedDiscardReadsAsBeforeOrAsZeros) {
   for (uint64_t call = 1; call < kMaxCalls; ++call) {
     const uint64_t offset = 4 * kBlockSize - 100;
     const uint64_t length = 10 * kBlockSize;
-    fs_.fail_call(call);
+    fs_.fail_at(call, EIO);
     const Status status = disk->discard(offset, length);
-    fs_.fail_call(0);
+    fs_.heal();
     const Bytes now = content_of(*disk);
     for (uint64_t i = 0; i < now.size(); ++i) {
       const bool inside = i >= offset && i < offset + length;
@@ -147,13 +152,13 @@ TEST_F(FailureTest, AFailedDiscardReadsAsBeforeOrAsZeros) {
 TEST_F(FailureTest, AFailedCreateLeavesNothing) {
   uint64_t call = 1;
   for (; call < kMaxCalls; ++call) {
-    fs_.fail_call(call);
+    fs_.fail_at(call, EIO);
     const auto disk = CowDisk::create(fs_, base_, dirs_.work);
-    fs_.fail_call(0);
+    fs_.heal();
     if (disk) break;
     ASSERT_TRUE(must(fs_.list(dirs_.work)).empty());
   }
-  EXPECT_EQ(call, 3u);  // creating the file, and setting its size
+  EXPECT_EQ(call, 4u);  // looking into the directory, making the file, setting its size
 }
 
 }  // namespace
