@@ -16,6 +16,7 @@ using nlohmann::json;
 
 // The agent holds one connection, and an adopting one another for a moment; more is somebody's mistake.
 constexpr size_t kMaxClients = 16;
+constexpr size_t kFirstClient = 5;  // in the list of descriptors that are waited for: before it what the sandbox is made of
 // A client that has begun a message finishes it at once: both ends are on this host.
 constexpr Milliseconds kMessageDeadline{2'000};
 
@@ -35,7 +36,7 @@ class Control {
   Result<json> take_snapshot(const json& request, bool keep_running);
   Status send_guest_socket(int socket);
   void end(ExitRecord record);
-  void watch_machine(bool vmm_gone, bool failed);
+  void machine_ended();
 
   std::unique_ptr<Sandbox> sandbox_;
   int listener_;
@@ -46,7 +47,7 @@ class Control {
 
 ExitRecord Control::run() {
   while (!ended_) {
-    std::vector<int> fds{sandbox_->vmm_pidfd(), sandbox_->failure_fd(), signal_fd_,
+    std::vector<int> fds{sandbox_->vmm_pidfd(), sandbox_->failure_fd(), sandbox_->disk_failure_fd(), signal_fd_,
                          clients_.size() < kMaxClients ? listener_ : -1};
     for (const UniqueFd& client : clients_) fds.push_back(client.get());
     auto ready = wait_any(fds, Deadline::never());
@@ -54,21 +55,20 @@ ExitRecord Control::run() {
       end({false, "supervisor failed", std::move(ready).error()});
       break;
     }
-    watch_machine((*ready)[0], (*ready)[1]);
-    if (!ended_ && (*ready)[2] && read_signal(signal_fd_) != 0) end({true, "stopped: signal to the supervisor", {}});
+    if ((*ready)[0] || (*ready)[1] || (*ready)[2]) machine_ended();
+    if (!ended_ && (*ready)[3] && read_signal(signal_fd_) != 0) end({true, "stopped: signal to the supervisor", {}});
     std::vector<UniqueFd> kept;
     for (size_t i = 0; i < clients_.size(); ++i) {
-      const bool alive = ended_ || !(*ready)[4 + i] || serve_client(clients_[i].get());
+      const bool alive = ended_ || !(*ready)[kFirstClient + i] || serve_client(clients_[i].get());
       if (alive) kept.push_back(std::move(clients_[i]));
     }
     clients_ = std::move(kept);
-    if (!ended_ && (*ready)[3]) accept_client();
+    if (!ended_ && (*ready)[4]) accept_client();
   }
   return *ended_;
 }
 
-void Control::watch_machine(bool vmm_gone, bool failed) {
-  if (!vmm_gone && !failed) return;
+void Control::machine_ended() {
   Error error = sandbox_->end_of_vmm();
   std::string reason = error.message;
   end({false, std::move(reason), std::move(error)});

@@ -186,6 +186,7 @@ Error Sandbox::prefer_page_server_failure(Error error) {
 
 Error Sandbox::end_of_vmm() {
   const std::string end = vmm_->stop();
+  if (auto broken = disk_export_->failure()) return std::move(*broken).with_context("disk");
   if (end == "exit status 0") return prefer_page_server_failure({Code::kUnavailable, "the guest powered off"});
   return prefer_page_server_failure(
       {Code::kUnavailable, "the VMM ended by itself: " + end + "; its last words are in " + (dir_ / "vmm.log").string()});

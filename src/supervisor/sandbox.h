@@ -38,7 +38,9 @@ class Sandbox {
   int vmm_pidfd() const { return vmm_->pidfd(); }
   // Readable when the page server has given up; the VMM has been killed then.
   int failure_fd() const { return failure_event_.fd(); }
-  // Why the VMM has gone: the page server's failure if there was one, else how the process ended.
+  // Readable when the disk has failed the guest (a damaged layer, not a full disk).
+  int disk_failure_fd() const { return disk_export_->failed_fd(); }
+  // Ends the VMM if it has not ended. Why: the page server's or the disk's failure if there was one, else how it ended.
   Error end_of_vmm();
 
  private:

@@ -83,6 +83,7 @@ class Qemu final : public Vmm {
   VmmInfo info_;
   std::optional<GuestRam> ram_;
   std::optional<Process> process_;
+  std::string end_;  // how it ended, once it has
   std::optional<Qmp> qmp_;
 };
 
@@ -101,7 +102,9 @@ std::vector<std::string> Qemu::arguments() const {
   if (!config_.disk.empty()) {
     const json disk = {{"node-name", "root"}, {"driver", "raw"}, {"discard", "unmap"},
                        {"file", {{"driver", "file"}, {"filename", config_.disk.string()}, {"locking", "off"}, {"discard", "unmap"}}}};
-    list.insert(list.end(), {"-blockdev", disk.dump(), "-device", "virtio-blk-device,drive=root"});
+    list.insert(list.end(), {"-blockdev", disk.dump(), 
+                              // A guest whose disk is full gets the error; the default would stop the whole machine.
+                              "-device", "virtio-blk-device,drive=root,werror=report,rerror=report"});
   }
   if (!config_.tap.empty()) {
     list.insert(list.end(), {"-netdev", "tap,id=net,script=no,downscript=no,ifname=" + config_.tap, "-device",
@@ -207,7 +210,8 @@ Result<SavedMemory> Qemu::save(const Path& state, const Path& /*scratch_dir*/) {
 std::string Qemu::stop() {
   if (!process_) return "not started";
   qmp_.reset();
-  return process_->kill_and_wait().text();
+  if (end_.empty()) end_ = process_->kill_and_wait().text();
+  return end_;
 }
 
 }  // namespace
