@@ -35,7 +35,7 @@ class DaemonFilesTest : public DaemonFixture {
 };
 
 TEST_F(DaemonFilesTest, WritesAndReadsBack) {
-  std::string content = "a\0b\nc";
+  std::string content("a\0b\nc", 5);
   for (int i = 0; i < 300'000; ++i) content += static_cast<char>(i * 7);
   auto written = post(target("new/deep/file.bin", "&username=daemon"), content);
   EXPECT_EQ(written.status, 200);

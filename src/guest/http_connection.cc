@@ -15,8 +15,9 @@ using Parser = http::request_parser<http::buffer_body>;
 
 constexpr uint32_t kHeadLimit = 64U << 10;
 constexpr size_t kBufferLimit = size_t{256} << 10;
-// How much of a body that nobody wanted is read, to keep the connection; beyond that it is closed.
-constexpr size_t kDrainLimit = size_t{1} << 20;
+// How much of a body that nobody wanted is read. Beyond that the connection is closed, which a client that is still
+// sending may see before it sees the answer.
+constexpr size_t kDrainLimit = size_t{64} << 20;
 
 class BeastExchange final : public Exchange {
  public:
@@ -122,7 +123,7 @@ class BeastExchange final : public Exchange {
   std::string head(int status, const Headers& headers) {
     auto reason = http::obsolete_reason(http::int_to_status(static_cast<unsigned>(status)));
     std::string text = "HTTP/1.1 " + std::to_string(status) + " " + std::string(reason) + "\r\n";
-    for (const auto& [name, value] : headers) text += name + ": " + value + "\r\n";
+    for (const auto& [name, value] : headers) text.append(name).append(": ").append(value).append("\r\n");
     text += "Access-Control-Allow-Origin: *\r\n";
     keep_alive_ = parser_.get().keep_alive();
     if (!keep_alive_) text += "Connection: close\r\n";

@@ -75,7 +75,10 @@ Status add_entropy(const MachineScope& scope, std::string_view bytes) {
   std::memcpy(pool->buf, bytes.data(), bytes.size());
   if (ioctl(fd.get(), RNDADDENTROPY, pool) != 0) return fail_errno(errno, "add entropy");
   // Adding alone does not change the generator's key until the kernel's next reseed, up to a minute away.
-  if (ioctl(fd.get(), RNDRESEEDCRNG, nullptr) != 0) return fail_errno(errno, "reseed the random generator");
+  // (ENODATA: it has no key yet, and makes the first one from what was added.)
+  if (ioctl(fd.get(), RNDRESEEDCRNG, nullptr) != 0 && errno != ENODATA) {
+    return fail_errno(errno, "reseed the random generator");
+  }
   return {};
 }
 

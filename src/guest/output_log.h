@@ -37,7 +37,6 @@ class OutputLog {
   void detach(ReaderId reader);
 
   uint64_t stored_bytes() const { return end_ - begin_; }
-  bool all_delivered() const { return delivered_ >= end_; }
   void drop_delivered();
 
  private:

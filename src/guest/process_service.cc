@@ -79,7 +79,8 @@ std::vector<std::string> environment_of(const User& user, const Settings& settin
   for (const auto& [name, value] : settings.environment()) all[name] = value;
   for (const auto& [name, value] : requested) all[name] = value;
   std::vector<std::string> out;
-  for (const auto& [name, value] : all) out.push_back(name + "=" + value);
+  out.reserve(all.size());
+  for (const auto& [name, value] : all) out.emplace_back(name).append("=").append(value);
   return out;
 }
 
@@ -225,6 +226,8 @@ class ProcessService::OpenStream {
   }
   OpenStream(const OpenStream&) = delete;
   OpenStream& operator=(const OpenStream&) = delete;
+  OpenStream(OpenStream&&) = delete;
+  OpenStream& operator=(OpenStream&&) = delete;
   ~OpenStream() {
     std::lock_guard lock(service_.mutex_);
     service_.streams_.erase(&socket_);

@@ -88,6 +88,7 @@ std::shared_ptr<GuestProcess> ProcessTable::find(const std::string& tag) const {
 std::vector<std::shared_ptr<GuestProcess>> ProcessTable::running() const {
   std::lock_guard lock(mutex_);
   std::vector<std::shared_ptr<GuestProcess>> out;
+  out.reserve(running_.size());
   for (const auto& [pid, process] : running_) out.push_back(process);
   return out;
 }

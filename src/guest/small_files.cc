@@ -53,10 +53,4 @@ Status replace_small_file(const std::string& path, std::string_view content) {
   return written;
 }
 
-Status write_control_file(const std::string& path, std::string_view content) {
-  UniqueFd fd(open(path.c_str(), O_WRONLY | O_CLOEXEC));
-  if (!fd) return fail_errno(errno, "open " + path);
-  return write_all(fd.get(), content, path);
-}
-
 }  // namespace stasis::guest

@@ -11,7 +11,5 @@ namespace stasis::guest {
 Result<std::string> read_small_file(const std::string& path, size_t max_bytes);
 // Replaces the file atomically (temporary name, rename), mode 0644. The directory must exist.
 Status replace_small_file(const std::string& path, std::string_view content);
-// Writes to a file that exists: a control file of the kernel.
-Status write_control_file(const std::string& path, std::string_view content);
 
 }  // namespace stasis::guest

@@ -94,11 +94,6 @@ bool Socket::write_all(std::string_view data) {
   return true;
 }
 
-bool Socket::peer_gone() const {
-  pollfd entry{fd_.get(), POLLRDHUP, 0};
-  return poll(&entry, 1, 0) > 0 && (entry.revents & (POLLRDHUP | POLLHUP | POLLERR)) != 0;
-}
-
 uint64_t Socket::acknowledged_bytes() const {
   int waiting = 0;
   if (ioctl(fd_.get(), SIOCOUTQ, &waiting) != 0 || waiting < 0) waiting = 0;

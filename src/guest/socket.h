@@ -59,8 +59,6 @@ class Socket {
   bool write_all(std::string_view data);
 
   int fd() const { return fd_.get(); }
-  // True once the peer has closed or reset the connection (unread data in front of the end does not hide it).
-  bool peer_gone() const;
   // Bytes handed to write so far that the peer's kernel has acknowledged.
   uint64_t acknowledged_bytes() const;
   uint64_t written_bytes() const { return written_; }
