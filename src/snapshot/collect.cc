@@ -104,10 +104,11 @@ Status Collection::remove_file(const Path& path) {
 }  // namespace
 
 Result<CollectStats> Store::collect(std::span<const BlockMap> roots) const {
-  return collect([&]() -> Result<std::vector<BlockMap>> { return std::vector<BlockMap>(roots.begin(), roots.end()); });
+  return collect_with(
+      [&]() -> Result<std::vector<BlockMap>> { return std::vector<BlockMap>(roots.begin(), roots.end()); });
 }
 
-Result<CollectStats> Store::collect(const RootsFunction& roots) const {
+Result<CollectStats> Store::collect_with(const RootsFunction& roots) const {
   STASIS_ASSIGN(const UniqueFd lock, lock_file(root_ / "lock", LockKind::kTryExclusive));
   Collection collection(*this);
   STASIS_ASSIGN(const auto maps, roots());

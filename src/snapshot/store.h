@@ -79,7 +79,7 @@ class Store {
   // The same with roots that are asked for under the lock: who writes down a new root under the shared lock is always
   // seen. An error of `roots` stops the collection before anything is removed.
   using RootsFunction = std::function<Result<std::vector<BlockMap>>()>;
-  Result<CollectStats> collect(const RootsFunction& roots) const;
+  Result<CollectStats> collect_with(const RootsFunction& roots) const;
 
  private:
   Store(FileSystem& fs, Path root) : fs_(&fs), root_(std::move(root)) {}

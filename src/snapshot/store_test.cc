@@ -153,7 +153,7 @@ TEST_F(StoreRoomTest, RootsThatCannotBeHadStopTheCollection) {
   const Manifest manifest = publish_first();
   ASSERT_TRUE(store_.remove(manifest.id));
   const auto stats =
-      store_.collect([]() -> Result<std::vector<BlockMap>> { return fail(Code::kInternal, "no roots"); });
+      store_.collect_with([]() -> Result<std::vector<BlockMap>> { return fail(Code::kInternal, "no roots"); });
   EXPECT_EQ(stats.error().code, Code::kInternal);
   EXPECT_THAT(layer_files(), SizeIs(2));
 }
