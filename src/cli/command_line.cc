@@ -18,6 +18,15 @@ void add_state_dir(CommandLine& line, CLI::App& command) {
       ->group(kConnection);
 }
 
+void add_common(CommandLine& line, CLI::App& command) {
+  command.add_option("--url", line.common.url, "Where the server is (STASIS_URL; default: STATE/server.json)")
+      ->group(kConnection);
+  command.add_option("--token", line.common.token, "API token (STASIS_TOKEN; default: STATE/api-token)")
+      ->group(kConnection);
+  add_state_dir(line, command);
+  add_json(line, command);
+}
+
 std::string example_text(const std::string& examples) {
   std::string text = "Examples:\n  ";
   for (const char c : examples) text += c == '\n' ? std::string("\n  ") : std::string(1, c);
@@ -36,12 +45,7 @@ CLI::App& add_plain(CLI::App& parent, const std::string& name, const std::string
 CLI::App& add_command(CommandLine& line, CLI::App& parent, const std::string& name, const std::string& description,
                       const std::string& examples) {
   CLI::App& command = add_plain(parent, name, description, examples);
-  command.add_option("--url", line.common.url, "Where the server is (STASIS_URL; default: STATE/server.json)")
-      ->group(kConnection);
-  command.add_option("--token", line.common.token, "API token (STASIS_TOKEN; default: STATE/api-token)")
-      ->group(kConnection);
-  add_state_dir(line, command);
-  add_json(line, command);
+  add_common(line, command);
   return command;
 }
 
@@ -60,6 +64,7 @@ CLI::Option* add_repeated(CLI::App& command, const std::string& names, std::vect
 
 void build_command_line(CommandLine& line, const Daemons& daemons) {
   line.app.require_subcommand(1);
+  add_common(line, line.app);  // before the command or behind it: whichever the user thinks of first
   line.app.set_version_flag("--version", std::string(kVersionText));
   line.app.footer(
       "Examples:\n"

@@ -104,6 +104,12 @@ TEST(Errors, OfTheServerAreShownWithCodeAndRemedy) {
   EXPECT_EQ(json::parse(asked.err)["error"]["code"], "not_found");
 }
 
+TEST(Errors, OneWithoutARemedyGetsTheUsualOne) {
+  const FakeReply reply{.status = 401, .body = R"({"error":{"code":"unauthenticated","message":"who are you"}})"};
+  EXPECT_THAT(Call(always(reply), {"ls"}, kTerminal).err, HasSubstr("remedy: give the server's token"));
+  EXPECT_THAT(json::parse(Call(always(reply), {"ls"}).err)["error"]["remedy"], HasSubstr("STASIS_TOKEN"));
+}
+
 TEST(Errors, AnAnswerThatIsNotOursSaysSo) {
   const Call html(always({.status = 502, .body = "<html>bad gateway"}), {"ls"});
   EXPECT_EQ(html.status, 1);
@@ -340,6 +346,7 @@ TEST(Exec, JsonCollectsEverythingInOneDocument) {
   EXPECT_EQ(call.status, 3);
   EXPECT_EQ(call.requests.at(0).target, "/v1/sandboxes/" + kId + "/exec");
   EXPECT_EQ(json::parse(call.out), answer);
+  EXPECT_EQ(Call(always({.body = "{}"}), {"exec", "--json", kId, "--", "x"}).status, 1);  // no exit code is no success
 }
 
 class Copy : public testing::Test {

@@ -11,8 +11,8 @@ namespace {
 
 const char* const kVmms = "auto, qemu or firecracker";
 
-CLI::Option* add_vmm(CLI::App& command, std::string& vmm) {
-  return command.add_option("--vmm", vmm, kVmms + std::string(" (default: auto)"))
+void add_vmm(CLI::App& command, std::string& vmm) {
+  command.add_option("--vmm", vmm, kVmms + std::string(" (default: auto)"))
       ->check(CLI::IsMember({"auto", "qemu", "firecracker"}));
 }
 
@@ -51,11 +51,15 @@ void add_up(CommandLine& line) {
   const auto options = std::make_shared<ImageOptions>();
   add_repeated(command, "--image", options->images,
                "[NAME=]DIRECTORY of an image; may be repeated (default: the one built here, as base)");
-  command.add_option("--port", options->up.port, "Port on 127.0.0.1; 0: a free one (default: 7878)");
+  const CLI::Option* port =
+      command.add_option("--port", options->up.port,
+                         "Port on 127.0.0.1; 0: a free one (default: 7878, with another --state-dir a free one)");
   add_vmm(command, options->up.vmm);
-  command.callback([&line, options] {
-    line.action = [options](Session& session) -> Result<int> {
+  command.callback([&line, options, port] {
+    line.action = [options, port](Session& session) -> Result<int> {
       UpArguments arguments = options->up;
+      // Several of them live side by side as long as their state directories differ.
+      if (port->count() == 0 && session.state_dir() == Path(kDefaultStateDir)) arguments.port = kDefaultPort;
       STASIS_ASSIGN(arguments.images, images_of(session, options->images));
       arguments.state_dir = absolute_state_dir(session);
       return run_up(session, arguments);

@@ -33,7 +33,7 @@ struct AgentArguments {
 struct UpArguments {
   Path state_dir;
   std::vector<std::pair<std::string, Path>> images;
-  uint16_t port = kDefaultPort;
+  uint16_t port = 0;  // a free one
   std::string vmm = "auto";
 };
 

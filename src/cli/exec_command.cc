@@ -1,6 +1,6 @@
 // exec: runs a command in a sandbox, its output as it comes, its exit status as ours.
 #include <array>
-#include <charconv>
+#include <cmath>
 #include <iterator>
 #include <memory>
 
@@ -42,7 +42,7 @@ Result<Json> make_request(Session& session, const ExecOptions& options) {
   Json request = {{"command", options.command}};
   if (!options.user.empty()) request["user"] = options.user;
   if (!options.cwd.empty()) request["cwd"] = options.cwd;
-  if (options.timeout_sec > 0) request["timeout_ms"] = static_cast<int64_t>(options.timeout_sec * 1000);
+  if (options.timeout_sec > 0) request["timeout_ms"] = static_cast<int64_t>(std::ceil(options.timeout_sec * 1000));
   STASIS_ASSIGN(Json env, pairs_object(options.env, "--env"));
   if (!env.empty()) request["env"] = std::move(env);
   if (!options.no_stdin && session.io().in_kind == InputKind::kData) {
@@ -60,7 +60,11 @@ Result<int> exec_collected(Session& session, const ExecOptions& options, const J
   STASIS_ASSIGN(const Json answer, client->call("POST", sandbox_path(options.id, "/exec"), request));
   progress.stop();
   session.print(answer);
-  return exit_status_of({static_cast<int>(number_field(answer, "exit_code")), text_field(answer, "status")});
+  const auto code = answer.is_object() ? answer.find("exit_code") : answer.end();
+  if (!answer.is_object() || code == answer.end() || !code->is_number_integer()) {
+    return fail(Code::kInternal, "the server's answer has no exit code", "is that a Stasis server? Check --url");
+  }
+  return exit_status_of({code->get<int>(), text_field(answer, "status")});
 }
 
 Status write_output(std::ostream& out, std::string_view bytes) {

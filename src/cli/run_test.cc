@@ -69,6 +69,20 @@ TEST(Usage, ErrorsAreStatusTwoAndPointToHelp) {
   EXPECT_THAT(nested.err, HasSubstr("see 'stasis snapshot create --help'"));
 }
 
+TEST(CommonOptions, MayStandBeforeTheCommandOrBehindIt) {
+  ServerArguments server;
+  Setting setting;
+  setting.daemons.server = [&](const ServerArguments& given) -> Status {
+    server = given;
+    return {};
+  };
+  EXPECT_EQ(run_program({"--state-dir", "/before", "server"}, setting).status, 0);
+  EXPECT_EQ(server.state_dir, "/before");
+  EXPECT_EQ(run_program({"server", "--state-dir", "/behind"}, setting).status, 0);
+  EXPECT_EQ(server.state_dir, "/behind");
+  EXPECT_TRUE(json::parse(run_program({"--json", "version"}, kTerminal).out).is_object());
+}
+
 TEST(Version, TextOnATerminalAndADocumentWhenPiped) {
   EXPECT_THAT(run_program({"version"}, kTerminal).out, testing::StartsWith("stasis "));
   EXPECT_TRUE(json::parse(run_program({"version"}).out).contains("version"));

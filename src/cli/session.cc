@@ -9,6 +9,41 @@ std::string document_text(const Json& document, bool indented) {
   return document.dump(indented ? 2 : -1, ' ', false, Json::error_handler_t::replace);
 }
 
+// For an error that came without one: what helps with most of its kind.
+std::string_view usual_remedy(Code code) {
+  switch (code) {
+    case Code::kInvalidArgument:
+    case Code::kOutOfRange:
+      return "correct what is named above; 'stasis COMMAND --help' shows examples";
+    case Code::kNotFound:
+      return "check the name; 'stasis ls --all' and 'stasis snapshot ls' list what there is";
+    case Code::kAlreadyExists:
+      return "choose another name";
+    case Code::kDeadlineExceeded:
+      return "give it more time (--timeout), or look at its state with 'stasis ls'";
+    case Code::kFailedPrecondition:
+      return "look at the state with 'stasis ls --all'";
+    case Code::kAborted:
+      return "something else was done to it at the same time: try again";
+    case Code::kPermissionDenied:
+      return "run as a user who may do this, or name one with --user";
+    case Code::kUnauthenticated:
+      return "give the server's token with --token or STASIS_TOKEN; the server keeps it in STATE/api-token";
+    case Code::kResourceExhausted:
+      return "free what is short (disk, memory, sandboxes), then try again";
+    case Code::kUnimplemented:
+      return "'stasis doctor' says what this machine can do";
+    case Code::kCancelled:
+      return "try again";
+    case Code::kUnavailable:
+    case Code::kUnknown:
+    case Code::kInternal:
+    case Code::kDataLoss:
+      return "the logs of the server and the agent ('stasis up' prints them) say more";
+  }
+  return "";
+}
+
 }  // namespace
 
 Result<Client*> Session::client() {
@@ -37,15 +72,16 @@ int Session::status_of(const Error& error) const {
 }
 
 void report_error(Io& io, bool json, const Error& error) {
+  const std::string remedy = error.remedy.empty() ? std::string(usual_remedy(error.code)) : error.remedy;
   if (json) {
     const Json document = {
-        {"error", {{"code", code_name(error.code)}, {"message", error.message}, {"remedy", error.remedy}}}};
+        {"error", {{"code", code_name(error.code)}, {"message", error.message}, {"remedy", remedy}}}};
     io.err << document_text(document, false) << '\n' << std::flush;
     return;
   }
-  io.err << "stasis: " << printable(error.message) << "\n  code:   " << code_name(error.code) << '\n';
-  if (!error.remedy.empty()) io.err << "  remedy: " << printable(error.remedy) << '\n';
-  io.err << std::flush;
+  io.err << "stasis: " << printable(error.message) << "\n  code:   " << code_name(error.code)
+         << "\n  remedy: " << printable(remedy) << '\n'
+         << std::flush;
 }
 
 std::string text_field(const Json& object, const char* key) {

@@ -1,0 +1,221 @@
+#include "server/grpc_agent.h"
+
+#include <grpcpp/grpcpp.h>
+
+#include <optional>
+#include <set>
+
+#include "agent.grpc.pb.h"
+
+namespace stasis::server {
+namespace {
+
+using std::chrono::milliseconds;
+using Stub = pb::HostAgent::Stub;
+
+constexpr milliseconds kShort{30'000};
+constexpr milliseconds kFiles{120'000};
+constexpr std::optional<milliseconds> kAsLongAsItTakes = std::nullopt;
+constexpr int kMaxReply = 64 << 20;  // a directory with very many entries
+
+Error error_of(const grpc::Status& status, const grpc::ClientContext& context) {
+  Error error{static_cast<Code>(status.error_code()), status.error_message(), ""};
+  const auto& trailer = context.GetServerTrailingMetadata();
+  if (const auto found = trailer.find("stasis-remedy"); found != trailer.end()) {
+    error.remedy = std::string(found->second.data(), found->second.size());
+  }
+  if (error.code == Code::kUnavailable && error.remedy.empty()) {
+    error.message = "the host agent does not answer: " + error.message;
+    error.remedy = "is it running? 'stasis up' runs server and agent; a restart takes a moment, then try again";
+  }
+  return error;
+}
+
+grpc::ChannelArguments channel_arguments() {
+  grpc::ChannelArguments arguments;
+  arguments.SetMaxReceiveMessageSize(kMaxReply);
+  arguments.SetMaxSendMessageSize(kMaxReply);
+  arguments.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, 100);
+  arguments.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, 100);
+  arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, 1000);
+  // A connection of its own, also where one process has several of these (tests).
+  arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
+  return arguments;
+}
+
+class Client final : public GrpcAgent {
+ public:
+  explicit Client(const Path& socket)
+      : channel_(grpc::CreateCustomChannel("unix:" + socket.string(), grpc::InsecureChannelCredentials(),
+                                           channel_arguments())),
+        stub_(pb::HostAgent::NewStub(channel_)),
+        socket_(socket) {}
+
+  void shut_down() override {
+    const std::lock_guard lock(mutex_);
+    shut_down_ = true;
+    for (grpc::ClientContext* context : contexts_) context->TryCancel();
+  }
+
+  Status check(milliseconds patience) override {
+    if (channel_->WaitForConnected(std::chrono::system_clock::now() + patience)) return {};
+    return fail(Code::kUnavailable, "the host agent does not answer on " + socket_.string(),
+                "is it running? 'stasis up' runs server and agent; a restart takes a moment, then try again");
+  }
+
+  Result<pb::SandboxStarted> create_sandbox(const pb::CreateSandboxRequest& request) override {
+    return call<pb::SandboxStarted>(&Stub::CreateSandbox, request, kAsLongAsItTakes);
+  }
+  Result<pb::DestroySandboxReply> destroy_sandbox(const pb::DestroySandboxRequest& request) override {
+    return call<pb::DestroySandboxReply>(&Stub::DestroySandbox, request, kAsLongAsItTakes);
+  }
+  Result<pb::SnapshotTaken> pause_sandbox(const pb::PauseSandboxRequest& request) override {
+    return call<pb::SnapshotTaken>(&Stub::PauseSandbox, request, kAsLongAsItTakes);
+  }
+  Result<pb::SandboxStarted> resume_sandbox(const pb::ResumeSandboxRequest& request) override {
+    return call<pb::SandboxStarted>(&Stub::ResumeSandbox, request, kAsLongAsItTakes);
+  }
+  Result<pb::ListSandboxesReply> list_sandboxes() override {
+    return call<pb::ListSandboxesReply>(&Stub::ListSandboxes, pb::ListSandboxesRequest(), kShort);
+  }
+  Result<pb::PingSandboxReply> ping_sandbox(const pb::PingSandboxRequest& request) override {
+    return call<pb::PingSandboxReply>(&Stub::PingSandbox, request, kShort);
+  }
+  Result<pb::ListDirReply> list_dir(const pb::PathRequest& request) override {
+    return call<pb::ListDirReply>(&Stub::ListDir, request, kFiles);
+  }
+  Status make_dir(const pb::PathRequest& request) override {
+    STASIS_TRY(call<pb::PathReply>(&Stub::MakeDir, request, kFiles));
+    return {};
+  }
+  Status remove_path(const pb::PathRequest& request) override {
+    STASIS_TRY(call<pb::PathReply>(&Stub::RemovePath, request, kFiles));
+    return {};
+  }
+  Result<pb::SnapshotTaken> create_snapshot(const pb::CreateSnapshotRequest& request) override {
+    return call<pb::SnapshotTaken>(&Stub::CreateSnapshot, request, kAsLongAsItTakes);
+  }
+  Status delete_snapshot(const std::string& snapshot_id) override {
+    pb::DeleteSnapshotRequest request;
+    request.set_snapshot_id(snapshot_id);
+    auto reply = call<pb::DeleteSnapshotReply>(&Stub::DeleteSnapshot, request, kAsLongAsItTakes);
+    if (!reply && reply.error().code != Code::kNotFound) return fail(std::move(reply).error());
+    return {};
+  }
+  Result<pb::ListSnapshotsReply> list_snapshots() override {
+    return call<pb::ListSnapshotsReply>(&Stub::ListSnapshots, pb::ListSnapshotsRequest(), kShort);
+  }
+  Result<pb::ListImagesReply> list_images() override {
+    return call<pb::ListImagesReply>(&Stub::ListImages, pb::ListImagesRequest(), kShort);
+  }
+
+  Status exec(const pb::ExecRequest& request, Cancellation& cancellation,
+              const std::function<bool(const pb::ExecEvent&)>& on_event) override {
+    Call scope(*this);
+    STASIS_TRY(scope.status());
+    cancellation.set_action([&] { scope.context().TryCancel(); });
+    auto reader = stub_->Exec(&scope.context(), request);
+    pb::ExecEvent event;
+    while (reader->Read(&event)) {
+      if (!on_event(event)) scope.context().TryCancel();
+    }
+    const grpc::Status status = reader->Finish();
+    cancellation.set_action(nullptr);
+    if (!status.ok()) return fail(error_of(status, scope.context()));
+    return {};
+  }
+
+  Status read_file(const pb::ReadFileRequest& request,
+                   const std::function<Status(const pb::FileChunk&)>& on_data) override {
+    Call scope(*this);
+    STASIS_TRY(scope.status());
+    auto reader = stub_->ReadFile(&scope.context(), request);
+    pb::FileChunk chunk;
+    Status taken;
+    while (taken && reader->Read(&chunk)) taken = on_data(chunk);
+    if (!taken) scope.context().TryCancel();
+    const grpc::Status status = reader->Finish();
+    if (!taken) return taken;
+    if (!status.ok()) return fail(error_of(status, scope.context()));
+    return {};
+  }
+
+  Result<pb::WriteFileReply> write_file(const pb::WriteFileRequest::Open& open,
+                                        const std::function<Result<std::string_view>()>& source) override {
+    Call scope(*this);
+    STASIS_TRY(scope.status());
+    pb::WriteFileReply reply;
+    auto writer = stub_->WriteFile(&scope.context(), &reply);
+    pb::WriteFileRequest part;
+    *part.mutable_open() = open;
+    Status given;
+    while (writer->Write(part)) {  // false: the agent has ended the call, and Finish says why
+      const Result<std::string_view> bytes = source();
+      if (!bytes) {
+        given = fail(bytes.error());
+        scope.context().TryCancel();
+        break;
+      }
+      if (bytes->empty()) break;
+      part.set_data(std::string(*bytes));
+    }
+    writer->WritesDone();
+    const grpc::Status status = writer->Finish();
+    if (!given) return fail(std::move(given).error());
+    if (!status.ok()) return fail(error_of(status, scope.context()));
+    return reply;
+  }
+
+ private:
+  // One call: known to shut_down() as long as it lasts.
+  class Call {
+   public:
+    explicit Call(Client& client) : client_(client) {
+      const std::lock_guard lock(client_.mutex_);
+      refused_ = client_.shut_down_;
+      client_.contexts_.insert(&context_);
+    }
+    ~Call() {
+      const std::lock_guard lock(client_.mutex_);
+      client_.contexts_.erase(&context_);
+    }
+    Call(const Call&) = delete;
+    Call& operator=(const Call&) = delete;
+
+    grpc::ClientContext& context() { return context_; }
+    Status status() const {
+      if (refused_) return fail(Code::kCancelled, "the server is stopping", "try again when it has started again");
+      return {};
+    }
+
+   private:
+    Client& client_;
+    grpc::ClientContext context_;
+    bool refused_ = false;
+  };
+
+  template <typename Reply, typename Request>
+  Result<Reply> call(grpc::Status (Stub::*method)(grpc::ClientContext*, const Request&, Reply*), const Request& request,
+                     std::optional<milliseconds> limit) {
+    Call scope(*this);
+    STASIS_TRY(scope.status());
+    if (limit) scope.context().set_deadline(std::chrono::system_clock::now() + *limit);
+    Reply reply;
+    const grpc::Status status = (stub_.get()->*method)(&scope.context(), request, &reply);
+    if (!status.ok()) return fail(error_of(status, scope.context()));
+    return reply;
+  }
+
+  std::shared_ptr<grpc::Channel> channel_;
+  std::unique_ptr<Stub> stub_;
+  Path socket_;
+  std::mutex mutex_;
+  std::set<grpc::ClientContext*> contexts_;
+  bool shut_down_ = false;
+};
+
+}  // namespace
+
+std::unique_ptr<GrpcAgent> connect_agent(const Path& socket) { return std::make_unique<Client>(socket); }
+
+}  // namespace stasis::server

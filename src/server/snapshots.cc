@@ -1,0 +1,138 @@
+// Named snapshots: templates made from sandboxes.
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/uuid.h"
+#include "server/operations.h"
+
+namespace stasis::server {
+namespace {
+
+TemplateRecord new_template(const SnapshotRequest& request) {
+  TemplateRecord record;
+  record.name = request.name;
+  record.type = "snapshot";
+  record.sandbox_id = request.sandbox_id;
+  record.created_ms = unix_time_ms();
+  return record;
+}
+
+Status check_free(Tables& tables, const SnapshotRequest& request) {
+  STASIS_ASSIGN(const std::optional<TemplateRecord> known, tables.templates.find(request.name));
+  if (!known) return {};
+  if (known->type == "base") {
+    return fail(Code::kFailedPrecondition, "'" + request.name + "' is the name of a base image", "choose another name");
+  }
+  if (request.overwrite) return {};
+  return fail(Code::kAlreadyExists, "there is a snapshot '" + request.name + "'",
+              "choose another name, or replace it with ?overwrite=true (--overwrite)");
+}
+
+// Gives the name to the new snapshot; what it named before loses a reference.
+Status publish(Tables& tables, const SnapshotRequest& request, const TemplateRecord& record) {
+  STASIS_TRY(check_free(tables, request));
+  STASIS_ASSIGN(const std::optional<TemplateRecord> before, tables.templates.find(record.name));
+  STASIS_TRY(tables.templates.put(record));
+  if (before) STASIS_TRY(tables.orphans.release(before->snapshot_id));
+  return {};
+}
+
+Status check_request(const SnapshotRequest& request) {
+  if (valid_name(request.name)) return {};
+  return fail(Code::kInvalidArgument, "the name of the snapshot is not valid",
+              "use 1 to 63 of a-z, 0-9, '.', '_' and '-', beginning with a letter or digit, without '..'");
+}
+
+}  // namespace
+
+// The pause's snapshot gets a name: nothing is written at the host.
+Result<TemplateRecord> Operations::snapshot_of_paused(const SnapshotRequest& request) {
+  return store_.write([&](Tables& tables) -> Result<TemplateRecord> {
+    STASIS_ASSIGN(const SandboxRecord sandbox, tables.sandboxes.get(request.sandbox_id));
+    if (sandbox.state != State::kPaused) return fail(wrong_state(sandbox, "be snapshotted"));
+    TemplateRecord record = new_template(request);
+    record.vcpus = sandbox.vcpus;
+    record.memory_mb = sandbox.memory_mb;
+    record.disk_mb = sandbox.disk_mb;
+    record.snapshot_id = sandbox.snapshot_id;
+    record.capture = sandbox.last_snapshot;
+    if (record.capture.is_object()) record.size_bytes = record.capture.value("stored_bytes", uint64_t{0});
+    STASIS_TRY(publish(tables, request, record));
+    return record;
+  });
+}
+
+Result<TemplateRecord> Operations::snapshot_of_running(const SnapshotRequest& request, const SandboxRecord& sandbox) {
+  STASIS_TRY(agent_.check(kAgentPatience));
+  STASIS_ASSIGN(const auto guard, active_.begin(sandbox.id, Activity::kExclusive));
+  const std::string snapshot_id = Uuid::random().text();
+  STASIS_TRY(store_.write([&](Tables& tables) -> Status {
+    STASIS_ASSIGN(const SandboxRecord now, tables.sandboxes.get(sandbox.id));
+    if (now.state != State::kRunning) return fail(wrong_state(now, "be snapshotted"));
+    return tables.orphans.make(snapshot_id);
+  }));
+  pb::CreateSnapshotRequest message;
+  message.set_sandbox_id(sandbox.id);
+  message.set_snapshot_id(snapshot_id);
+  const auto taken = agent_.create_snapshot(message);
+  if (!taken) {
+    drop_snapshot(snapshot_id);
+    wake_();
+    return fail(Error(taken.error()).with_context("snapshot of sandbox " + sandbox.id));
+  }
+  TemplateRecord record = new_template(request);
+  record.vcpus = taken->vcpus();
+  record.memory_mb = taken->memory_mb();
+  record.disk_mb = static_cast<uint32_t>(taken->disk_bytes() >> 20);
+  record.size_bytes = taken->stored_bytes();
+  record.snapshot_id = snapshot_id;
+  record.capture = capture_json(*taken);
+  const Status published = store_.write([&](Tables& tables) -> Status {
+    STASIS_TRY(publish(tables, request, record));
+    STASIS_TRY(tables.orphans.forget(snapshot_id));
+    return tables.sandboxes.set_last_snapshot(sandbox.id, record.capture);
+  });
+  if (!published) {
+    drop_snapshot(snapshot_id);
+    return fail(published.error());
+  }
+  return record;
+}
+
+Result<TemplateRecord> Operations::snapshot(const SnapshotRequest& request) {
+  STASIS_TRY(check_request(request));
+  STASIS_ASSIGN(const SandboxRecord sandbox, store_.read([&](Tables& tables) -> Result<SandboxRecord> {
+    STASIS_ASSIGN(SandboxRecord found, tables.sandboxes.get(request.sandbox_id));
+    STASIS_TRY(check_free(tables, request));
+    return found;
+  }));
+  if (sandbox.state != State::kRunning && sandbox.state != State::kPaused) {
+    return fail(wrong_state(sandbox, "be snapshotted"));
+  }
+  STASIS_ASSIGN(TemplateRecord record,
+                sandbox.state == State::kPaused ? snapshot_of_paused(request) : snapshot_of_running(request, sandbox));
+  settler_.collect();  // what the name stood for before
+  spdlog::info("snapshot '{}' of sandbox {}: {} bytes stored", record.name, record.sandbox_id, record.size_bytes);
+  return record;
+}
+
+Status Operations::delete_snapshot(const std::string& name) {
+  const Status removed = store_.write([&](Tables& tables) -> Status {
+    STASIS_ASSIGN(const std::optional<TemplateRecord> known, tables.templates.find(name));
+    if (!known) {
+      return fail(Code::kNotFound, "there is no snapshot '" + name + "'",
+                  "GET /v1/snapshots (stasis snapshot ls) lists those there are");
+    }
+    if (known->type == "base") {
+      return fail(Code::kFailedPrecondition, "'" + name + "' is a base image: it is not deleted through this API",
+                  "start the agent without that --image");
+    }
+    STASIS_TRY(tables.templates.remove(name));
+    return tables.orphans.release(known->snapshot_id);
+  });
+  STASIS_TRY(removed);
+  settler_.collect();
+  spdlog::info("snapshot '{}': deleted", name);
+  return {};
+}
+
+}  // namespace stasis::server

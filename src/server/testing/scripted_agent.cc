@@ -1,0 +1,489 @@
+#include "server/testing/scripted_agent.h"
+
+#include <grpcpp/grpcpp.h>
+
+#include <chrono>
+#include <optional>
+
+#include "agent.grpc.pb.h"
+#include "base/clock.h"
+
+namespace stasis::server::testing {
+namespace {
+
+using grpc::ServerContext;
+using grpc::Status;
+
+constexpr std::chrono::seconds kPatience{10};
+
+Status status_of(const Error& error, ServerContext& context) {
+  if (!error.remedy.empty()) context.AddTrailingMetadata("stasis-remedy", error.remedy);
+  return Status(static_cast<grpc::StatusCode>(error.code), error.message);
+}
+
+Status failed(grpc::StatusCode code, const std::string& message) { return Status(code, message); }
+
+void fill(pb::GenerationStats& stats, uint64_t stored) {
+  stats.set_generation(0);
+  stats.set_compared_bytes(stored * 2);
+  stats.set_stored_bytes(stored);
+}
+
+}  // namespace
+
+class ScriptedAgent::Service final : public pb::HostAgent::Service {
+ public:
+  // --- what tests turn ---
+  void fail_calls(const std::string& call, Error error, int times) {
+    const std::lock_guard lock(mutex_);
+    failures_[call] = {std::move(error), times};
+  }
+  void hold(const std::string& call, Point point) {
+    const std::lock_guard lock(mutex_);
+    holds_[call] = {point, 0};
+  }
+  void release(const std::string& call) {
+    const std::lock_guard lock(mutex_);
+    holds_.erase(call);
+    changed_.notify_all();
+  }
+  void release_all() {
+    const std::lock_guard lock(mutex_);
+    holds_.clear();
+    stopping_ = true;
+    changed_.notify_all();
+  }
+  void resume_service() {
+    const std::lock_guard lock(mutex_);
+    stopping_ = false;
+  }
+  bool wait_held(const std::string& call) {
+    std::unique_lock lock(mutex_);
+    return changed_.wait_for(lock, kPatience, [&] {
+      const auto found = holds_.find(call);
+      return found != holds_.end() && found->second.waiting > 0;
+    });
+  }
+  int calls(const std::string& call) const {
+    const std::lock_guard lock(mutex_);
+    const auto found = calls_.find(call);
+    return found == calls_.end() ? 0 : found->second;
+  }
+  template <typename Body>
+  auto with(Body body) const {
+    const std::lock_guard lock(mutex_);
+    return body();
+  }
+
+  // --- the service ---
+  Status CreateSandbox(ServerContext* context, const pb::CreateSandboxRequest* request,
+                       pb::SandboxStarted* reply) override {
+    return run("CreateSandbox", *context, [&]() -> Status {
+      const auto snapshot = snapshots_.find(request->snapshot_id());
+      if (snapshot == snapshots_.end()) return failed(grpc::NOT_FOUND, "no snapshot " + request->snapshot_id());
+      if (sandboxes_.contains(request->sandbox_id())) return failed(grpc::ALREADY_EXISTS, "the id is in use");
+      const bool image = snapshot->second.kind == "image";
+      if (!image && (request->vcpus() != 0 || request->memory_mb() != 0 || request->disk_mb() != 0)) {
+        return failed(grpc::INVALID_ARGUMENT, "a snapshot has its own shape");
+      }
+      ScriptedSandbox sandbox;
+      sandbox.vcpus = image ? request->vcpus() : snapshot->second.vcpus;
+      sandbox.memory_mb = image ? request->memory_mb() : snapshot->second.memory_mb;
+      sandbox.disk_bytes = request->disk_mb() == 0 ? snapshot->second.disk_bytes : uint64_t{request->disk_mb()} << 20;
+      sandbox.files = snapshot->second.files;
+      begin(sandbox, *request);
+      sandboxes_[request->sandbox_id()] = sandbox;
+      started(sandbox, !image, *reply);
+      return Status::OK;
+    });
+  }
+
+  Status DestroySandbox(ServerContext* context, const pb::DestroySandboxRequest* request,
+                        pb::DestroySandboxReply* reply) override {
+    return run("DestroySandbox", *context, [&]() -> Status {
+      reply->set_existed(sandboxes_.erase(request->sandbox_id()) == 1);
+      return Status::OK;
+    });
+  }
+
+  Status PauseSandbox(ServerContext* context, const pb::PauseSandboxRequest* request,
+                      pb::SnapshotTaken* reply) override {
+    return run("PauseSandbox", *context, [&]() -> Status {
+      const auto found = sandboxes_.find(request->sandbox_id());
+      if (found == sandboxes_.end()) return failed(grpc::NOT_FOUND, "no sandbox " + request->sandbox_id());
+      take(found->second, request->snapshot_id(), *reply);
+      sandboxes_.erase(found);
+      return Status::OK;
+    });
+  }
+
+  Status ResumeSandbox(ServerContext* context, const pb::ResumeSandboxRequest* request,
+                       pb::SandboxStarted* reply) override {
+    return run("ResumeSandbox", *context, [&]() -> Status {
+      const auto snapshot = snapshots_.find(request->snapshot_id());
+      if (snapshot == snapshots_.end()) return failed(grpc::NOT_FOUND, "no snapshot " + request->snapshot_id());
+      if (sandboxes_.contains(request->sandbox_id())) return failed(grpc::ALREADY_EXISTS, "the id is in use");
+      ScriptedSandbox sandbox;
+      sandbox.vcpus = snapshot->second.vcpus;
+      sandbox.memory_mb = snapshot->second.memory_mb;
+      sandbox.disk_bytes = snapshot->second.disk_bytes;
+      sandbox.files = snapshot->second.files;
+      begin(sandbox, *request);
+      sandboxes_[request->sandbox_id()] = sandbox;
+      started(sandbox, true, *reply);
+      return Status::OK;
+    });
+  }
+
+  Status ListSandboxes(ServerContext* context, const pb::ListSandboxesRequest*,
+                       pb::ListSandboxesReply* reply) override {
+    return run("ListSandboxes", *context, [&]() -> Status {
+      for (const auto& [id, sandbox] : sandboxes_) {
+        pb::SandboxInfo* info = reply->add_sandboxes();
+        info->set_sandbox_id(id);
+        info->set_state(sandbox.state);
+        info->set_reason(sandbox.reason);
+        info->set_vcpus(sandbox.vcpus);
+        info->set_memory_mb(sandbox.memory_mb);
+        info->set_disk_bytes(sandbox.disk_bytes);
+        info->set_deadline_unix_ms(sandbox.deadline_ms);
+      }
+      return Status::OK;
+    });
+  }
+
+  Status PingSandbox(ServerContext* context, const pb::PingSandboxRequest* request,
+                     pb::PingSandboxReply* reply) override {
+    return run("PingSandbox", *context, [&]() -> Status {
+      const auto found = sandboxes_.find(request->sandbox_id());
+      if (found == sandboxes_.end()) return failed(grpc::NOT_FOUND, "no sandbox " + request->sandbox_id());
+      if (request->timeout_sec() > 0)
+        found->second.deadline_ms = unix_time_ms() + request->timeout_sec() * int64_t{1000};
+      reply->set_round_trip_us(321);
+      reply->set_deadline_unix_ms(found->second.deadline_ms);
+      return Status::OK;
+    });
+  }
+
+  // "echo" prints its arguments and standard input, "flood" prints without end, "wait" prints nothing without end,
+  // "raw" prints what is not UTF-8; the end is an exit status of as many as there are arguments.
+  Status Exec(ServerContext* context, const pb::ExecRequest* request,
+              grpc::ServerWriter<pb::ExecEvent>* writer) override {
+    const Status allowed = run("Exec", *context, [&]() -> Status {
+      return sandboxes_.contains(request->sandbox_id()) ? Status::OK : failed(grpc::NOT_FOUND, "no such sandbox");
+    });
+    if (!allowed.ok()) return allowed;
+    pb::ExecEvent event;
+    event.set_started_pid(7);
+    writer->Write(event);
+    if (request->command() == "wait") wait_for_cancel(*context);
+    if (request->command() == "flood") {
+      event.set_stdout(std::string(256 * 1024, 'x'));
+      while (writer->Write(event)) {
+      }
+    }
+    std::string text = request->stdin();
+    for (const std::string& word : request->args()) text += word + "\n";
+    if (request->command() == "raw") text = "\xff\xfe";
+    event.set_stdout(text);
+    writer->Write(event);
+    event.set_stderr("to standard error");
+    writer->Write(event);
+    event.mutable_exited()->set_exit_code(request->args_size());
+    event.mutable_exited()->set_status("exited");
+    writer->Write(event);
+    return context->IsCancelled() ? Status::CANCELLED : Status::OK;
+  }
+
+  Status ReadFile(ServerContext* context, const pb::ReadFileRequest* request,
+                  grpc::ServerWriter<pb::FileChunk>* writer) override {
+    std::optional<std::string> content;
+    const Status allowed = run("ReadFile", *context, [&]() -> Status {
+      const auto sandbox = sandboxes_.find(request->sandbox_id());
+      if (sandbox == sandboxes_.end()) return failed(grpc::NOT_FOUND, "no such sandbox");
+      const auto file = sandbox->second.files.find(request->path());
+      if (file == sandbox->second.files.end()) return failed(grpc::NOT_FOUND, "no file " + request->path());
+      content = file->second;
+      return Status::OK;
+    });
+    if (!allowed.ok()) return allowed;
+    for (size_t offset = 0; offset < content->size(); offset += kChunk) {
+      pb::FileChunk chunk;
+      chunk.set_data(content->substr(offset, kChunk));
+      if (offset == 0) chunk.set_size(content->size());
+      if (!writer->Write(chunk)) return Status::CANCELLED;
+      if (request->path() == "/breaks") return failed(grpc::DATA_LOSS, "the file broke in the middle");
+    }
+    return Status::OK;
+  }
+
+  Status WriteFile(ServerContext* context, grpc::ServerReader<pb::WriteFileRequest>* reader,
+                   pb::WriteFileReply* reply) override {
+    pb::WriteFileRequest part;
+    if (!reader->Read(&part) || !part.has_open()) return failed(grpc::INVALID_ARGUMENT, "no open");
+    const pb::WriteFileRequest::Open open = part.open();
+    if (open.path() == "/full") return failed(grpc::RESOURCE_EXHAUSTED, "no space left on device");
+    std::string content;
+    while (reader->Read(&part)) content += part.data();
+    if (context->IsCancelled()) return Status::CANCELLED;
+    return run("WriteFile", *context, [&]() -> Status {
+      const auto sandbox = sandboxes_.find(open.sandbox_id());
+      if (sandbox == sandboxes_.end()) return failed(grpc::NOT_FOUND, "no such sandbox");
+      reply->set_bytes(content.size());
+      sandbox->second.files[open.path()] = std::move(content);
+      return Status::OK;
+    });
+  }
+
+  Status ListDir(ServerContext* context, const pb::PathRequest* request, pb::ListDirReply* reply) override {
+    return run("ListDir", *context, [&]() -> Status {
+      const auto sandbox = sandboxes_.find(request->sandbox_id());
+      if (sandbox == sandboxes_.end()) return failed(grpc::NOT_FOUND, "no such sandbox");
+      for (const auto& [path, content] : sandbox->second.files) {
+        if (!path.starts_with(request->path())) continue;
+        pb::DirEntry* entry = reply->add_entries();
+        entry->set_name(path.substr(path.rfind('/') + 1));
+        entry->set_path(path);
+        entry->set_type("file");
+        entry->set_size(content.size());
+        entry->set_mode(0644);
+        entry->set_owner("root");
+        entry->set_group("root");
+        entry->set_modified("2026-01-01T00:00:00Z");
+      }
+      return Status::OK;
+    });
+  }
+
+  Status MakeDir(ServerContext* context, const pb::PathRequest* request, pb::PathReply*) override {
+    return run("MakeDir", *context, [&]() -> Status {
+      return sandboxes_.contains(request->sandbox_id()) ? Status::OK : failed(grpc::NOT_FOUND, "no such sandbox");
+    });
+  }
+
+  Status RemovePath(ServerContext* context, const pb::PathRequest* request, pb::PathReply*) override {
+    return run("RemovePath", *context, [&]() -> Status {
+      const auto sandbox = sandboxes_.find(request->sandbox_id());
+      if (sandbox == sandboxes_.end() || sandbox->second.files.erase(request->path()) == 0) {
+        return failed(grpc::NOT_FOUND, "no file " + request->path());
+      }
+      return Status::OK;
+    });
+  }
+
+  Status CreateSnapshot(ServerContext* context, const pb::CreateSnapshotRequest* request,
+                        pb::SnapshotTaken* reply) override {
+    return run("CreateSnapshot", *context, [&]() -> Status {
+      const auto found = sandboxes_.find(request->sandbox_id());
+      if (found == sandboxes_.end()) return failed(grpc::NOT_FOUND, "no sandbox " + request->sandbox_id());
+      take(found->second, request->snapshot_id(), *reply);
+      return Status::OK;
+    });
+  }
+
+  Status DeleteSnapshot(ServerContext* context, const pb::DeleteSnapshotRequest* request,
+                        pb::DeleteSnapshotReply*) override {
+    return run("DeleteSnapshot", *context, [&]() -> Status {
+      return snapshots_.erase(request->snapshot_id()) == 1 ? Status::OK : failed(grpc::NOT_FOUND, "no such snapshot");
+    });
+  }
+
+  Status ListSnapshots(ServerContext* context, const pb::ListSnapshotsRequest*,
+                       pb::ListSnapshotsReply* reply) override {
+    return run("ListSnapshots", *context, [&]() -> Status {
+      for (const auto& [id, snapshot] : snapshots_) {
+        pb::SnapshotInfo* info = reply->add_snapshots();
+        info->set_snapshot_id(id);
+        info->set_kind(snapshot.kind);
+      }
+      return Status::OK;
+    });
+  }
+
+  Status ListImages(ServerContext* context, const pb::ListImagesRequest*, pb::ListImagesReply* reply) override {
+    return run("ListImages", *context, [&]() -> Status {
+      for (const auto& [name, id] : images_) {
+        pb::ImageInfo* image = reply->add_images();
+        image->set_name(name);
+        image->set_snapshot_id(id);
+        image->set_kernel("vmlinux");
+        image->set_disk_bytes(uint64_t{kImageDiskMb} << 20);
+        image->set_size_bytes(12345);
+      }
+      return Status::OK;
+    });
+  }
+
+  std::map<std::string, ScriptedSandbox> sandboxes_;
+  std::map<std::string, ScriptedSnapshot> snapshots_;
+  std::map<std::string, std::string> images_;
+
+ private:
+  static constexpr size_t kChunk = 64 * 1024;
+  struct Failure {
+    Error error;
+    int times = 0;
+  };
+  struct Hold {
+    Point point = Point::kBefore;
+    int waiting = 0;
+  };
+
+  // Every call goes through here: counted, held, failed, then done under the lock.
+  template <typename Work>
+  Status run(const std::string& call, ServerContext& context, Work work) {
+    std::unique_lock lock(mutex_);
+    ++calls_[call];
+    wait(lock, call, Point::kBefore);
+    if (stopping_) return failed(grpc::UNAVAILABLE, "the agent was killed");
+    if (const auto found = failures_.find(call); found != failures_.end() && found->second.times != 0) {
+      --found->second.times;
+      return status_of(found->second.error, context);
+    }
+    const Status status = work();
+    if (status.ok()) wait(lock, call, Point::kAfter);
+    return stopping_ ? failed(grpc::UNAVAILABLE, "the agent was killed") : status;
+  }
+
+  void wait(std::unique_lock<std::mutex>& lock, const std::string& call, Point point) {
+    const auto held = [&] {
+      const auto found = holds_.find(call);
+      return found != holds_.end() && found->second.point == point;
+    };
+    if (!held()) return;
+    ++holds_[call].waiting;
+    changed_.notify_all();
+    changed_.wait(lock, [&] { return !held() || stopping_; });
+  }
+
+  void wait_for_cancel(ServerContext& context) {
+    while (!context.IsCancelled()) {
+      std::unique_lock lock(mutex_);
+      changed_.wait_for(lock, std::chrono::milliseconds(10), [&] { return stopping_; });
+      if (stopping_) return;
+    }
+  }
+
+  template <typename Request>
+  static void begin(ScriptedSandbox& sandbox, const Request& request) {
+    sandbox.base_snapshot_id = request.snapshot_id();
+    sandbox.hostname = request.hostname();
+    sandbox.access_token = request.access_token();
+    sandbox.env = {request.env().begin(), request.env().end()};
+    if (request.timeout_sec() > 0) sandbox.deadline_ms = unix_time_ms() + request.timeout_sec() * int64_t{1000};
+  }
+
+  static void started(const ScriptedSandbox& sandbox, bool restored, pb::SandboxStarted& reply) {
+    reply.set_vcpus(sandbox.vcpus);
+    reply.set_memory_mb(sandbox.memory_mb);
+    reply.set_disk_bytes(sandbox.disk_bytes);
+    reply.set_vmm("scripted");
+    reply.set_accelerator("none");
+    reply.set_address("10.0.0.2");
+    reply.mutable_times()->set_vmm_ready_us(1500);
+    reply.mutable_times()->set_daemon_answered_us(2500);
+    reply.mutable_times()->set_total_us(3500);
+    if (!restored) return;
+    reply.mutable_restore()->set_method("uffd");
+    reply.mutable_restore()->set_total_pages(65536);
+    reply.mutable_restore()->set_pages_by_fault(100);
+  }
+
+  void take(const ScriptedSandbox& sandbox, const std::string& id, pb::SnapshotTaken& reply) {
+    snapshots_[id] = {"snapshot", sandbox.vcpus, sandbox.memory_mb, sandbox.disk_bytes, sandbox.files};
+    reply.set_snapshot_id(id);
+    reply.set_stored_bytes(8192);
+    fill(*reply.mutable_memory(), 4096);
+    fill(*reply.mutable_disk(), 4096);
+    reply.set_stopped_us(1000);
+    reply.set_total_us(2000);
+    reply.set_vcpus(sandbox.vcpus);
+    reply.set_memory_mb(sandbox.memory_mb);
+    reply.set_disk_bytes(sandbox.disk_bytes);
+  }
+
+  mutable std::mutex mutex_;
+  std::condition_variable changed_;
+  std::map<std::string, int> calls_;
+  std::map<std::string, Failure> failures_;
+  std::map<std::string, Hold> holds_;
+  bool stopping_ = false;
+};
+
+struct ScriptedAgent::Listener {
+  std::unique_ptr<grpc::Server> server;
+};
+
+ScriptedAgent::ScriptedAgent(const Path& socket)
+    : socket_(socket), service_(std::make_unique<Service>()), listener_(std::make_unique<Listener>()) {
+  set_images({{"base", kImageId}});
+  start();
+}
+
+ScriptedAgent::~ScriptedAgent() { stop(); }
+
+void ScriptedAgent::start() {
+  service_->resume_service();
+  std::error_code ignored;
+  std::filesystem::remove(socket_, ignored);
+  grpc::ServerBuilder builder;
+  builder.AddListeningPort("unix:" + socket_.string(), grpc::InsecureServerCredentials());
+  builder.RegisterService(service_.get());
+  listener_->server = builder.BuildAndStart();
+}
+
+void ScriptedAgent::stop() {
+  if (!listener_->server) return;
+  service_->release_all();
+  listener_->server->Shutdown(std::chrono::system_clock::now());
+  listener_->server->Wait();
+  listener_->server.reset();
+}
+
+void ScriptedAgent::fail_calls(const std::string& call, Error error, int times) {
+  service_->fail_calls(call, std::move(error), times);
+}
+void ScriptedAgent::hold(const std::string& call, Point point) { service_->hold(call, point); }
+void ScriptedAgent::release(const std::string& call) { service_->release(call); }
+bool ScriptedAgent::wait_held(const std::string& call) { return service_->wait_held(call); }
+int ScriptedAgent::calls(const std::string& call) const { return service_->calls(call); }
+
+void ScriptedAgent::edit(const std::function<void(std::map<std::string, ScriptedSandbox>&,
+                                                  std::map<std::string, ScriptedSnapshot>&)>& change) {
+  service_->with([&] {
+    change(service_->sandboxes_, service_->snapshots_);
+    return 0;
+  });
+}
+
+bool ScriptedAgent::has_sandbox(const std::string& id) const {
+  return service_->with([&] { return service_->sandboxes_.contains(id); });
+}
+
+bool ScriptedAgent::has_snapshot(const std::string& id) const {
+  return service_->with([&] { return service_->snapshots_.contains(id); });
+}
+
+std::set<std::string> ScriptedAgent::snapshots() const {
+  return service_->with([&] {
+    std::set<std::string> ids;
+    for (const auto& [id, snapshot] : service_->snapshots_) {
+      if (snapshot.kind != "image") ids.insert(id);
+    }
+    return ids;
+  });
+}
+
+size_t ScriptedAgent::sandbox_count() const {
+  return service_->with([&] { return service_->sandboxes_.size(); });
+}
+
+void ScriptedAgent::set_images(std::map<std::string, std::string> images) {
+  service_->with([&] {
+    service_->images_ = std::move(images);
+    for (const auto& [name, id] : service_->images_) service_->snapshots_[id] = {"image"};
+    return 0;
+  });
+}
+
+}  // namespace stasis::server::testing

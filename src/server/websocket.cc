@@ -1,0 +1,193 @@
+#include "server/websocket.h"
+
+#include <boost/asio/executor_work_guard.hpp>
+#include <boost/asio/post.hpp>
+#include <boost/asio/steady_timer.hpp>
+#include <boost/beast/core/buffers_to_string.hpp>
+#include <boost/beast/core/flat_buffer.hpp>
+#include <boost/beast/websocket.hpp>
+#include <condition_variable>
+#include <deque>
+#include <mutex>
+#include <thread>
+
+namespace stasis::server {
+namespace {
+
+namespace asio = boost::asio;
+namespace beast = boost::beast;
+namespace websocket = beast::websocket;
+using boost::system::error_code;
+using std::chrono::seconds;
+
+constexpr seconds kFirstMessage{30};
+constexpr seconds kHandshake{30};
+constexpr seconds kSilence{60};  // answered pings count
+constexpr size_t kMaxQueued = 1 << 20;
+
+// Texts on their way from the producer's thread to the socket's.
+class Queue final : public WebSocketSender {
+ public:
+  explicit Queue(std::function<void()> on_text) : on_text_(std::move(on_text)) {}
+
+  bool send(std::string text) override {
+    std::unique_lock lock(mutex_);
+    space_.wait(lock, [this] { return closed_ || bytes_ < kMaxQueued; });
+    if (closed_) return false;
+    bytes_ += text.size();
+    texts_.push_back(std::move(text));
+    lock.unlock();
+    on_text_();
+    return true;
+  }
+
+  bool take(std::string& text) {
+    const std::lock_guard lock(mutex_);
+    if (texts_.empty()) return false;
+    text = std::move(texts_.front());
+    texts_.pop_front();
+    bytes_ -= text.size();
+    space_.notify_all();
+    return true;
+  }
+
+  void close() {
+    const std::lock_guard lock(mutex_);
+    closed_ = true;
+    space_.notify_all();
+  }
+
+ private:
+  std::function<void()> on_text_;
+  std::mutex mutex_;
+  std::condition_variable space_;
+  std::deque<std::string> texts_;
+  size_t bytes_ = 0;
+  bool closed_ = false;
+};
+
+class Socket final : public WebSocket {
+ public:
+  Socket(asio::io_context& context, beast::tcp_stream& stream) : context_(context), stream_(stream), socket_(stream) {
+    websocket::stream_base::timeout limits{};
+    limits.handshake_timeout = kHandshake;
+    limits.idle_timeout = kSilence;
+    limits.keep_alive_pings = true;
+    socket_.set_option(limits);
+  }
+
+  Result<std::string> accept(const Request& request, uint64_t limit) override {
+    socket_.read_message_max(limit);
+    error_code error = wait([&](auto done) { socket_.async_accept(request, done); });
+    if (error) return fail(Code::kCancelled, "accepting a WebSocket: " + error.message());
+    asio::steady_timer timer(context_, kFirstMessage);
+    timer.async_wait([this](const error_code& cancelled) {
+      if (!cancelled) stream_.close();
+    });
+    error = wait([&](auto done) { socket_.async_read(buffer_, done); });
+    timer.cancel();
+    if (error) return fail(Code::kCancelled, "waiting for the first message of a WebSocket: " + error.message());
+    std::string message = beast::buffers_to_string(buffer_.data());
+    buffer_.clear();
+    return message;
+  }
+
+  void run(const std::function<void(WebSocketSender&)>& producer, const std::function<void()>& on_gone) override {
+    Queue queue([this] { asio::post(context_, [this] { pump(); }); });
+    queue_ = &queue;
+    on_gone_ = on_gone;
+    context_.restart();
+    work_.emplace(context_.get_executor());
+    listen();
+    std::thread thread([&] {
+      producer(queue);
+      asio::post(context_, [this] {
+        produced_ = true;
+        pump();
+      });
+    });
+    context_.run();
+    thread.join();
+    queue_ = nullptr;
+  }
+
+ private:
+  template <typename Start>
+  error_code wait(Start start) {
+    std::optional<error_code> result;
+    context_.restart();
+    start([&result](const error_code& error, auto&&...) { result = error; });
+    while (!result && context_.run_one() > 0) {
+    }
+    return result.value_or(asio::error::operation_aborted);
+  }
+
+  // What the client says after its first message is nothing; that it goes is.
+  void listen() {
+    socket_.async_read(buffer_, [this](const error_code& error, size_t) {
+      buffer_.clear();
+      if (error) {
+        gone();
+      } else {
+        listen();
+      }
+    });
+  }
+
+  void gone() {
+    if (!gone_) {
+      gone_ = true;
+      queue_->close();
+      if (!produced_) on_gone_();
+    }
+    pump();  // each time: the one that finds no write under way any more lets run() end
+  }
+
+  void pump() {
+    if (writing_) return;
+    if (gone_) {
+      if (produced_) work_.reset();
+      return;
+    }
+    if (queue_->take(text_)) {
+      writing_ = true;
+      socket_.text(true);
+      socket_.async_write(asio::buffer(text_), [this](const error_code& error, size_t) {
+        writing_ = false;
+        if (error) {
+          stream_.close();
+          gone();
+        } else {
+          pump();
+        }
+      });
+    } else if (produced_) {
+      writing_ = true;
+      socket_.async_close(websocket::close_code::normal, [this](const error_code&) {
+        writing_ = false;
+        stream_.close();  // also ends listen()
+        gone();
+      });
+    }
+  }
+
+  asio::io_context& context_;
+  beast::tcp_stream& stream_;
+  websocket::stream<beast::tcp_stream&> socket_;
+  beast::flat_buffer buffer_;
+  std::optional<asio::executor_work_guard<asio::io_context::executor_type>> work_;
+  Queue* queue_ = nullptr;
+  std::function<void()> on_gone_;
+  std::string text_;
+  bool writing_ = false;
+  bool produced_ = false;
+  bool gone_ = false;
+};
+
+}  // namespace
+
+std::unique_ptr<WebSocket> make_websocket(asio::io_context& context, beast::tcp_stream& stream) {
+  return std::make_unique<Socket>(context, stream);
+}
+
+}  // namespace stasis::server
