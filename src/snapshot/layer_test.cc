@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 #include <sys/stat.h>
 
+#include <array>
 #include <thread>
 
 #include "base/testing/faulty_file_system.h"
@@ -202,9 +203,9 @@ TEST_F(LayerTest, AFileThatGetsShorterWhileItIsOpenIsDataLoss) {
 TEST_F(LayerTest, ManyThreadsReadOneLayer) {
   write_layer();
   const auto layer = open_layer();
-  std::vector<std::thread> threads;
-  for (int t = 0; t < 4; ++t) {
-    threads.emplace_back([&] {
+  std::array<std::thread, 4> threads;
+  for (std::thread& thread : threads) {
+    thread = std::thread([&] {
       for (int i = 0; i < 50; ++i) {
         for (const Range range : {blocks(0, 16), blocks(5, 1), blocks(33, 2)}) {
           Bytes bytes(range.length);
