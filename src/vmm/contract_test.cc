@@ -318,30 +318,18 @@ TEST_P(Contract, StopBeforeStartSaysSo) {
 
 class Damage : public Contract {
  protected:
-  void overwrite(const Path& file, uint64_t offset, std::string_view text) {
-    ASSERT_OK(real_file_system().set_mode(value_of(real_file_system().open_read(file)), 0600));
-    auto fd = real_file_system().open_write(file);
-    ASSERT_OK(fd);
-    ASSERT_OK(real_file_system().write_at(fd->get(), offset, std::as_bytes(std::span(text))));
-  }
-  int value_of(Result<UniqueFd> fd) {
-    EXPECT_OK(fd);
-    opened_.push_back(std::move(*fd));
-    return opened_.back().get();
-  }
   void expect_refused(const Snapshot& snapshot, Code code) {
     auto machine = lab_->restore(snapshot);
     ASSERT_OK(machine);
     EXPECT_FAILS(machine->status, code);
     EXPECT_FALSE(machine->vmm().stop().empty());
   }
-  std::vector<UniqueFd> opened_;
 };
 
 TEST_P(Damage, ADamagedStateIsDataLoss) {
   const Snapshot first = filled_snapshot(7);
   const auto size = value(real_file_system().info(first.state)).size;
-  overwrite(first.state, size / 2, "damage");
+  ASSERT_OK(lab_->overwrite(first.state, size / 2, "damage"));
   expect_refused(first, Code::kDataLoss);
 }
 
@@ -361,18 +349,13 @@ TEST_P(Damage, AMissingStateIsNotFound) {
 
 TEST_P(Damage, ADamagedPageEndsTheMachineInsteadOfReachingTheGuest) {
   const Snapshot first = filled_snapshot(7);
-  for (const snapshot::LayerId& layer : first.memory.layers()) {
-    const auto extents = first.memory.extents();
-    // The fill, and not what loading needs: found by its place in the last data extent.
-    const auto last = std::find_if(extents.rbegin(), extents.rend(), [](const auto& e) { return !e.is_zero(); });
-    overwrite(snapshot::layer_data_path(lab_->layers(), layer), last->layer_offset + last->length - 100, "damage");
-  }
+  ASSERT_OK(lab_->damage_filled_page(first, kFilled, 7));
   Restored machine = resumed(first);
-  machine.guest().set_patience(Milliseconds(1000));
-  EXPECT_FALSE(machine.guest().checksum({0, machine.guest().arena_bytes()}).has_value());
+  machine.guest().set_patience(Milliseconds(2000));
+  EXPECT_FALSE(machine.guest().checksum(kFilled).has_value());
+  EXPECT_TRUE(value(wait_readable(machine.vmm().pidfd(), Deadline::after(Milliseconds(5000)))));
   ASSERT_TRUE(machine.page_failure().has_value());
   EXPECT_EQ(machine.page_failure()->code, Code::kDataLoss);
-  EXPECT_TRUE(value(wait_readable(machine.vmm().pidfd(), Deadline::after(Milliseconds(5000)))));
 }
 
 TEST_P(Damage, RestoreWithoutAPageServerFailsAndLeavesNoProcess) {

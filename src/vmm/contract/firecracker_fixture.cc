@@ -37,6 +37,9 @@ class FirecrackerFixture final : public Fixture {
 
   BootSpec boot_spec() const override { return {.vmlinux = options_.kernel, .initrd = {}, .command_line = ""}; }
   uint64_t memory_bytes() const override { return uint64_t{options_.memory_mib} << 20; }
+  std::vector<uint64_t> filled_page(uint64_t page, uint64_t seed) const override {
+    return SerialGuest::filled_page(page, seed);
+  }
   uint64_t noise_blocks() const override { return options_.noise_blocks; }
 
  private:

@@ -1,5 +1,5 @@
 // What the contract suite (contract_test.cc) needs of a driver: machines, and a guest in them that does what it is
-// told. A new driver adds a Fixture and a line to drivers() (drivers.cc).
+// told. A new driver adds a Fixture and a line to drivers().
 #pragma once
 
 #include <functional>
@@ -22,7 +22,7 @@ class GuestControl {
   virtual void set_patience(Milliseconds patience) = 0;
   // Adds one to a counter in guest memory: its new value, 1 for the first.
   virtual Result<uint64_t> count() = 0;
-  // Content that follows from seed and position, never zeros.
+  // Content that follows from seed and position, never zeros, different for every page.
   virtual Status fill(Range range, uint64_t seed) = 0;
   virtual Status zero(Range range) = 0;
   // Writes each page without changing it.
@@ -47,6 +47,8 @@ class Fixture {
   virtual Result<Machine> make_machine() = 0;
   virtual BootSpec boot_spec() const = 0;
   virtual uint64_t memory_bytes() const = 0;
+  // The words that a guest's fill() writes to one page of its arena.
+  virtual std::vector<uint64_t> filled_page(uint64_t page, uint64_t seed) const = 0;
   // How many blocks may change beyond those that a test changes: by the guest's kernel, by loading, by the commands.
   virtual uint64_t noise_blocks() const = 0;
 };
@@ -57,7 +59,8 @@ struct Driver {
       make;  // `directory` is empty, and removed by the suite
 };
 
-// Every driver that can run here: the double of Firecracker always; Firecracker itself if STASIS_FIRECRACKER names it.
+// What the suite runs on. Each program that links it has its own: drivers.cc has the double of Firecracker always, and
+// Firecracker itself if STASIS_FIRECRACKER names it; tests/integration has QEMU, with a Linux guest.
 std::vector<Driver> drivers();
 
 }  // namespace stasis::vmm::contract

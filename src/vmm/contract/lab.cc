@@ -4,6 +4,8 @@
 #include <stdlib.h>
 
 #include <cstdlib>
+#include <map>
+#include <set>
 
 namespace stasis::vmm::contract {
 
@@ -78,6 +80,36 @@ Result<Restored> Lab::restore(const Snapshot& snapshot, const std::function<void
 
 Status Lab::restore_without_pages(Machine& machine, const Path& state) {
   return machine.vmm->restore({state, machine.runtime_dir / "nobody.sock", {}});
+}
+
+Status Lab::damage_filled_page(const Snapshot& snapshot, Range filled, uint64_t seed) {
+  std::set<std::vector<uint64_t>> wanted;
+  for (uint64_t at = filled.offset; at < filled.end(); at += snapshot::kBlockSize) {
+    wanted.insert(fixture_.filled_page(at / snapshot::kBlockSize, seed));
+  }
+  STASIS_ASSIGN(const auto memory, AddressSpace::open(real_file_system(), layers(), snapshot.memory));
+  std::map<std::pair<std::string, uint64_t>, uint64_t> found;  // pages of the fill in each frame of a layer's file
+  std::vector<uint64_t> page(snapshot::kBlockSize / sizeof(uint64_t));
+  for (const auto& extent : snapshot.memory.extents()) {
+    for (uint64_t at = 0; !extent.is_zero() && at < extent.length; at += snapshot::kBlockSize) {
+      STASIS_TRY(memory->read(extent.offset + at, std::as_writable_bytes(std::span(page))));
+      if (!wanted.contains(page)) continue;
+      const Path file = snapshot::layer_data_path(layers(), extent.layer);
+      const uint64_t frame = (extent.layer_offset + at) / snapshot::kFrameSize;
+      if (++found[{file, frame}] == snapshot::kFrameSize / snapshot::kBlockSize) {
+        return overwrite(file, frame * snapshot::kFrameSize + 100, "damage");
+      }
+    }
+  }
+  return fail(Code::kNotFound, "the guest's memory is scattered: no frame is all of the fill");
+}
+
+Status Lab::overwrite(const Path& file, uint64_t offset, std::string_view text) {
+  FileSystem& fs = real_file_system();
+  STASIS_ASSIGN(const UniqueFd readable, fs.open_read(file));
+  STASIS_TRY(fs.set_mode(readable.get(), 0600));  // layers are read-only
+  STASIS_ASSIGN(const UniqueFd writable, fs.open_write(file));
+  return fs.write_at(writable.get(), offset, std::as_bytes(std::span(text)));
 }
 
 Result<std::vector<std::byte>> Lab::content(const BlockMap& map, Range range) {

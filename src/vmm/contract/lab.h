@@ -7,6 +7,7 @@
 #include <mutex>
 #include <optional>
 #include <string>
+#include <string_view>
 
 #include "pager/page_server.h"
 #include "snapshot/capture.h"
@@ -75,6 +76,10 @@ class Lab {
   Result<Restored> restore(const Snapshot& snapshot, const std::function<void(Machine&)>& adjust = {});
   // The same without anybody at the page server's socket.
   Status restore_without_pages(Machine& machine, const Path& state);
+  // Damages one page that fill(filled, seed) has written, where it is stored: one whose whole frame (what is read and
+  // checked at once) was written by the same fill, so that nothing else in the guest meets the damage.
+  Status damage_filled_page(const Snapshot& snapshot, Range filled, uint64_t seed);
+  static Status overwrite(const Path& file, uint64_t offset, std::string_view text);
   // The content of a snapshot's memory.
   Result<std::vector<std::byte>> content(const snapshot::BlockMap& map, Range range);
 

@@ -8,16 +8,16 @@
 namespace stasis::vmm::contract {
 
 template <typename T>
-testing::AssertionResult is_ok(const Result<T>& result) {
-  if (result) return testing::AssertionSuccess();
-  return testing::AssertionFailure() << code_name(result.error().code) << ": " << result.error().message;
+::testing::AssertionResult is_ok(const Result<T>& result) {
+  if (result) return ::testing::AssertionSuccess();
+  return ::testing::AssertionFailure() << code_name(result.error().code) << ": " << result.error().message;
 }
 
 template <typename T>
-testing::AssertionResult fails_with(const Result<T>& result, Code code) {
-  if (result) return testing::AssertionFailure() << "succeeded";
-  if (result.error().code == code) return testing::AssertionSuccess();
-  return testing::AssertionFailure() << code_name(result.error().code) << ": " << result.error().message;
+::testing::AssertionResult fails_with(const Result<T>& result, Code code) {
+  if (result) return ::testing::AssertionFailure() << "succeeded";
+  if (result.error().code == code) return ::testing::AssertionSuccess();
+  return ::testing::AssertionFailure() << code_name(result.error().code) << ": " << result.error().message;
 }
 
 // The value, or a failure and a default one.

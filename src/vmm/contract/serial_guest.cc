@@ -93,6 +93,12 @@ Status SerialGuest::fill(Range range, uint64_t seed) {
   return {};
 }
 
+std::vector<uint64_t> SerialGuest::filled_page(uint64_t page, uint64_t seed) {
+  std::vector<uint64_t> words;
+  for (uint64_t at = 0; at < TG_PAGE; at += 8) words.push_back(tg_pattern(seed, arena_offset() + page * TG_PAGE + at));
+  return words;
+}
+
 Status SerialGuest::zero(Range range) {
   STASIS_TRY(ask_range('z', range));
   return {};

@@ -14,6 +14,7 @@ class SerialGuest final : public GuestControl {
   uint64_t arena_bytes() const override { return memory_bytes_ - arena_offset(); }
   void set_patience(Milliseconds patience) override { patience_ = patience; }
   static uint64_t arena_offset();
+  static std::vector<uint64_t> filled_page(uint64_t page, uint64_t seed);
   // The checksum that fill() and zero() lead to.
   static uint64_t checksum_of_fill(Range range, uint64_t seed);
   static uint64_t checksum_of_zeros(Range range);

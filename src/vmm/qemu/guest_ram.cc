@@ -6,6 +6,7 @@
 #include <fstream>
 #include <sstream>
 #include <string>
+#include <utility>
 
 #include "base/memory.h"
 #include "base/userfaultfd.h"
@@ -51,11 +52,12 @@ Result<GuestRam> GuestRam::create(uint64_t size) {
 
 Result<std::vector<Range>> GuestRam::changed(pid_t vmm) {
   STASIS_ASSIGN(std::vector<Range> held, real_file_system().data_ranges(fd_.get()));
+  // The scan forgets what it told: if it fails halfway, the next call must not rely on it.
+  const bool tracked = std::exchange(tracked_, false);
   auto written = written_pages(vmm);
   if (!written && written.error().code != Code::kUnimplemented) return written;
-  const bool usable = written && tracked_;
   tracked_ = true;
-  if (!usable) return held;
+  if (!written || !tracked) return held;
   return intersect(*written, held);
 }
 

@@ -6,11 +6,13 @@
 #include <thread>
 
 #include "base/file.h"
+#include "base/memory.h"
 #include "base/process.h"
 #include "base/unix_socket.h"
 #include "vmm/host_cpu.h"
 #include "vmm/qemu/guest_ram.h"
 #include "vmm/qemu/qmp.h"
+#include "vmm/qemu/state_file.h"
 #include "vmm/vmm.h"
 
 namespace stasis::vmm {
@@ -39,6 +41,13 @@ uint64_t measure_tsc_khz() {
   return (last - first) * 1'000'000 / static_cast<uint64_t>(elapsed.count());
 }
 
+// A comma ends an option's value for QEMU, two are one comma.
+std::string escaped(const std::string& value) {
+  std::string out;
+  for (const char c : value) out.append(c == ',' ? 2 : 1, c);
+  return out;
+}
+
 class Qemu final : public Vmm {
  public:
   Qemu(MachineConfig config, bool kvm) : config_(std::move(config)), kvm_(kvm) {
@@ -57,7 +66,10 @@ class Qemu final : public Vmm {
 
   Status restore(const RestoreSpec& spec) override;
   Status pause() override { return command("stop"); }
-  Status resume() override { return command("cont"); }
+  Status resume() override {
+    device_state_.reset();  // from now on it changes
+    return command("cont");
+  }
   Result<SavedMemory> save(const Path& state, const Path& scratch_dir) override;
   void save_failed() override {
     if (ram_) ram_->forget_tracking();
@@ -71,12 +83,16 @@ class Qemu final : public Vmm {
   using OnStarted = std::function<void(pid_t)>;
   Status start(std::vector<std::string> more_arguments, const Path& uffd_socket, const OnStarted& on_started);
   Status prepare_migration();
+  Status load(const RestoreSpec& spec, int state);
+  Status refuse_unless_paused();
+  Result<UniqueFd> export_device_state();
   std::vector<std::string> arguments() const;
   std::string kernel_command_line(const std::string& given) const;
   Status command(const std::string& name, const json& arguments = json::object(), int fd = -1);
   // What ended QEMU, if it has ended: put in front of errors that are only its consequence.
   Error explain(Error error);
-  Status await_migration();
+  // Whether QEMU says that it could move the device state.
+  Result<bool> await_migration();
 
   MachineConfig config_;
   bool kvm_;
@@ -85,6 +101,7 @@ class Qemu final : public Vmm {
   std::optional<Process> process_;
   std::string end_;  // how it ended, once it has
   std::optional<Qmp> qmp_;
+  UniqueFd device_state_;  // a memory file, since the last save and until the guest runs on
 };
 
 std::vector<std::string> Qemu::arguments() const {
@@ -96,7 +113,7 @@ std::vector<std::string> Qemu::arguments() const {
       "-object", "memory-backend-file,id=ram,share=on,size=" + memory + ",mem-path=/proc/self/fd/" + std::to_string(kRamFd),
       "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
       "-chardev", "socket,id=qmp,fd=" + std::to_string(kQmpFd), "-mon", "chardev=qmp,mode=control",
-      "-chardev", "file,id=console,append=on,path=" + config_.log.string(), "-serial", "chardev:console",
+      "-chardev", "file,id=console,append=on,path=" + escaped(config_.log.string()), "-serial", "chardev:console",
       "-device", "virtio-rng-device",
       "-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"};
   if (!config_.disk.empty()) {
@@ -168,42 +185,67 @@ Error Qemu::explain(Error error) {
   return std::move(error).with_context("QEMU ended with " + (*status)->text() + "; its last words are in " + config_.log.string());
 }
 
-Status Qemu::await_migration() {
+Result<bool> Qemu::await_migration() {
   const Deadline deadline = Deadline::after(kMigrateDeadline);
   for (;;) {
     auto event = qmp_->wait_event("MIGRATION", deadline);
     if (!event) return fail(explain(std::move(event).error()));
-    const std::string status = event->value(json::json_pointer("/data/status"), "");
-    if (status == "completed") return {};
-    if (status == "failed" || status == "cancelled") return fail(Code::kInternal, "QEMU could not move the device state");
+    const std::string status = text_member(*event, {"data", "status"});
+    if (status == "completed") return true;
+    if (status == "failed" || status == "cancelled") return false;
   }
 }
 
 Status Qemu::restore(const RestoreSpec& spec) {
-  STASIS_ASSIGN(const UniqueFd state, real_file_system().open_read(spec.state));
-  STASIS_TRY(start({"-incoming", "defer"}, spec.uffd_socket, spec.on_started));
-  STASIS_TRY(command("getfd", {{"fdname", "state"}}, state.get()));
-  STASIS_TRY(command("migrate-incoming", {{"uri", "fd:state"}}));
-  Status loaded = await_migration();
+  if (process_) return fail(Code::kFailedPrecondition, "this machine has been started already");
+  STASIS_ASSIGN(const UniqueFd state, read_state_file(real_file_system(), spec.state));
+  Status loaded = start({"-incoming", "defer"}, spec.uffd_socket, spec.on_started);
+  if (loaded) loaded = load(spec, state.get());
   if (loaded) return {};
-  const std::string end = stop();
-  return fail(Code::kDataLoss, "QEMU could not load the device state of this snapshot (" + end + "; " + loaded.error().message +
-                                   "); its last words are in " + config_.log.string());
+  stop();
+  return fail(std::move(loaded).error().with_context("restore the machine"));
 }
 
-Result<SavedMemory> Qemu::save(const Path& state, const Path& /*scratch_dir*/) {
+Status Qemu::load(const RestoreSpec& spec, int state) {
+  STASIS_TRY(command("getfd", {{"fdname", "state"}}, state));
+  STASIS_TRY(command("migrate-incoming", {{"uri", "fd:state"}}));
+  const Result<bool> loaded = await_migration();
+  if (loaded && *loaded) return {};
+  Error error = loaded ? Error{Code::kDataLoss, "QEMU says why in " + config_.log.string()} : loaded.error();
+  // A QEMU that cannot load what it is given exits by itself; one that is killed says nothing about the state.
+  const auto end = process_->wait(Deadline::after(Milliseconds(0)));
+  if (end && *end && (*end)->exited) error.code = Code::kDataLoss;
+  return fail(std::move(error).with_context("load the device state " + spec.state.string()));
+}
+
+Status Qemu::refuse_unless_paused() {
   if (!qmp_) return fail(Code::kFailedPrecondition, "this machine has not been started");
   auto status = qmp_->execute("query-status", json::object(), Deadline::after(kCommandDeadline));
   if (!status) return fail(explain(std::move(status).error()));
-  if (status->value("running", true)) return fail(Code::kFailedPrecondition, "pause the machine before saving it");
+  if (member(*status, {"running"}) != false) return fail(Code::kFailedPrecondition, "pause the machine before saving it");
+  return {};
+}
 
-  STASIS_ASSIGN(const UniqueFd file, real_file_system().create(state));
-  STASIS_TRY(command("getfd", {{"fdname", "state"}}, file.get()));
+// Into memory first: what goes wrong with the file (a full disk) is then ours to tell. And QEMU does this once a pause: it
+// refuses to migrate a machine that has not run since it was migrated.
+Result<UniqueFd> Qemu::export_device_state() {
+  STASIS_ASSIGN(UniqueFd memory, create_memory_file("stasis-state", 0));
+  STASIS_TRY(command("getfd", {{"fdname", "state"}}, memory.get()));
   STASIS_TRY(command("migrate", {{"uri", "fd:state"}}));
-  STASIS_TRY(await_migration());
+  STASIS_ASSIGN(const bool moved, await_migration());
+  if (!moved) return fail(Code::kInternal, "QEMU could not save its device state; it says why in " + config_.log.string());
+  return memory;
+}
+
+Result<SavedMemory> Qemu::save(const Path& state, const Path& /*scratch_dir*/) {
+  STASIS_TRY(refuse_unless_paused());
+  if (!device_state_) {
+    STASIS_ASSIGN(device_state_, export_device_state());
+  }
+  STASIS_TRY(write_state_file(real_file_system(), state, device_state_.get()));
   SavedMemory saved;
-  STASIS_ASSIGN(saved.candidates, ram_->changed(process_->pid()));
   STASIS_ASSIGN(saved.source, duplicate(ram_->fd()));
+  STASIS_ASSIGN(saved.candidates, ram_->changed(process_->pid()));  // last: what it told, it tells once
   return saved;
 }
 

@@ -12,14 +12,29 @@ constexpr size_t kMaxEvents = 256;     // nobody waits for older ones
 
 }  // namespace
 
+const json& member(const json& object, std::initializer_list<const char*> path) {
+  static const json nothing;
+  const json* found = &object;
+  for (const char* name : path) {
+    if (!found->is_object() || !found->contains(name)) return nothing;
+    found = &(*found)[name];
+  }
+  return *found;
+}
+
+std::string text_member(const json& object, std::initializer_list<const char*> path) {
+  const json& found = member(object, path);
+  return found.is_string() ? found.get<std::string>() : "";
+}
+
 Result<Qmp> Qmp::open(UniqueFd socket, Deadline deadline) {
   Qmp qmp(std::move(socket));
   STASIS_ASSIGN(const json greeting, qmp.read_object(deadline));
-  const json version = greeting.value(json::json_pointer("/QMP/version/qemu"), json::object());
-  if (!version.is_object() || version.empty()) return fail(Code::kInternal, "QEMU did not greet in QMP");
   for (const char* part : {"major", "minor", "micro"}) {
+    const json& number = member(greeting, {"QMP", "version", "qemu", part});
+    if (!number.is_number_integer()) return fail(Code::kInternal, "QEMU did not greet in QMP");
     if (!qmp.version_.empty()) qmp.version_ += ".";
-    qmp.version_ += std::to_string(version.value(part, 0));
+    qmp.version_ += std::to_string(number.get<int64_t>());
   }
   STASIS_TRY(qmp.execute("qmp_capabilities", json::object(), deadline));
   return qmp;
@@ -38,8 +53,8 @@ Result<json> Qmp::execute(const std::string& command, const json& arguments, Dea
       continue;
     }
     if (answer->contains("return")) return (*answer)["return"];
-    const std::string reason = answer->value(json::json_pointer("/error/desc"), std::string("no reason given"));
-    return fail(Code::kFailedPrecondition, "QEMU refused " + command + ": " + reason);
+    const std::string reason = text_member(*answer, {"error", "desc"});
+    return fail(Code::kFailedPrecondition, "QEMU refused " + command + ": " + (reason.empty() ? "no reason given" : reason));
   }
 }
 
@@ -48,7 +63,7 @@ Result<json> Qmp::wait_event(const std::string& name, Deadline deadline) {
     while (!events_.empty()) {
       json event = std::move(events_.front());
       events_.pop_front();
-      if (event.value("event", "") == name) return event;
+      if (text_member(event, {"event"}) == name) return event;
     }
     auto object = read_object(deadline);
     if (!object) return fail(std::move(object).error().with_context("wait for QEMU's " + name));

@@ -1,9 +1,11 @@
 // QMP: QEMU's control protocol (JSON lines) over one end of a socket pair that QEMU inherits. Synchronous: execute() sends one
 // command and returns its answer; events that come meanwhile are kept for wait_event(). Every call has a deadline. The end
-// of the stream means that QEMU has gone (kUnavailable). Source: docs/interop/qmp-spec.txt of QEMU 7.2. Not thread-safe.
+// of the stream means that QEMU has gone (kUnavailable). Nothing that QEMU sends is trusted: lines are bounded, and members
+// are looked up with member(), which cannot throw. Source: docs/interop/qmp-spec.txt of QEMU 7.2. Not thread-safe.
 #pragma once
 
 #include <deque>
+#include <initializer_list>
 #include <nlohmann/json.hpp>
 #include <string>
 
@@ -12,9 +14,14 @@
 
 namespace stasis::vmm {
 
+// The member of a member of ... `object`; null if any of them is missing or no object.
+const nlohmann::json& member(const nlohmann::json& object, std::initializer_list<const char*> path);
+// The same as text; empty if it is no string.
+std::string text_member(const nlohmann::json& object, std::initializer_list<const char*> path);
+
 class Qmp {
  public:
-  // Reads the greeting and leaves capability negotiation. Returns QEMU's version in `version`.
+  // Reads the greeting and leaves capability negotiation.
   static Result<Qmp> open(UniqueFd socket, Deadline deadline);
 
   const std::string& version() const { return version_; }

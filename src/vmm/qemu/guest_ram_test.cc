@@ -1,0 +1,110 @@
+// The guest's memory, mapped by this process in QEMU's place.
+#include "vmm/qemu/guest_ram.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include "base/memory.h"
+#include "base/userfaultfd.h"
+#include "vmm/contract/result_matchers.h"
+
+namespace stasis::vmm {
+namespace {
+
+using contract::value;
+using testing::ElementsAre;
+using testing::IsEmpty;
+
+constexpr uint64_t kPage = 4096;
+constexpr Range pages(uint64_t first, uint64_t count) { return {first * kPage, count * kPage}; }
+
+TEST(IntersectTest, CommonParts) {
+  using Ranges = std::vector<Range>;
+  EXPECT_EQ(intersect({}, {}), Ranges{});
+  EXPECT_EQ(intersect({{0, 10}}, {}), Ranges{});
+  EXPECT_EQ(intersect({{0, 10}}, {{10, 5}}), Ranges{});
+  EXPECT_EQ(intersect({{0, 10}}, {{0, 10}}), (Ranges{{0, 10}}));
+  EXPECT_EQ(intersect({{0, 100}}, {{5, 5}, {20, 10}, {90, 50}}), (Ranges{{5, 5}, {20, 10}, {90, 10}}));
+  EXPECT_EQ(intersect({{5, 5}, {20, 10}, {90, 50}}, {{0, 100}}), (Ranges{{5, 5}, {20, 10}, {90, 10}}));
+  EXPECT_EQ(intersect({{0, 6}, {8, 4}}, {{4, 6}, {11, 9}}), (Ranges{{4, 2}, {8, 2}, {11, 1}}));
+}
+
+// Memory with pages 4 to 11 loaded, as QEMU has it.
+class GuestRamTest : public testing::Test {
+ protected:
+  void SetUp() override {
+    auto ram = GuestRam::create(64 * kPage);
+    ASSERT_OK(ram);
+    ram_.emplace(std::move(*ram));
+    auto mapping = Mapping::shared(ram_->fd(), ram_->size());
+    ASSERT_OK(mapping);
+    mapping_ = std::move(*mapping);
+  }
+  // A restored guest's: whatever is installed is write-protected. False where the kernel cannot do that.
+  bool track() {
+    if (!probe_userfaultfd().write_protect_async) return false;
+    auto uffd = UserFaultFd::create(true);
+    EXPECT_OK(uffd);
+    uffd_ = std::move(*uffd);
+    EXPECT_OK(uffd_.register_missing({mapping_.address(), ram_->size()}, true));
+    const std::vector<std::byte> content(8 * kPage, std::byte{7});
+    EXPECT_EQ(uffd_.copy(mapping_.address() + 4 * kPage, content, true).bytes, content.size());
+    return true;
+  }
+  void write(uint64_t page) { mapping_.bytes()[page * kPage + 5] = std::byte{9}; }
+  std::vector<Range> changed() { return value(ram_->changed(::getpid())); }
+
+  std::optional<GuestRam> ram_;
+  Mapping mapping_;
+  UserFaultFd uffd_;
+};
+
+#define SKIP_UNLESS_TRACKED() \
+  if (!track()) GTEST_SKIP() << "this kernel has no asynchronous write-protection (Linux 6.7)"
+
+TEST_F(GuestRamTest, TellsExactlyWhatWasWritten) {
+  SKIP_UNLESS_TRACKED();
+  EXPECT_THAT(changed(), IsEmpty()) << "what was loaded is no change, and what was never loaded is none";
+  write(5);
+  write(6);
+  write(9);
+  EXPECT_THAT(changed(), ElementsAre(pages(5, 2), pages(9, 1)));
+}
+
+TEST_F(GuestRamTest, EachCallTellsWhatCameSinceTheLast) {
+  SKIP_UNLESS_TRACKED();
+  write(5);
+  EXPECT_THAT(changed(), ElementsAre(pages(5, 1)));
+  EXPECT_THAT(changed(), IsEmpty());
+  write(5);
+  write(11);
+  EXPECT_THAT(changed(), ElementsAre(pages(5, 1), pages(11, 1)));
+}
+
+TEST_F(GuestRamTest, AfterForgettingItTellsEverythingOnce) {
+  SKIP_UNLESS_TRACKED();
+  write(5);
+  EXPECT_THAT(changed(), ElementsAre(pages(5, 1)));
+  ram_->forget_tracking();
+  EXPECT_THAT(changed(), ElementsAre(pages(4, 8)));
+  write(8);
+  EXPECT_THAT(changed(), ElementsAre(pages(8, 1)));
+}
+
+TEST_F(GuestRamTest, WhatCouldNotBeScannedIsNotForgotten) {
+  SKIP_UNLESS_TRACKED();
+  write(5);
+  EXPECT_FALSE(ram_->changed(1).has_value()) << "another process, which has not mapped it";
+  EXPECT_THAT(changed(), ElementsAre(pages(4, 8)));
+}
+
+TEST_F(GuestRamTest, WithoutTrackingItTellsWhatTheFileHolds) {
+  EXPECT_THAT(changed(), IsEmpty());
+  write(3);
+  write(20);
+  for (int call = 0; call < 2; ++call) EXPECT_THAT(changed(), ElementsAre(pages(3, 1), pages(20, 1)));
+}
+
+}  // namespace
+}  // namespace stasis::vmm

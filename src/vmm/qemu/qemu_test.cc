@@ -1,0 +1,99 @@
+// The QEMU driver with programs that are no QEMU. With a real one it is checked by the contract (tests/integration).
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cstdlib>
+
+#include "base/testing/temp_dir.h"
+#include "vmm/contract/result_matchers.h"
+#include "vmm/vmm.h"
+
+namespace stasis::vmm {
+namespace {
+
+using ::testing::HasSubstr;
+
+// A PATH on which `script` is what QEMU's name leads to.
+class FakeQemu {
+ public:
+  explicit FakeQemu(const std::string& script) : old_(std::getenv("PATH")) {
+    const Path program = directory_.path() / "qemu-system-x86_64";
+    EXPECT_OK(publish_file(real_file_system(), program, "#!/bin/bash\n" + script));
+    std::filesystem::permissions(program, std::filesystem::perms::owner_all);
+    ::setenv("PATH", (directory_.path().string() + ":" + old_).c_str(), 1);
+  }
+  ~FakeQemu() { ::setenv("PATH", old_.c_str(), 1); }
+  FakeQemu(const FakeQemu&) = delete;
+  FakeQemu& operator=(const FakeQemu&) = delete;
+  const Path& directory() const { return directory_.path(); }
+
+  MachineConfig config() const {
+    MachineConfig config;
+    config.shape = {1, 128};
+    config.runtime_dir = directory_.path();
+    config.log = directory_.path() / "a,b.log";
+    return config;
+  }
+
+ private:
+  testing::TempDir directory_;
+  std::string old_;
+};
+
+std::string text_of(const Path& file) {
+  const auto bytes = contract::value(read_file(real_file_system(), file, 1 << 20));
+  return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
+}
+
+TEST(QemuTest, AMissingProgramIsNotFoundWithTheRemedy) {
+  const std::string path = std::getenv("PATH");
+  ::setenv("PATH", "/nowhere", 1);
+  const auto probed = probe_qemu();
+  ::setenv("PATH", path.c_str(), 1);
+  ASSERT_FALSE(probed.has_value());
+  EXPECT_EQ(probed.error().code, Code::kNotFound);
+  EXPECT_THAT(probed.error().remedy, HasSubstr("apt-get install"));
+}
+
+TEST(QemuTest, AProgramThatEndsAtOnceIsToldWithItsStatusAndItsLog) {
+  const FakeQemu fake("echo wrong option; exit 7");
+  const auto qemu = make_qemu(fake.config());
+  const Status booted = qemu->boot({"/kernel", {}, ""});
+  EXPECT_FAILS(booted, Code::kUnavailable);
+  EXPECT_THAT(booted.error().message, HasSubstr("exit status 7"));
+  EXPECT_THAT(booted.error().message, HasSubstr("a,b.log"));
+  EXPECT_EQ(text_of(fake.config().log), "wrong option\n");
+  EXPECT_EQ(qemu->stop(), "exit status 7");
+  EXPECT_EQ(qemu->stop(), "exit status 7");
+}
+
+TEST(QemuTest, ArgumentsAreOneWordEachAndCommasInPathsStay) {
+  const FakeQemu fake("printf '%s\\n' \"$@\"; exit 1");
+  MachineConfig config = fake.config();
+  config.disk = "/disk,with comma";
+  config.tap = "tap0";
+  config.mac = "06:00:ac:1e:00:02";
+  EXPECT_FALSE(make_qemu(config)->boot({"/the kernel", "/the initrd", "console=ttyS0 quiet"}).has_value());
+  const std::string arguments = text_of(config.log);
+  EXPECT_THAT(arguments, HasSubstr("\n/the kernel\n"));
+  EXPECT_THAT(arguments, HasSubstr("\n/the initrd\n"));
+  EXPECT_THAT(arguments, HasSubstr("\nconsole=ttyS0 quiet"));
+  EXPECT_THAT(arguments, HasSubstr("a,,b.log\n"));
+  EXPECT_THAT(arguments, HasSubstr("\"filename\":\"/disk,with comma\""));
+  EXPECT_THAT(arguments, HasSubstr("ifname=tap0"));
+  EXPECT_THAT(arguments, HasSubstr("mac=06:00:ac:1e:00:02\n"));
+}
+
+TEST(QemuTest, NoProgramIsStartedForAStateThatIsMissingOrDamaged) {
+  const FakeQemu fake("exit 0");
+  const auto qemu = make_qemu(fake.config());
+  const Path state = fake.directory() / "state";
+  EXPECT_FAILS(qemu->restore({state, "/nobody", {}}), Code::kNotFound);
+  ASSERT_OK(publish_file(real_file_system(), state, "not what QEMU saved"));
+  EXPECT_FAILS(qemu->restore({state, "/nobody", {}}), Code::kDataLoss);
+  EXPECT_EQ(qemu->stop(), "not started");
+  EXPECT_EQ(qemu->pidfd(), -1);
+}
+
+}  // namespace
+}  // namespace stasis::vmm
