@@ -89,9 +89,11 @@ class BadInputTest(StasisTestCase):
 
 class FullDiskTest(unittest.TestCase):
     def test_a_pause_that_finds_the_disk_full_leaves_the_sandbox_running(self):
-        state = Path(tempfile.mkdtemp(prefix="stasis-full-"))
+        mount = Path(tempfile.mkdtemp(prefix="stasis-full-"))
+        state = mount / "state"
         # Room for the image and a little more, but not for a guest's memory as well.
-        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1200m", "stasis-test", state], check=True)
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1200m", "stasis-test", mount], check=True)
+        state.mkdir()
         stasis = Stasis(state=state)
         try:
             stasis.start()
@@ -114,9 +116,9 @@ class FullDiskTest(unittest.TestCase):
         finally:
             if stasis.up.poll() is None:
                 stasis.up.kill()
-            subprocess.run(["umount", "-l", state], check=True)
             stasis.remove()
-            state.rmdir()
+            subprocess.run(["umount", "-l", mount], check=True)
+            mount.rmdir()
 
     def fill(self, path):
         """Leaves 8 MiB: enough for the database and records, too little for the guest's memory."""
