@@ -8,7 +8,8 @@
 namespace stasis::snapshot {
 namespace {
 
-constexpr uint64_t kChunk = uint64_t{512} << 10;  // read at once: few system calls, and it and its parent stay in the cache
+constexpr uint64_t kChunk = uint64_t{512}
+                            << 10;  // read at once: few system calls, and it and its parent stay in the cache
 
 class Capture {
  public:
