@@ -30,6 +30,7 @@ constexpr uint32_t kMinMemoryMib = 128;
 constexpr uint32_t kMaxMemoryMib = 65'536;
 constexpr size_t kMaxSandboxes = 1'000;
 constexpr size_t kLogTail = 2'000;
+constexpr uint64_t kMaxMapBytes = uint64_t{1} << 29;  // the largest block map that the format allows has 257 MiB
 
 uint64_t microseconds_since(std::chrono::steady_clock::time_point start) {
   return static_cast<uint64_t>(std::chrono::duration_cast<std::chrono::microseconds>(std::chrono::steady_clock::now() - start).count());
@@ -444,26 +445,30 @@ Result<uint64_t> Host::delete_snapshot(SnapshotId id) {
   return collect();
 }
 
-// Layers that nothing needs go. Sandboxes' own block maps are roots beside the manifests.
-uint64_t Host::collect() {
-  if (!collect_wanted_.exchange(false)) return 0;
+// The block maps that sandboxes stand on. A file that cannot be read, other than because it is not there (yet, or any more),
+// stops the collection: its layers would be taken for rubbish.
+Result<std::vector<snapshot::BlockMap>> Host::roots() const {
   std::vector<snapshot::BlockMap> roots;
   const Path sandboxes = options_.state_dir / "sandboxes";
-  auto names = real_file_system().list(sandboxes);
-  if (!names) return 0;
-  for (const std::string& name : *names) {
+  STASIS_ASSIGN(const auto names, real_file_system().list(sandboxes));
+  for (const std::string& name : names) {
     for (const char* file : {supervisor::kMemoryMapFile, supervisor::kDiskMapFile}) {
-      auto bytes = read_file(real_file_system(), sandboxes / name / file, uint64_t{1} << 29);
-      if (!bytes) continue;  // not there yet, or gone with its sandbox
+      auto bytes = read_file(real_file_system(), sandboxes / name / file, kMaxMapBytes);
+      if (!bytes && bytes.error().code == Code::kNotFound) continue;
+      if (!bytes) return fail(std::move(bytes).error());
       auto map = snapshot::BlockMap::decode(*bytes);
-      if (!map) {
-        spdlog::error("no collection: {}: {}", (sandboxes / name / file).string(), map.error().message);
-        return 0;
-      }
+      if (!map) return fail(std::move(map).error().with_context((sandboxes / name / file).string()));
       roots.push_back(std::move(*map));
     }
   }
-  auto collected = store_.collect(roots);
+  return roots;
+}
+
+// Layers that nothing needs go. The roots are read under the store's exclusive lock: a sandbox that starts writes its own down
+// under the shared one.
+uint64_t Host::collect() {
+  if (!collect_wanted_.exchange(false)) return 0;
+  auto collected = store_.collect_with([this] { return roots(); });
   if (collected) return collected->bytes_freed;
   if (collected.error().code == Code::kAborted) {
     collect_wanted_ = true;  // somebody writes: later

@@ -111,6 +111,7 @@ class Host {
   void adopt(const std::string& id);
   void watch();
   void watch_one(const SandboxPtr& sandbox);
+  Result<std::vector<snapshot::BlockMap>> roots() const;
   uint64_t collect();  // bytes given back
 
   HostOptions options_;

@@ -255,7 +255,10 @@ Result<SnapshotReply> Sandbox::capture_all(SnapshotId id) {
   };
   Result<Manifest> manifest = publish();
   if (!manifest) {
-    if (memory.layer) {  // nothing refers to it: give its space back now, the disk may be full
+    // Nothing refers to the layer, unless the publication failed so late that its manifest stands: give its space back now,
+    // the disk may be full.
+    const auto stands = store_.load(id);
+    if (memory.layer && !stands && stands.error().code == Code::kNotFound) {
       (void)store_.fs().remove(layer_data_path(store_.layers_dir(), memory.layer->id));
       (void)store_.fs().remove(layer_sums_path(store_.layers_dir(), memory.layer->id));
     }
