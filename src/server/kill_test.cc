@@ -25,8 +25,11 @@ class KillTest : public ::testing::Test {
   }
 
   void start() {
-    auto server = spawn({.argv = {"/proc/self/exe", "--serve", (dir_.path() / "state").string(),
-                                  (dir_.path() / "agent.sock").string()}});
+    SpawnOptions options;
+    options.argv = {"/proc/self/exe", "--serve", (dir_.path() / "state").string(),
+                    (dir_.path() / "agent.sock").string()};
+    options.die_with_parent = true;
+    auto server = spawn(options);
     ASSERT_TRUE(server) << server.error().message;
     server_ = std::move(*server);
     ASSERT_TRUE(eventually([&] { return announced(); }));
@@ -59,7 +62,7 @@ class KillTest : public ::testing::Test {
     return eventually([&] { return client_->get(path(id)).body.value("state", "") == state; });
   }
 
-  TempDir dir_;
+  stasis::testing::TempDir dir_;
   std::unique_ptr<ScriptedAgent> agent_;
   std::optional<Process> server_;
   std::unique_ptr<RestClient> client_;

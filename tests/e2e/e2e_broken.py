@@ -14,10 +14,11 @@ from harness import BIN, IMAGE, CommandFailed, Stasis, StasisTestCase, leftovers
 
 
 def altered_image(**changes):
-    """A copy of the base image (links where nothing changes) in which files are replaced: name=bytes, or a function on the path."""
+    """A copy of the base image in which files are replaced: name=bytes, None (missing), or a function that makes the path."""
     directory = Path(tempfile.mkdtemp(prefix="stasis-image-"))
     for file in IMAGE.iterdir():
-        (directory / file.name).symlink_to(file.resolve())
+        if file.is_file():
+            subprocess.run(["cp", "--sparse=always", file, directory / file.name], check=True)
     for name, change in changes.items():
         path = directory / {"vmlinux": "vmlinux", "initrd": "initrd", "rootfs": "rootfs.ext4"}[name]
         path.unlink()
@@ -78,7 +79,7 @@ class BrokenImageTest(unittest.TestCase):
         shutil.rmtree(image)
 
     def test_an_initrd_that_is_none_ends_the_machine_at_boot(self):
-        image = altered_image(initrd=b"")
+        image = altered_image(initrd=b"not an initrd" * 100)
         error = self.run_create(image)
         self.assertTrue(error["message"])
         shutil.rmtree(image)

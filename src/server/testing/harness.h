@@ -67,7 +67,7 @@ class ServerTest : public ::testing::Test {
   std::string state(const std::string& id) { return sandbox(id).value("state", "none"); }
   std::string reason(const std::string& id) { return sandbox(id).value("reason", "none"); }
 
-  TempDir dir_;
+  stasis::testing::TempDir dir_;
   std::unique_ptr<ScriptedAgent> agent_;
   std::unique_ptr<Server> server_;
   std::unique_ptr<RestClient> client_;

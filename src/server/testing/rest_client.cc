@@ -72,7 +72,9 @@ Answer RestClient::send(const std::string& method, const std::string& target, co
   Headers all = headers;
   all["Authorization"] = "Bearer " + token_;
   Answer answer = send_plain(method, target, body, all);
-  if (answer.status != 0) EXPECT_EQ(description_error(method, target, answer), "") << answer.text;
+  if (answer.status != 0) {
+    EXPECT_EQ(description_error(method, target, answer), "") << answer.text;
+  }
   return answer;
 }
 
@@ -83,7 +85,7 @@ Answer RestClient::get(const std::string& target, const Headers& headers) const 
 Answer RestClient::post(const std::string& target, const Json& body, const Headers& headers) const {
   Headers all = headers;
   all["Content-Type"] = "application/json";
-  return send("POST", target, body.dump(), all);
+  return send("POST", target, body.is_null() ? "{}" : body.dump(), all);
 }
 
 Answer RestClient::remove(const std::string& target) const { return send("DELETE", target, ""); }

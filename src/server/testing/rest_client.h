@@ -27,6 +27,7 @@ class RestClient {
   RestClient(std::string url, std::string token);
 
   Answer get(const std::string& target, const Headers& headers = {}) const;
+  // A null body is sent as an empty object.
   Answer post(const std::string& target, const Json& body = Json::object(), const Headers& headers = {}) const;
   Answer remove(const std::string& target) const;
   // Any method and body as they are.

@@ -481,7 +481,7 @@ size_t ScriptedAgent::sandbox_count() const {
 void ScriptedAgent::set_images(std::map<std::string, std::string> images) {
   service_->with([&] {
     service_->images_ = std::move(images);
-    for (const auto& [name, id] : service_->images_) service_->snapshots_[id] = {"image"};
+    for (const auto& [name, id] : service_->images_) service_->snapshots_[id].kind = "image";
     return 0;
   });
 }
