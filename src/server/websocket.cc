@@ -9,6 +9,7 @@
 #include <condition_variable>
 #include <deque>
 #include <mutex>
+#include <optional>
 #include <thread>
 
 namespace stasis::server {
@@ -97,7 +98,7 @@ class Socket final : public WebSocket {
     queue_ = &queue;
     on_gone_ = on_gone;
     context_.restart();
-    work_.emplace(context_.get_executor());
+    const auto work = asio::make_work_guard(context_);
     listen();
     std::thread thread([&] {
       producer(queue);
@@ -106,7 +107,8 @@ class Socket final : public WebSocket {
         pump();
       });
     });
-    context_.run();
+    // Not run(): the socket's own timer would keep it for its whole span.
+    while (!(gone_ && produced_ && !writing_ && !reading_)) context_.run_one();
     thread.join();
     queue_ = nullptr;
   }
@@ -124,7 +126,9 @@ class Socket final : public WebSocket {
 
   // What the client says after its first message is nothing; that it goes is.
   void listen() {
+    reading_ = true;
     socket_.async_read(buffer_, [this](const error_code& error, size_t) {
+      reading_ = false;
       buffer_.clear();
       if (error) {
         gone();
@@ -144,11 +148,7 @@ class Socket final : public WebSocket {
   }
 
   void pump() {
-    if (writing_) return;
-    if (gone_) {
-      if (produced_) work_.reset();
-      return;
-    }
+    if (writing_ || gone_) return;
     if (queue_->take(text_)) {
       writing_ = true;
       socket_.text(true);
@@ -175,10 +175,10 @@ class Socket final : public WebSocket {
   beast::tcp_stream& stream_;
   websocket::stream<beast::tcp_stream&> socket_;
   beast::flat_buffer buffer_;
-  std::optional<asio::executor_work_guard<asio::io_context::executor_type>> work_;
   Queue* queue_ = nullptr;
   std::function<void()> on_gone_;
   std::string text_;
+  bool reading_ = false;
   bool writing_ = false;
   bool produced_ = false;
   bool gone_ = false;

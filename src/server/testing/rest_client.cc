@@ -92,13 +92,13 @@ Answer RestClient::remove(const std::string& target) const { return send("DELETE
 
 namespace {
 
-std::string exchange(uint16_t port, const std::string& bytes, bool half_close) {
+std::string exchange(uint16_t port, const std::string& bytes, const std::function<void(tcp::socket&)>& then) {
   asio::io_context context;
   tcp::socket socket(context);
   error_code error;
   socket.connect(endpoint(port), error);
   asio::write(socket, asio::buffer(bytes), error);
-  if (half_close) socket.shutdown(tcp::socket::shutdown_send, error);
+  then(socket);
   std::string answer;
   asio::read(socket, asio::dynamic_buffer(answer), error);
   return answer;
@@ -106,9 +106,17 @@ std::string exchange(uint16_t port, const std::string& bytes, bool half_close) {
 
 }  // namespace
 
-std::string RestClient::raw(const std::string& bytes) const { return exchange(port_, bytes, false); }
+std::string RestClient::raw(const std::string& bytes) const {
+  return exchange(port_, bytes, [](tcp::socket&) {});
+}
 
-std::string RestClient::raw_half_closed(const std::string& bytes) const { return exchange(port_, bytes, true); }
+std::string RestClient::raw_half_closed(const std::string& bytes, const std::function<void()>& before_close) const {
+  return exchange(port_, bytes, [&](tcp::socket& socket) {
+    before_close();
+    error_code ignored;
+    socket.shutdown(tcp::socket::shutdown_send, ignored);
+  });
+}
 
 struct StreamClient::Connection {
   asio::io_context context;

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <string>
@@ -38,8 +39,9 @@ class RestClient {
                     const Headers& headers) const;
   // These bytes on a connection of their own; everything that comes back until the other side closes.
   std::string raw(const std::string& bytes) const;
-  // The same, but this side says at once that nothing more will come.
-  std::string raw_half_closed(const std::string& bytes) const;
+  // The same, but after `before_close` this side says that nothing more will come.
+  std::string raw_half_closed(
+      const std::string& bytes, const std::function<void()>& before_close = [] {}) const;
 
   uint16_t port() const { return port_; }
   const std::string& token() const { return token_; }
