@@ -110,9 +110,7 @@ Result<SandboxFilter> list_filter(const HttpRequest& request) {
         return fail(Code::kInvalidArgument, "limit is not a number from 1 to " + std::to_string(kMaxPage));
       }
     } else {
-      const std::string key = name.substr(std::string_view("metadata.").size());
-      if (key.empty()) return fail(Code::kInvalidArgument, "a metadata filter has no key", "write metadata.KEY=VALUE");
-      filter.metadata.emplace_back(key, value);
+      filter.metadata.emplace_back(name.substr(std::string_view("metadata.").size()), value);
     }
   }
   return filter;

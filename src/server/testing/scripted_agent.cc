@@ -429,6 +429,9 @@ void ScriptedAgent::start() {
   grpc::ServerBuilder builder;
   builder.AddListeningPort("unix:" + socket_.string(), grpc::InsecureServerCredentials());
   builder.RegisterService(service_.get());
+  // Its threads look for the end of the server this often when the wake-up for it misses them; ten seconds is the
+  // default.
+  builder.SetSyncServerOption(grpc::ServerBuilder::SyncServerOption::CQ_TIMEOUT_MSEC, 100);
   listener_->server = builder.BuildAndStart();
 }
 
