@@ -70,7 +70,8 @@ Result<UniqueFd> open_pidfd(pid_t pid);
 // Sends a signal through a pidfd: cannot hit a process that reused the number.
 void signal_pidfd(int pidfd, int number);
 
-// Directory of the running executable: where Stasis's other programs are looked for.
+// Directory of the running executable: where Stasis's other programs are looked for. A process that enters a mount namespace
+// calls it once before that; the answer is kept.
 Result<Path> executable_directory();
 
 }  // namespace stasis

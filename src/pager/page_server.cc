@@ -25,13 +25,15 @@ struct PageServer::State {
   PageServerOptions options;
   Event stop;
   Event peer_known;
+  Event handed_over;
   std::atomic<pid_t> peer{0};
   // Made by the server's thread after the handshake; published by `serving`.
   std::unique_ptr<FaultHandler> handler;
   std::atomic<bool> serving{false};
   std::thread thread;
 
-  State(Event stop_event, Event peer_event) : stop(std::move(stop_event)), peer_known(std::move(peer_event)) {}
+  State(Event stop_event, Event peer_event, Event handed_over_event)
+      : stop(std::move(stop_event)), peer_known(std::move(peer_event)), handed_over(std::move(handed_over_event)) {}
 
   void run();
   Result<bool> serve();
@@ -52,6 +54,7 @@ Result<bool> PageServer::State::serve() {
                 receive_handshake(connection->get(), memory->size(), Deadline::after(options.handshake_deadline)));
   handler = std::make_unique<FaultHandler>(std::move(handshake), memory);
   serving.store(true, std::memory_order_release);
+  handed_over.set();
   return serve_events(connection->get());
 }
 
@@ -97,7 +100,8 @@ Result<std::unique_ptr<PageServer>> PageServer::start(const Path& socket,
                                                       PageServerOptions options) {
   STASIS_ASSIGN(Event stop, Event::create());
   STASIS_ASSIGN(Event peer_known, Event::create());
-  auto state = std::make_unique<State>(std::move(stop), std::move(peer_known));
+  STASIS_ASSIGN(Event handed_over, Event::create());
+  auto state = std::make_unique<State>(std::move(stop), std::move(peer_known), std::move(handed_over));
   STASIS_ASSIGN(state->listener, listen_unix(socket));
   state->socket_path = socket;
   state->memory = std::move(memory);
@@ -116,6 +120,12 @@ PageServer::~PageServer() {
 void PageServer::expect_peer(pid_t vmm) {
   state_->peer.store(vmm, std::memory_order_relaxed);
   state_->peer_known.set();
+}
+
+Status PageServer::await_handshake(Deadline deadline) const {
+  STASIS_ASSIGN(const bool done, wait_readable(state_->handed_over.fd(), deadline));
+  if (!done) return fail(Code::kDeadlineExceeded, "the VMM did not hand its memory over");
+  return {};
 }
 
 PageServerStats PageServer::stats() const {

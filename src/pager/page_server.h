@@ -48,6 +48,10 @@ class PageServer {
   // handshake waits.
   void expect_peer(pid_t vmm);
 
+  // Returns once the VMM has handed its memory over. A VMM that runs without having done so would run on zeros: whoever
+  // restores one asks before its guest runs. kDeadlineExceeded if it has not by then.
+  Status await_handshake(Deadline deadline) const;
+
   PageServerStats stats() const;
   // Guest memory that the guest has given back and not touched since: it reads as zeros. Sorted, merged.
   std::vector<Range> removed() const;

@@ -119,7 +119,9 @@ TEST_F(PageServerTest, EveryPageHasItsContentAndFaultsBringTheirFrame) {
   FakeVmm vmm;
   vmm.set_up();
   server_->expect_peer(::getpid());
+  EXPECT_EQ(server_->await_handshake(Deadline::after(Milliseconds(1))).error().code, Code::kDeadlineExceeded);
   vmm.hand_over(socket_path());
+  EXPECT_TRUE(server_->await_handshake(Deadline::after(Milliseconds(5'000))));
   for (uint64_t page = 0; page < kPages; ++page) ASSERT_EQ(vmm.touch(page), content_of(page)) << page;
   // The last fault's neighbours may still be on their way: they come after the page that was waited for.
   PageServerStats stats = server_->stats();

@@ -21,6 +21,7 @@ using snapshot::Manifest;
 using snapshot::SnapshotId;
 using snapshot::SnapshotKind;
 
+constexpr Milliseconds kHandOverDeadline{2'000};
 constexpr uint64_t kRuntimeBytes = 16 << 20;  // sockets and mount points only
 constexpr const char* kStatePart = "state";
 
@@ -168,6 +169,9 @@ Status Sandbox::restore() {
     page_server_->expect_peer(pid);
   };
   STASIS_TRY(vmm_->restore(spec));
+  // It has loaded its device state, so it has its memory; if that is not ours (a library that could not be preloaded), the
+  // guest would run on zeros.
+  STASIS_TRY(page_server_->await_handshake(Deadline::after(kHandOverDeadline)));
   return vmm_->resume();
 }
 

@@ -148,7 +148,11 @@ Status Qemu::start(std::vector<std::string> more_arguments, const Path& uffd_soc
   options.die_with_parent = true;
   if (!uffd_socket.empty()) {
     STASIS_ASSIGN(const Path bin, executable_directory());
-    options.env = {{"LD_PRELOAD", (bin.parent_path() / "lib" / "libstasis-preload.so").string()},
+    const Path preload = bin.parent_path() / "lib" / "libstasis-preload.so";
+    if (!exists(real_file_system(), preload)) {
+      return fail(Code::kNotFound, "there is no " + preload.string(), "build it (make build), or install all of Stasis's files");
+    }
+    options.env = {{"LD_PRELOAD", preload.string()},
                    {"STASIS_RAM_FD", std::to_string(kRamFd)},
                    {"STASIS_UFFD_SOCKET", uffd_socket.string()}};
   }
