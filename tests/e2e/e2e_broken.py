@@ -92,7 +92,9 @@ class BrokenImageTest(unittest.TestCase):
         shutil.rmtree(image)
 
     def test_no_fuse(self):
-        hide = ["unshare", "--mount", "sh", "-c", 'mount --bind /dev/null /dev/fuse; exec "$@"', "sh"]
+        # In a chroot "/" is no mount point and cannot be made private; there nothing is shared to begin with.
+        hide = ["unshare", "--mount", "--propagation", "unchanged", "sh", "-c",
+                'mount --make-rprivate / 2>/dev/null; mount --bind /dev/null /dev/fuse; exec "$@"', "sh"]
         error = self.run_create(IMAGE, prefix=hide)
         self.assertIn("FUSE", error["message"])
 
