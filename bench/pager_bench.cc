@@ -1,6 +1,6 @@
-// Page faults through the page server against a minimal loop (read one event, one UFFDIO_COPY from warm memory), measured in the
-// same run. Both serve one fault after another to a thread that touches pages in random order, one page a frame.
-// usage: bench-pager DIRECTORY
+// Page faults through the page server against a minimal loop (read one event, one UFFDIO_COPY from warm memory),
+// measured in the same run. Both serve one fault after another to a thread that touches pages in random order, one page
+// a frame. usage: bench-pager DIRECTORY
 #include <unistd.h>
 
 #include <array>
@@ -71,17 +71,18 @@ std::vector<double> touch(const Mapping& memory, const std::vector<uint64_t>& or
 }
 
 // The whole page server. `pages_per_frame` 16 touches everything in order within a frame.
-std::vector<double> through_server(const Path& directory, const std::shared_ptr<AddressSpace>& content, uint64_t pages_per_frame) {
+std::vector<double> through_server(const Path& directory, const std::shared_ptr<AddressSpace>& content,
+                                   uint64_t pages_per_frame) {
   const Mapping memory = must(Mapping::anonymous(kMemory));
   const UserFaultFd uffd = must(UserFaultFd::create(false));
   must(uffd.register_missing({memory.address(), kMemory}, false));
   const auto server = must(pager::PageServer::start(directory / "uffd.sock", content, {}));
   server->expect_peer(::getpid());
   const UniqueFd socket = must(connect_unix(directory / "uffd.sock"));
-  const std::string text = nlohmann::json::array({{{"base_host_virt_addr", memory.address()},
-                                                   {"size", kMemory},
-                                                   {"offset", 0},
-                                                   {"page_size", 4096}}}).dump();
+  const std::string text =
+      nlohmann::json::array(
+          {{{"base_host_virt_addr", memory.address()}, {"size", kMemory}, {"offset", 0}, {"page_size", 4096}}})
+          .dump();
   const std::array fds{uffd.fd()};
   must(send_all(socket.get(), std::as_bytes(std::span(text)), fds));
   return touch(memory, random_frames(), pages_per_frame);

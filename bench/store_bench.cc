@@ -77,7 +77,10 @@ void bench_capture(nlohmann::json& out, const Path& directory) {
   std::optional<CaptureResult> full;
   std::vector<std::byte> copy(kMemory);
   const Pair whole = in_turn(
-      5, [&] { full = must(capture(store.fs(), store.layers_dir(), {memory_fd.get(), everything, {}}, *nothing)); },
+      5,
+      [&] {
+        full = must(capture(store.fs(), store.layers_dir(), {memory_fd.get(), everything, {}}, *nothing));
+      },
       [&] {
         uint64_t at_copy = 0;
         for (uint64_t at = 0; at < kMemory; at += kBlockSize) {
@@ -98,7 +101,10 @@ void bench_capture(nlohmann::json& out, const Path& directory) {
   std::vector<std::byte> before(kMemory);
   must(Result<int>(parent->read(0, before) ? 0 : 1));
   const Pair diff = in_turn(
-      5, [&] { must(capture(store.fs(), store.layers_dir(), {memory_fd.get(), everything, {}}, *parent)); },
+      5,
+      [&] {
+        must(capture(store.fs(), store.layers_dir(), {memory_fd.get(), everything, {}}, *parent));
+      },
       [&] {
         uint64_t at_copy = 0;
         for (uint64_t at = 0; at < kMemory; at += kBlockSize) {

@@ -18,7 +18,8 @@ constexpr std::chrono::seconds kDrain{2};
 
 Result<std::string> choose_vmm(const std::string& wanted) {
   if (wanted == "qemu" || wanted == "firecracker") return wanted;
-  if (wanted != "auto") return fail(Code::kInvalidArgument, "'" + wanted + "' is no VMM", "use auto, qemu or firecracker");
+  if (wanted != "auto")
+    return fail(Code::kInvalidArgument, "'" + wanted + "' is no VMM", "use auto, qemu or firecracker");
   return std::string(vmm::probe_kvm().works && vmm::probe_firecracker() ? "firecracker" : "qemu");
 }
 

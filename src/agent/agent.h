@@ -1,5 +1,5 @@
-// The host agent: a Host behind gRPC on a unix socket (mode 0600), and nothing else. It may be stopped, killed and started
-// again at any time; sandboxes live on with their supervisors.
+// The host agent: a Host behind gRPC on a unix socket (mode 0600), and nothing else. It may be stopped, killed and
+// started again at any time; sandboxes live on with their supervisors.
 #pragma once
 
 #include <memory>
@@ -17,7 +17,7 @@ struct AgentOptions {
   Path socket;
   std::vector<std::pair<std::string, Path>> images;  // name, directory made by images/build.py
   Path supervisor_program;                           // empty: stasis-supervisor beside this program
-  std::string vmm = "auto";                          // "qemu", "firecracker"; auto: Firecracker where KVM works and it is there
+  std::string vmm = "auto";  // "qemu", "firecracker"; auto: Firecracker where KVM works and it is there
 };
 
 class Agent {

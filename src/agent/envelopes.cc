@@ -21,7 +21,8 @@ Result<std::optional<Envelope>> EnvelopeDecoder::next() {
   if (buffer_.size() < kHeader) return std::nullopt;
   const auto byte = [&](size_t i) { return static_cast<size_t>(static_cast<unsigned char>(buffer_[i])); };
   const size_t length = byte(1) << 24 | byte(2) << 16 | byte(3) << 8 | byte(4);
-  if (length > kMaxPayload) return fail(Code::kInternal, "the guest daemon sent an envelope of " + std::to_string(length) + " bytes");
+  if (length > kMaxPayload)
+    return fail(Code::kInternal, "the guest daemon sent an envelope of " + std::to_string(length) + " bytes");
   if (buffer_.size() < kHeader + length) return std::nullopt;
   Envelope envelope{(byte(0) & kLastFlag) != 0, buffer_.substr(kHeader, length)};
   buffer_.erase(0, kHeader + length);

@@ -1,4 +1,5 @@
-// The Connect protocol's stream envelopes: one flag byte, a 4-byte big-endian length, a payload. Flag 2 marks the last one.
+// The Connect protocol's stream envelopes: one flag byte, a 4-byte big-endian length, a payload. Flag 2 marks the last
+// one.
 #pragma once
 
 #include <optional>

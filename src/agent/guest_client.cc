@@ -12,7 +12,8 @@ using nlohmann::json;
 
 constexpr Milliseconds kConnectDeadline{5'000};
 constexpr Milliseconds kCallDeadline{60'000};
-// The daemon sends a keepalive at least this often (asked for with Keepalive-Ping-Interval); three missed ones are silence.
+// The daemon sends a keepalive at least this often (asked for with Keepalive-Ping-Interval); three missed ones are
+// silence.
 constexpr int kKeepaliveSeconds = 20;
 constexpr Milliseconds kStreamSilence{60'000 + 3'000};
 constexpr uint64_t kMaxAnswer = 16 << 20;
@@ -42,7 +43,8 @@ Error error_of(unsigned status, const std::string& body) {
   Error error{code_of_status(status), "the guest daemon answered " + std::to_string(status)};
   if (!parsed.is_object()) return error;
   if (parsed.contains("message") && parsed["message"].is_string()) error.message = parsed["message"].get<std::string>();
-  if (parsed.contains("code") && parsed["code"].is_string()) error.code = code_from_name(parsed["code"].get<std::string>());
+  if (parsed.contains("code") && parsed["code"].is_string())
+    error.code = code_from_name(parsed["code"].get<std::string>());
   return error;
 }
 
@@ -103,7 +105,8 @@ Result<GuestConnection> GuestClient::connect(Deadline deadline) const {
   return connection;
 }
 
-http::request<http::string_body> GuestClient::request(http::verb verb, const std::string& target, const std::string& user) const {
+http::request<http::string_body> GuestClient::request(http::verb verb, const std::string& target,
+                                                      const std::string& user) const {
   http::request<http::string_body> request{verb, target, 11};
   if (!token_.empty()) request.set("X-Access-Token", token_);
   if (!user.empty()) {
@@ -129,7 +132,8 @@ Status GuestClient::init(const json& body, Deadline deadline) const {
   ask.body() = body.dump();
   STASIS_TRY(connection.send(ask));
   STASIS_ASSIGN(const auto answer, connection.receive(kMaxAnswer));
-  if (answer.result_int() / 100 != 2) return fail(error_of(answer.result_int(), answer.body()).with_context("init the guest"));
+  if (answer.result_int() / 100 != 2)
+    return fail(error_of(answer.result_int(), answer.body()).with_context("init the guest"));
   return {};
 }
 
@@ -204,7 +208,8 @@ Result<CommandEnd> GuestClient::follow(GuestConnection& connection, const Comman
         STASIS_ASSIGN(const std::optional<Envelope> envelope, envelopes.next());
         if (!envelope) break;
         const json message = json::parse(envelope->payload, nullptr, false);
-        if (!message.is_object()) return fail(Code::kInternal, "the guest daemon sent an envelope that is no JSON object");
+        if (!message.is_object())
+          return fail(Code::kInternal, "the guest daemon sent an envelope that is no JSON object");
         if (envelope->last && message.contains("error")) return fail(error_of(500, message["error"].dump()));
         if (!envelope->last) STASIS_TRY(take_event(message));
       }
@@ -301,8 +306,10 @@ Result<uint64_t> GuestClient::write_file(const std::string& path, const std::str
   return total;
 }
 
-Result<std::vector<DirEntry>> GuestClient::list_directory(const std::string& path, const std::string& user, uint32_t depth) const {
-  STASIS_ASSIGN(const json answer, call("filesystem.Filesystem/ListDir", {{"path", path}, {"depth", depth == 0 ? 1 : depth}}, user));
+Result<std::vector<DirEntry>> GuestClient::list_directory(const std::string& path, const std::string& user,
+                                                          uint32_t depth) const {
+  STASIS_ASSIGN(const json answer,
+                call("filesystem.Filesystem/ListDir", {{"path", path}, {"depth", depth == 0 ? 1 : depth}}, user));
   std::vector<DirEntry> entries;
   for (const json& object : answer.value("entries", json::array())) {
     if (object.is_object()) entries.push_back(entry_of(object));

@@ -1,6 +1,6 @@
-// The agent's side of the guest daemon's protocol (shared/notes/e2b-sdk.md): health, init, processes, files. Each call makes a
-// connection of its own through the sandbox's supervisor, so calls of any number of threads may overlap. Deadlines are on each
-// wait, not on a whole stream: a command may run for days.
+// The agent's side of the guest daemon's protocol (shared/notes/e2b-sdk.md): health, init, processes, files. Each call
+// makes a connection of its own through the sandbox's supervisor, so calls of any number of threads may overlap.
+// Deadlines are on each wait, not on a whole stream: a command may run for days.
 #pragma once
 
 #include <functional>
@@ -52,7 +52,8 @@ class GuestClient {
   Status health(Deadline deadline) const;
   Status init(const nlohmann::json& body, Deadline deadline) const;
 
-  // Runs until the command ends, or `cancel_fd` becomes readable: then the command is killed and the answer is kCancelled.
+  // Runs until the command ends, or `cancel_fd` becomes readable: then the command is killed and the answer is
+  // kCancelled.
   Result<CommandEnd> run(const Command& command, const CommandEvents& events, int cancel_fd) const;
 
   // `take(total_size, bytes)` is called with each piece, at least once.
@@ -69,7 +70,8 @@ class GuestClient {
   Result<GuestConnection> connect(Deadline deadline) const;
   http::request<http::string_body> request(http::verb verb, const std::string& target, const std::string& user) const;
   Result<nlohmann::json> call(const std::string& rpc, const nlohmann::json& body, const std::string& user) const;
-  Result<CommandEnd> follow(GuestConnection& connection, const Command& command, const CommandEvents& events, int cancel_fd) const;
+  Result<CommandEnd> follow(GuestConnection& connection, const Command& command, const CommandEvents& events,
+                            int cancel_fd) const;
   Status feed_stdin(uint32_t pid, const std::string& data) const;
   void kill(uint32_t pid) const;
 

@@ -27,7 +27,8 @@ size_t TimedStream::write_part(const void* data, size_t size, boost::system::err
 
 Error GuestConnection::failure(const boost::system::error_code& code, const std::string& what) const {
   if (code == boost::asio::error::operation_aborted) return Error(stream_.error()).with_context(what);
-  const bool closed = code == boost::asio::error::eof || code == http::error::end_of_stream || code == http::error::partial_message;
+  const bool closed =
+      code == boost::asio::error::eof || code == http::error::end_of_stream || code == http::error::partial_message;
   if (closed) return {Code::kUnavailable, what + ": the guest closed the connection"};
   return {Code::kInternal, what + ": " + code.message()};
 }

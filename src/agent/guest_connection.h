@@ -1,5 +1,5 @@
-// One HTTP/1.1 connection to a guest daemon, over a socket that was made inside the sandbox's network namespace. Speaks through
-// Boost.Beast's parsers; every wait has a deadline, and can be cut short by an event. Not thread-safe.
+// One HTTP/1.1 connection to a guest daemon, over a socket that was made inside the sandbox's network namespace. Speaks
+// through Boost.Beast's parsers; every wait has a deadline, and can be cut short by an event. Not thread-safe.
 #pragma once
 
 #include <boost/asio/buffer.hpp>
@@ -15,7 +15,8 @@ namespace http = boost::beast::http;
 
 inline constexpr uint16_t kGuestDaemonPort = 49983;
 
-// What Beast reads from and writes to: a socket with a deadline. The error that a Beast call reports as failed is kept here.
+// What Beast reads from and writes to: a socket with a deadline. The error that a Beast call reports as failed is kept
+// here.
 class TimedStream {
  public:
   explicit TimedStream(UniqueFd socket) : socket_(std::move(socket)) {}

@@ -33,7 +33,8 @@ constexpr size_t kLogTail = 2'000;
 constexpr uint64_t kMaxMapBytes = uint64_t{1} << 29;  // the largest block map that the format allows has 257 MiB
 
 uint64_t microseconds_since(std::chrono::steady_clock::time_point start) {
-  return static_cast<uint64_t>(std::chrono::duration_cast<std::chrono::microseconds>(std::chrono::steady_clock::now() - start).count());
+  return static_cast<uint64_t>(
+      std::chrono::duration_cast<std::chrono::microseconds>(std::chrono::steady_clock::now() - start).count());
 }
 
 bool valid_id(const std::string& id) {
@@ -64,7 +65,9 @@ std::string random_entropy() {
   return base64_encode(bytes);
 }
 
-int64_t deadline_from(uint32_t timeout_sec) { return timeout_sec == 0 ? 0 : unix_time_ms() + int64_t{timeout_sec} * 1000; }
+int64_t deadline_from(uint32_t timeout_sec) {
+  return timeout_sec == 0 ? 0 : unix_time_ms() + int64_t{timeout_sec} * 1000;
+}
 
 }  // namespace
 
@@ -99,7 +102,8 @@ Host::~Host() {
   }
 }
 
-// --- finding -------------------------------------------------------------------------------------------------------------
+// --- finding
+// -------------------------------------------------------------------------------------------------------------
 
 Result<Host::SandboxPtr> Host::find(const std::string& id) const {
   const std::lock_guard lock(mutex_);
@@ -122,7 +126,8 @@ std::vector<SandboxView> Host::list() const {
   std::vector<SandboxView> views;
   for (const SandboxPtr& sandbox : all) {
     const std::lock_guard lock(sandbox->mutex);
-    views.push_back({sandbox->id, sandbox->state, sandbox->reason, sandbox->record.deadline_unix_ms, sandbox->adopted, sandbox->info});
+    views.push_back({sandbox->id, sandbox->state, sandbox->reason, sandbox->record.deadline_unix_ms, sandbox->adopted,
+                     sandbox->info});
   }
   return views;
 }
@@ -143,7 +148,8 @@ Result<GuestClient> Host::guest(const std::string& id) const {
   {
     const std::lock_guard lock(sandbox->mutex);
     if (sandbox->state != SandboxState::kRunning) {
-      return fail(Code::kFailedPrecondition, "sandbox " + id + " is " + std::string(state_name(sandbox->state)) + ", not running");
+      return fail(Code::kFailedPrecondition,
+                  "sandbox " + id + " is " + std::string(state_name(sandbox->state)) + ", not running");
     }
   }
   return client_of(sandbox);
@@ -171,7 +177,8 @@ Result<int64_t> Host::deadline(const std::string& id) const {
   return sandbox->record.deadline_unix_ms;
 }
 
-// --- starting ------------------------------------------------------------------------------------------------------------
+// --- starting
+// ------------------------------------------------------------------------------------------------------------
 
 Status Host::check(const StartSpec& spec) const {
   if (!valid_id(spec.id)) return fail(Code::kInvalidArgument, "a sandbox id has 1 to 40 characters a-z and 0-9");
@@ -184,11 +191,13 @@ Status Host::check(const StartSpec& spec) const {
                   "leave vcpus and memory out, or take a snapshot of a sandbox of the size you want");
     }
     if (base.vmm != options_.vmm) {
-      return fail(Code::kFailedPrecondition, "the snapshot was taken with " + base.vmm + ", this host runs " + options_.vmm);
+      return fail(Code::kFailedPrecondition,
+                  "the snapshot was taken with " + base.vmm + ", this host runs " + options_.vmm);
     }
     return {};
   }
-  if (spec.shape.vcpus < 1 || spec.shape.vcpus > kMaxVcpus) return fail(Code::kInvalidArgument, "vcpus must be 1 to 32");
+  if (spec.shape.vcpus < 1 || spec.shape.vcpus > kMaxVcpus)
+    return fail(Code::kInvalidArgument, "vcpus must be 1 to 32");
   if (spec.shape.memory_mib < kMinMemoryMib || spec.shape.memory_mib > kMaxMemoryMib) {
     return fail(Code::kInvalidArgument, "memory must be 128 to 65536 MiB");
   }
@@ -207,7 +216,9 @@ Result<Host::SandboxPtr> Host::enter(const StartSpec& spec) {
     const bool full = sandboxes_.size() >= kMaxSandboxes;
     if (full || !sandboxes_.emplace(spec.id, sandbox).second) {
       sandbox->operation.unlock();
-      if (full) return fail(Code::kResourceExhausted, "this host runs 1000 sandboxes already", "destroy some, or use another host");
+      if (full)
+        return fail(Code::kResourceExhausted, "this host runs 1000 sandboxes already",
+                    "destroy some, or use another host");
       return fail(Code::kAlreadyExists, "there is a sandbox " + spec.id + " on this host already");
     }
   }
@@ -307,9 +318,9 @@ Status Host::await_daemon(const SandboxPtr& sandbox, const GuestClient& guest, M
     STASIS_ASSIGN(const bool gone, wait_readable(sandbox->supervisor_pidfd.get(), Deadline::after(kHealthPause)));
     if (gone) return fail(Code::kUnavailable, "the supervisor has gone");
     if (!deadline.passed()) continue;
-    return fail(Code::kDeadlineExceeded, "the guest daemon did not answer within " + std::to_string(limit.count() / 1000) +
-                                             " s (" + answered.error().message + "); the console's last lines: " +
-                                             tail_of(sandbox->dir / "vmm.log"),
+    return fail(Code::kDeadlineExceeded,
+                "the guest daemon did not answer within " + std::to_string(limit.count() / 1000) + " s (" +
+                    answered.error().message + "); the console's last lines: " + tail_of(sandbox->dir / "vmm.log"),
                 "check that the image was built by this version (make image)");
   }
 }
@@ -341,7 +352,8 @@ Error Host::explain(const SandboxPtr& sandbox, Error error) const {
   return record->error;
 }
 
-// --- ending --------------------------------------------------------------------------------------------------------------
+// --- ending
+// --------------------------------------------------------------------------------------------------------------
 
 void Host::take_down(const SandboxPtr& sandbox, const std::string& reason) {
   std::shared_ptr<supervisor::Client> client;
@@ -353,7 +365,8 @@ void Host::take_down(const SandboxPtr& sandbox, const std::string& reason) {
   if (!await_end(*sandbox, Deadline::after(kStopDeadline))) {
     kill_supervisor(*sandbox);
     if (!await_end(*sandbox, Deadline::after(kEndDeadline))) {
-      spdlog::error("sandbox {}: its processes did not end within {} s of SIGKILL", sandbox->id, kEndDeadline.count() / 1000);
+      spdlog::error("sandbox {}: its processes did not end within {} s of SIGKILL", sandbox->id,
+                    kEndDeadline.count() / 1000);
     }
   }
   if (Status removed = remove_tree(real_file_system(), sandbox->dir); !removed) {
@@ -385,7 +398,8 @@ Result<bool> Host::destroy(const std::string& id, const std::string& reason) {
   return true;
 }
 
-// --- snapshots -----------------------------------------------------------------------------------------------------------
+// --- snapshots
+// -----------------------------------------------------------------------------------------------------------
 
 Result<Taken> Host::describe(const supervisor::SnapshotReply& reply) const {
   STASIS_ASSIGN(snapshot::Manifest manifest, store_.load(reply.id));
@@ -397,12 +411,14 @@ Result<Taken> Host::take(const SandboxPtr& sandbox, SnapshotId id, bool keep_run
   {
     const std::lock_guard lock(sandbox->mutex);
     if (sandbox->state != SandboxState::kRunning) {
-      return fail(Code::kFailedPrecondition, "sandbox " + sandbox->id + " is " + std::string(state_name(sandbox->state)) + ", not running");
+      return fail(Code::kFailedPrecondition,
+                  "sandbox " + sandbox->id + " is " + std::string(state_name(sandbox->state)) + ", not running");
     }
     if (!keep_running) sandbox->state = SandboxState::kPausing;
   }
   STASIS_TRY(tokens_.keep(id, sandbox->record.access_token));
-  auto reply = keep_running ? sandbox->client->snapshot(id, kSnapshotDeadline) : sandbox->client->pause(id, kSnapshotDeadline);
+  auto reply =
+      keep_running ? sandbox->client->snapshot(id, kSnapshotDeadline) : sandbox->client->pause(id, kSnapshotDeadline);
   if (reply) return describe(*reply);
   // The answer may be lost and the snapshot there all the same: what is published counts.
   if (!keep_running && supervisor_gone(*sandbox)) {
@@ -445,8 +461,8 @@ Result<uint64_t> Host::delete_snapshot(SnapshotId id) {
   return collect();
 }
 
-// The block maps that sandboxes stand on. A file that cannot be read, other than because it is not there (yet, or any more),
-// stops the collection: its layers would be taken for rubbish.
+// The block maps that sandboxes stand on. A file that cannot be read, other than because it is not there (yet, or any
+// more), stops the collection: its layers would be taken for rubbish.
 Result<std::vector<snapshot::BlockMap>> Host::roots() const {
   std::vector<snapshot::BlockMap> roots;
   const Path sandboxes = options_.state_dir / "sandboxes";
@@ -464,8 +480,8 @@ Result<std::vector<snapshot::BlockMap>> Host::roots() const {
   return roots;
 }
 
-// Layers that nothing needs go. The roots are read under the store's exclusive lock: a sandbox that starts writes its own down
-// under the shared one.
+// Layers that nothing needs go. The roots are read under the store's exclusive lock: a sandbox that starts writes its
+// own down under the shared one.
 uint64_t Host::collect() {
   if (!collect_wanted_.exchange(false)) return 0;
   auto collected = store_.collect_with([this] { return roots(); });
@@ -478,7 +494,8 @@ uint64_t Host::collect() {
   return 0;
 }
 
-// --- what happens by itself ------------------------------------------------------------------------------------------------
+// --- what happens by itself
+// ------------------------------------------------------------------------------------------------
 
 Status Host::adopt_all() {
   STASIS_ASSIGN(const auto names, real_file_system().list(options_.state_dir / "sandboxes"));

@@ -1,6 +1,7 @@
-// Everything that one host does with sandboxes: start, pause, resume, snapshot, destroy, adopt, end at the deadline. No gRPC
-// here: service.cc translates. Thread-safe; one operation at a time on each sandbox (others get kAborted), except destroy, which
-// ends whatever is under way. A Host that goes away leaves every sandbox running: the next one adopts them.
+// Everything that one host does with sandboxes: start, pause, resume, snapshot, destroy, adopt, end at the deadline. No
+// gRPC here: service.cc translates. Thread-safe; one operation at a time on each sandbox (others get kAborted), except
+// destroy, which ends whatever is under way. A Host that goes away leaves every sandbox running: the next one adopts
+// them.
 #pragma once
 
 #include <atomic>

@@ -52,11 +52,14 @@ Result<std::map<std::string, Image>> load_images(const snapshot::Store& store, c
   for (const auto& [name, directory] : directories) {
     auto description = read_json(directory / "image.json");
     if (!description) {
-      return fail(std::move(description).error().with_context("image '" + name + "'").with_remedy(
-          "build it with `make image`, or name its directory with --image"));
+      return fail(std::move(description)
+                      .error()
+                      .with_context("image '" + name + "'")
+                      .with_remedy("build it with `make image`, or name its directory with --image"));
     }
     const auto before = known.find(name);
-    const bool current = before != known.end() && before->second.key == description->value("key", "") && store.load(before->second.id);
+    const bool current =
+        before != known.end() && before->second.key == description->value("key", "") && store.load(before->second.id);
     if (current) continue;
     STASIS_ASSIGN(images[name], import(store, directory, *description));
     if (before != known.end()) replaced.push_back(before->second.id);

@@ -1,6 +1,6 @@
-// One sandbox as the agent knows it: its directory, what must survive an agent (the record), its supervisor, and its state.
-// Shared between the threads of operations; `mutex` guards everything below it, `operation` is held for as long as a create,
-// pause, snapshot or destroy is under way, so that there is one at a time.
+// One sandbox as the agent knows it: its directory, what must survive an agent (the record), its supervisor, and its
+// state. Shared between the threads of operations; `mutex` guards everything below it, `operation` is held for as long
+// as a create, pause, snapshot or destroy is under way, so that there is one at a time.
 #pragma once
 
 #include <map>
@@ -44,12 +44,12 @@ struct Sandbox {
   std::string reason;
   SandboxRecord record;
   bool adopted = false;
-  bool destroyed = false;                          // a destroy has begun: whatever else is under way gives up
-  std::shared_ptr<supervisor::Client> client;      // control connection
-  std::optional<Process> child;                    // the supervisor, if this agent started it
+  bool destroyed = false;                      // a destroy has begun: whatever else is under way gives up
+  std::shared_ptr<supervisor::Client> client;  // control connection
+  std::optional<Process> child;                // the supervisor, if this agent started it
   UniqueFd supervisor_pidfd;
   UniqueFd vmm_pidfd;
-  supervisor::StateReply info;                     // as of the start or the adoption
+  supervisor::StateReply info;  // as of the start or the adoption
 };
 
 // Waits until supervisor and VMM have exited, and reaps the first. False if they have not by the deadline.

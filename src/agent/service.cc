@@ -91,7 +91,8 @@ class CancelWatch {
   int fd() const { return cancelled_.fd(); }
 
  private:
-  CancelWatch(grpc::ServerContext* context, Event cancelled, Event done) : cancelled_(std::move(cancelled)), done_(std::move(done)) {
+  CancelWatch(grpc::ServerContext* context, Event cancelled, Event done)
+      : cancelled_(std::move(cancelled)), done_(std::move(done)) {
     thread_ = std::thread([this, context] {
       for (;;) {
         auto finished = wait_readable(done_.fd(), Deadline::after(Milliseconds(50)));
@@ -110,7 +111,8 @@ class CancelWatch {
 
 }  // namespace
 
-grpc::Status Service::CreateSandbox(Context* context, const v1::CreateSandboxRequest* request, v1::SandboxStarted* reply) {
+grpc::Status Service::CreateSandbox(Context* context, const v1::CreateSandboxRequest* request,
+                                    v1::SandboxStarted* reply) {
   const auto base = snapshot_id(request->snapshot_id());
   if (!base) return answer(context, base.error());
   StartSpec spec;
@@ -126,7 +128,8 @@ grpc::Status Service::CreateSandbox(Context* context, const v1::CreateSandboxReq
   return grpc::Status::OK;
 }
 
-grpc::Status Service::ResumeSandbox(Context* context, const v1::ResumeSandboxRequest* request, v1::SandboxStarted* reply) {
+grpc::Status Service::ResumeSandbox(Context* context, const v1::ResumeSandboxRequest* request,
+                                    v1::SandboxStarted* reply) {
   const auto base = snapshot_id(request->snapshot_id());
   if (!base) return answer(context, base.error());
   StartSpec spec;
@@ -141,7 +144,8 @@ grpc::Status Service::ResumeSandbox(Context* context, const v1::ResumeSandboxReq
   return grpc::Status::OK;
 }
 
-grpc::Status Service::DestroySandbox(Context* context, const v1::DestroySandboxRequest* request, v1::DestroySandboxReply* reply) {
+grpc::Status Service::DestroySandbox(Context* context, const v1::DestroySandboxRequest* request,
+                                     v1::DestroySandboxReply* reply) {
   const auto existed = host_.destroy(request->sandbox_id(), request->reason());
   if (!existed) return answer(context, existed.error());
   reply->set_existed(*existed);
@@ -157,7 +161,8 @@ grpc::Status Service::PauseSandbox(Context* context, const v1::PauseSandboxReque
   return grpc::Status::OK;
 }
 
-grpc::Status Service::CreateSnapshot(Context* context, const v1::CreateSnapshotRequest* request, v1::SnapshotTaken* reply) {
+grpc::Status Service::CreateSnapshot(Context* context, const v1::CreateSnapshotRequest* request,
+                                     v1::SnapshotTaken* reply) {
   const auto id = snapshot_id(request->snapshot_id());
   if (!id) return answer(context, id.error());
   const auto taken = host_.snapshot(request->sandbox_id(), *id);
@@ -166,7 +171,8 @@ grpc::Status Service::CreateSnapshot(Context* context, const v1::CreateSnapshotR
   return grpc::Status::OK;
 }
 
-grpc::Status Service::DeleteSnapshot(Context* context, const v1::DeleteSnapshotRequest* request, v1::DeleteSnapshotReply* reply) {
+grpc::Status Service::DeleteSnapshot(Context* context, const v1::DeleteSnapshotRequest* request,
+                                     v1::DeleteSnapshotReply* reply) {
   const auto id = snapshot_id(request->snapshot_id());
   if (!id) return answer(context, id.error());
   const auto freed = host_.delete_snapshot(*id);
@@ -191,13 +197,15 @@ grpc::Status Service::ListSandboxes(Context*, const v1::ListSandboxesRequest*, v
   return grpc::Status::OK;
 }
 
-grpc::Status Service::PingSandbox(Context* context, const v1::PingSandboxRequest* request, v1::PingSandboxReply* reply) {
+grpc::Status Service::PingSandbox(Context* context, const v1::PingSandboxRequest* request,
+                                  v1::PingSandboxReply* reply) {
   const auto guest = host_.guest(request->sandbox_id());
   if (!guest) return answer(context, guest.error());
   const auto begun = std::chrono::steady_clock::now();
   if (const Status alive = guest->health(Deadline::after(kPingDeadline)); !alive) return answer(context, alive.error());
   const auto elapsed = std::chrono::steady_clock::now() - begun;
-  reply->set_round_trip_us(static_cast<uint64_t>(std::chrono::duration_cast<std::chrono::microseconds>(elapsed).count()));
+  reply->set_round_trip_us(
+      static_cast<uint64_t>(std::chrono::duration_cast<std::chrono::microseconds>(elapsed).count()));
   const auto deadline = request->timeout_sec() > 0 ? host_.extend(request->sandbox_id(), request->timeout_sec())
                                                    : host_.deadline(request->sandbox_id());
   if (!deadline) return answer(context, deadline.error());
@@ -205,7 +213,8 @@ grpc::Status Service::PingSandbox(Context* context, const v1::PingSandboxRequest
   return grpc::Status::OK;
 }
 
-grpc::Status Service::Exec(Context* context, const v1::ExecRequest* request, grpc::ServerWriter<v1::ExecEvent>* writer) {
+grpc::Status Service::Exec(Context* context, const v1::ExecRequest* request,
+                           grpc::ServerWriter<v1::ExecEvent>* writer) {
   const auto guest = host_.guest(request->sandbox_id());
   if (!guest) return answer(context, guest.error());
   Command command;
@@ -224,8 +233,12 @@ grpc::Status Service::Exec(Context* context, const v1::ExecRequest* request, grp
     writer->Write(event);
   };
   events.started = [&](uint32_t pid) { send([&](v1::ExecEvent& event) { event.set_started_pid(pid); }); };
-  events.out = [&](std::string_view bytes) { send([&](v1::ExecEvent& event) { event.set_stdout(std::string(bytes)); }); };
-  events.err = [&](std::string_view bytes) { send([&](v1::ExecEvent& event) { event.set_stderr(std::string(bytes)); }); };
+  events.out = [&](std::string_view bytes) {
+    send([&](v1::ExecEvent& event) { event.set_stdout(std::string(bytes)); });
+  };
+  events.err = [&](std::string_view bytes) {
+    send([&](v1::ExecEvent& event) { event.set_stderr(std::string(bytes)); });
+  };
   const auto watch = CancelWatch::start(context);
   if (!watch) return answer(context, watch.error());
   const auto end = guest->run(command, events, (*watch)->fd());
@@ -237,22 +250,25 @@ grpc::Status Service::Exec(Context* context, const v1::ExecRequest* request, grp
   return grpc::Status::OK;
 }
 
-grpc::Status Service::ReadFile(Context* context, const v1::ReadFileRequest* request, grpc::ServerWriter<v1::FileChunk>* writer) {
+grpc::Status Service::ReadFile(Context* context, const v1::ReadFileRequest* request,
+                               grpc::ServerWriter<v1::FileChunk>* writer) {
   const auto guest = host_.guest(request->sandbox_id());
   if (!guest) return answer(context, guest.error());
   bool first = true;
-  const Status read = guest->read_file(request->path(), request->user(), [&](uint64_t size, std::string_view bytes) -> Status {
-    if (!first && bytes.empty()) return {};
-    v1::FileChunk chunk;
-    if (std::exchange(first, false)) chunk.set_size(size);
-    chunk.set_data(std::string(bytes));
-    if (!writer->Write(chunk)) return fail(Code::kCancelled, "the reader has gone");
-    return {};
-  });
+  const Status read =
+      guest->read_file(request->path(), request->user(), [&](uint64_t size, std::string_view bytes) -> Status {
+        if (!first && bytes.empty()) return {};
+        v1::FileChunk chunk;
+        if (std::exchange(first, false)) chunk.set_size(size);
+        chunk.set_data(std::string(bytes));
+        if (!writer->Write(chunk)) return fail(Code::kCancelled, "the reader has gone");
+        return {};
+      });
   return read ? grpc::Status::OK : answer(context, read.error());
 }
 
-grpc::Status Service::WriteFile(Context* context, grpc::ServerReader<v1::WriteFileRequest>* reader, v1::WriteFileReply* reply) {
+grpc::Status Service::WriteFile(Context* context, grpc::ServerReader<v1::WriteFileRequest>* reader,
+                                v1::WriteFileReply* reply) {
   v1::WriteFileRequest message;
   if (!reader->Read(&message) || !message.has_open()) {
     return answer(context, {Code::kInvalidArgument, "the first message of WriteFile must be `open`"});
@@ -325,7 +341,8 @@ grpc::Status Service::ListSnapshots(Context* context, const v1::ListSnapshotsReq
   return grpc::Status::OK;
 }
 
-grpc::Status Service::GetSandboxMetrics(Context* context, const v1::GetSandboxMetricsRequest* request, v1::SandboxMetrics* reply) {
+grpc::Status Service::GetSandboxMetrics(Context* context, const v1::GetSandboxMetricsRequest* request,
+                                        v1::SandboxMetrics* reply) {
   const auto info = host_.state(request->sandbox_id());
   if (!info) return answer(context, info.error());
   if (!info->restore_method.empty()) fill(reply->mutable_restore(), *info);

@@ -1,5 +1,5 @@
-// HostAgent over gRPC (proto/agent.proto): translates between messages and Host, nothing else. Errors become statuses with the
-// same code; the remedy travels as trailing metadata "stasis-remedy".
+// HostAgent over gRPC (proto/agent.proto): translates between messages and Host, nothing else. Errors become statuses
+// with the same code; the remedy travels as trailing metadata "stasis-remedy".
 #pragma once
 
 #include "agent.grpc.pb.h"

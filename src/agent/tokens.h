@@ -1,5 +1,5 @@
-// The guest daemon's access token that a snapshot's memory holds: a clone that gets a new one must show the old one. Kept in
-// STATE/tokens/<snapshot id>, mode 0600.
+// The guest daemon's access token that a snapshot's memory holds: a clone that gets a new one must show the old one.
+// Kept in STATE/tokens/<snapshot id>, mode 0600.
 #pragma once
 
 #include "base/file_system.h"

@@ -21,9 +21,9 @@
 namespace stasis {
 namespace {
 
-using testing::TempDir;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
+using testing::TempDir;
 
 std::set<std::string> open_descriptors() {
   std::set<std::string> names;

@@ -1,5 +1,5 @@
-// Owned file descriptors. A UniqueFd closes what it holds exactly once; every descriptor of Stasis lives in one, is opened
-// with O_CLOEXEC, and crosses an exec only by being named in SpawnOptions (process.h).
+// Owned file descriptors. A UniqueFd closes what it holds exactly once; every descriptor of Stasis lives in one, is
+// opened with O_CLOEXEC, and crosses an exec only by being named in SpawnOptions (process.h).
 #pragma once
 
 #include <utility>

@@ -156,8 +156,8 @@ FileSystem& real_file_system() {
 Result<std::vector<std::byte>> read_file(FileSystem& fs, const Path& path, uint64_t max_bytes) {
   STASIS_ASSIGN(const FileInfo info, fs.info(path));
   if (info.size > max_bytes) {
-    return fail(Code::kDataLoss, path.string() + " has " + std::to_string(info.size) + " bytes, more than the limit of " +
-                                     std::to_string(max_bytes));
+    return fail(Code::kDataLoss, path.string() + " has " + std::to_string(info.size) +
+                                     " bytes, more than the limit of " + std::to_string(max_bytes));
   }
   STASIS_ASSIGN(const UniqueFd fd, fs.open_read(path));
   std::vector<std::byte> content(info.size);

@@ -1,7 +1,7 @@
-// The seam for files. Everything that is durable (layers, block maps, manifests, records) is written, renamed, synced and
-// removed through a FileSystem, so that a test can replace it by one that fails the n-th call, forgets unsynced data or tears
-// writes. `real_file_system()` is the one that talks to the kernel. All functions are thread-safe. Short reads and writes
-// are retried inside; read_at returns fewer bytes than asked only at the end of the file.
+// The seam for files. Everything that is durable (layers, block maps, manifests, records) is written, renamed, synced
+// and removed through a FileSystem, so that a test can replace it by one that fails the n-th call, forgets unsynced
+// data or tears writes. `real_file_system()` is the one that talks to the kernel. All functions are thread-safe. Short
+// reads and writes are retried inside; read_at returns fewer bytes than asked only at the end of the file.
 #pragma once
 
 #include <cstddef>
@@ -55,8 +55,8 @@ class FileSystem {
   virtual Status sync_directory(const Path& path) = 0;
   virtual Status make_directory(const Path& path) = 0;  // mode 0700; success if it is there already
   virtual Status rename(const Path& from, const Path& to) = 0;
-  virtual Status remove(const Path& path) = 0;            // a file; kNotFound if there is none
-  virtual Status remove_directory(const Path& path) = 0;  // an empty directory
+  virtual Status remove(const Path& path) = 0;                               // a file; kNotFound if there is none
+  virtual Status remove_directory(const Path& path) = 0;                     // an empty directory
   virtual Result<std::vector<std::string>> list(const Path& directory) = 0;  // names, sorted, without . and ..
   virtual Result<FileInfo> info(const Path& path) = 0;                       // kNotFound if there is nothing
 };
@@ -66,8 +66,8 @@ FileSystem& real_file_system();
 // Reads a whole file of at most `max_bytes`; kDataLoss if it is longer.
 Result<std::vector<std::byte>> read_file(FileSystem& fs, const Path& path, uint64_t max_bytes);
 
-// The publish rule: writes `path`.tmp in the same directory, syncs it, renames it over `path`, syncs the directory. After
-// a crash there is the old content or the new one, whole. On failure the temporary file is removed.
+// The publish rule: writes `path`.tmp in the same directory, syncs it, renames it over `path`, syncs the directory.
+// After a crash there is the old content or the new one, whole. On failure the temporary file is removed.
 Status publish_file(FileSystem& fs, const Path& path, std::span<const std::byte> content);
 Status publish_file(FileSystem& fs, const Path& path, std::string_view content);
 

@@ -11,7 +11,8 @@
 namespace stasis {
 namespace {
 
-// In a chroot "/" is no mount point and cannot be made private; then each mount that is visible is made private by itself.
+// In a chroot "/" is no mount point and cannot be made private; then each mount that is visible is made private by
+// itself.
 Status make_each_mount_private() {
   std::ifstream table("/proc/self/mountinfo");
   std::string line;
@@ -20,8 +21,8 @@ Status make_each_mount_private() {
     std::string skipped;
     std::string mount_point;
     fields >> skipped >> skipped >> skipped >> skipped >> mount_point;
-    // Mount points with spaces are escaped (\040) and those that were mounted over cannot be reached: neither matters here,
-    // since Stasis mounts only on directories of its own.
+    // Mount points with spaces are escaped (\040) and those that were mounted over cannot be reached: neither matters
+    // here, since Stasis mounts only on directories of its own.
     (void)::mount(nullptr, mount_point.c_str(), nullptr, MS_PRIVATE, nullptr);
   }
   return {};

@@ -1,5 +1,5 @@
-// Mount and network namespaces of the calling process, and mounts in them. A process that has entered a namespace of its own
-// takes everything in it (mounts, interfaces) along when it dies: nothing needs to be cleaned up outside.
+// Mount and network namespaces of the calling process, and mounts in them. A process that has entered a namespace of
+// its own takes everything in it (mounts, interfaces) along when it dies: nothing needs to be cleaned up outside.
 #pragma once
 
 #include <cstdint>

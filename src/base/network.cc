@@ -174,7 +174,8 @@ Result<UniqueFd> tcp_socket() {
 
 Result<Ipv4Address> parse_ipv4(const std::string& text) {
   in_addr address{};
-  if (::inet_pton(AF_INET, text.c_str(), &address) != 1) return fail(Code::kInvalidArgument, "'" + text + "' is not an IPv4 address");
+  if (::inet_pton(AF_INET, text.c_str(), &address) != 1)
+    return fail(Code::kInvalidArgument, "'" + text + "' is not an IPv4 address");
   return Ipv4Address{ntohl(address.s_addr)};
 }
 

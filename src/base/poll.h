@@ -1,4 +1,5 @@
-// Waiting: deadlines on the monotonic clock, poll(2) over descriptors, and an event that one thread sets and others wait for.
+// Waiting: deadlines on the monotonic clock, poll(2) over descriptors, and an event that one thread sets and others
+// wait for.
 #pragma once
 
 #include <bitset>
@@ -34,8 +35,8 @@ Result<bool> wait_readable(int fd, Deadline deadline);
 
 inline constexpr size_t kMaxPolled = 64;
 
-// For each of `fds` (at most kMaxPolled), by its index: is it readable, or gone? Returns when at least one is, or at the
-// deadline (none). A negative descriptor is never ready. Allocates nothing.
+// For each of `fds` (at most kMaxPolled), by its index: is it readable, or gone? Returns when at least one is, or at
+// the deadline (none). A negative descriptor is never ready. Allocates nothing.
 Result<std::bitset<kMaxPolled>> wait_any(std::span<const int> fds, Deadline deadline);
 
 // Stays readable from set() on until clear(). Copies of the descriptor number may be polled anywhere.

@@ -1,6 +1,6 @@
-// Child processes. spawn() forks and execs with exactly the descriptors named, in a new session if asked, and reports a failed
-// exec as an error of spawn(), not as an exit status. A Process owns its child: its destructor kills it with SIGKILL and
-// reaps it, unless it was released. The pidfd is readable from the moment the child has exited.
+// Child processes. spawn() forks and execs with exactly the descriptors named, in a new session if asked, and reports a
+// failed exec as an error of spawn(), not as an exit status. A Process owns its child: its destructor kills it with
+// SIGKILL and reaps it, unless it was released. The pidfd is readable from the moment the child has exited.
 #pragma once
 
 #include <sys/types.h>
@@ -18,14 +18,14 @@
 namespace stasis {
 
 struct SpawnOptions {
-  std::vector<std::string> argv;                          // argv[0] is the program: a path, or a name looked up in PATH
-  std::vector<std::pair<std::string, std::string>> env;   // added to (or replacing) the caller's environment
-  std::vector<std::pair<int, int>> fds;                   // {fd here, fd number in the child}; numbers >= 3
-  int stdin_fd = -1;                                      // -1: /dev/null
+  std::vector<std::string> argv;                         // argv[0] is the program: a path, or a name looked up in PATH
+  std::vector<std::pair<std::string, std::string>> env;  // added to (or replacing) the caller's environment
+  std::vector<std::pair<int, int>> fds;                  // {fd here, fd number in the child}; numbers >= 3
+  int stdin_fd = -1;                                     // -1: /dev/null
   int stdout_fd = -1;
   int stderr_fd = -1;
-  bool new_session = false;         // setsid(): signals of the caller's terminal and group do not reach it
-  bool die_with_parent = false;     // SIGKILL when the *thread* that calls spawn() ends: call it from one that stays
+  bool new_session = false;      // setsid(): signals of the caller's terminal and group do not reach it
+  bool die_with_parent = false;  // SIGKILL when the *thread* that calls spawn() ends: call it from one that stays
 };
 
 // How a process ended, for people: "exit status 1", "signal 9 (Killed)".
@@ -70,8 +70,8 @@ Result<UniqueFd> open_pidfd(pid_t pid);
 // Sends a signal through a pidfd: cannot hit a process that reused the number.
 void signal_pidfd(int pidfd, int number);
 
-// Directory of the running executable: where Stasis's other programs are looked for. A process that enters a mount namespace
-// calls it once before that; the answer is kept.
+// Directory of the running executable: where Stasis's other programs are looked for. A process that enters a mount
+// namespace calls it once before that; the answer is kept.
 Result<Path> executable_directory();
 
 }  // namespace stasis

@@ -1,7 +1,7 @@
 // Results. Every function of Stasis that can fail returns Result<T> (or Status, where there is no value); nothing below
-// `server` and `cli` throws. An Error says what kind of failure it is (Code: the canonical gRPC set, so that it crosses the
-// agent's API unchanged and maps to one HTTP status), what happened (message, with the context added by each caller on the
-// way up, outermost first) and, where a person can do something about it, what (remedy).
+// `server` and `cli` throws. An Error says what kind of failure it is (Code: the canonical gRPC set, so that it crosses
+// the agent's API unchanged and maps to one HTTP status), what happened (message, with the context added by each caller
+// on the way up, outermost first) and, where a person can do something about it, what (remedy).
 #pragma once
 
 #include <string>
@@ -15,19 +15,19 @@ namespace stasis {
 enum class Code : int {
   kCancelled = 1,
   kUnknown = 2,
-  kInvalidArgument = 3,      // the caller's input is wrong, whatever the state of the system
-  kDeadlineExceeded = 4,     // somebody did not answer in time
-  kNotFound = 5,             // the named thing does not exist
-  kAlreadyExists = 6,        // the name is taken
+  kInvalidArgument = 3,   // the caller's input is wrong, whatever the state of the system
+  kDeadlineExceeded = 4,  // somebody did not answer in time
+  kNotFound = 5,          // the named thing does not exist
+  kAlreadyExists = 6,     // the name is taken
   kPermissionDenied = 7,
-  kResourceExhausted = 8,    // disk full, limit reached
-  kFailedPrecondition = 9,   // right request, wrong state (pause of a paused sandbox)
-  kAborted = 10,             // lost a race with another operation on the same thing: try again
+  kResourceExhausted = 8,   // disk full, limit reached
+  kFailedPrecondition = 9,  // right request, wrong state (pause of a paused sandbox)
+  kAborted = 10,            // lost a race with another operation on the same thing: try again
   kOutOfRange = 11,
-  kUnimplemented = 12,       // this host or this VMM cannot do it
-  kInternal = 13,            // a broken invariant or an unexpected system error
-  kUnavailable = 14,         // the other side is not there (now)
-  kDataLoss = 15,            // stored data is damaged or missing
+  kUnimplemented = 12,  // this host or this VMM cannot do it
+  kInternal = 13,       // a broken invariant or an unexpected system error
+  kUnavailable = 14,    // the other side is not there (now)
+  kDataLoss = 15,       // stored data is damaged or missing
   kUnauthenticated = 16,
 };
 
@@ -55,8 +55,8 @@ inline tl::unexpected<Error> fail(Code code, std::string message, std::string re
   return tl::unexpected<Error>(Error{code, std::move(message), std::move(remedy)});
 }
 
-// An Error made from errno: ENOENT is kNotFound, ENOSPC and EDQUOT kResourceExhausted, EEXIST kAlreadyExists, EACCES and
-// EPERM kPermissionDenied, everything else kInternal. `what` says what was tried, with the path.
+// An Error made from errno: ENOENT is kNotFound, ENOSPC and EDQUOT kResourceExhausted, EEXIST kAlreadyExists, EACCES
+// and EPERM kPermissionDenied, everything else kInternal. `what` says what was tried, with the path.
 Error errno_error(int error_number, std::string_view what);
 inline tl::unexpected<Error> fail_errno(int error_number, std::string_view what) {
   return tl::unexpected<Error>(errno_error(error_number, what));
@@ -68,25 +68,25 @@ inline tl::unexpected<Error> fail_errno(int error_number, std::string_view what)
 #define STASIS_CONCAT(a, b) STASIS_CONCAT_INNER(a, b)
 
 // Returns the error of `expression` (a Status or any Result) from the enclosing function; goes on otherwise.
-#define STASIS_TRY(expression)                                                          \
-  do {                                                                                  \
-    if (auto stasis_status = (expression); !stasis_status) {                            \
-      return ::stasis::fail(std::move(stasis_status).error());                          \
-    }                                                                                   \
+#define STASIS_TRY(expression)                                 \
+  do {                                                         \
+    if (auto stasis_status = (expression); !stasis_status) {   \
+      return ::stasis::fail(std::move(stasis_status).error()); \
+    }                                                          \
   } while (false)
 
 // The same, with context added: STASIS_TRY_CONTEXT(write(...), "write layer " + name).
-#define STASIS_TRY_CONTEXT(expression, context)                                         \
-  do {                                                                                  \
-    if (auto stasis_status = (expression); !stasis_status) {                            \
-      return ::stasis::fail(std::move(stasis_status).error().with_context(context));    \
-    }                                                                                   \
+#define STASIS_TRY_CONTEXT(expression, context)                                      \
+  do {                                                                               \
+    if (auto stasis_status = (expression); !stasis_status) {                         \
+      return ::stasis::fail(std::move(stasis_status).error().with_context(context)); \
+    }                                                                                \
   } while (false)
 
 // STASIS_ASSIGN(auto fd, open(...)): the value, or return the error.
 #define STASIS_ASSIGN(declaration, expression) \
   STASIS_ASSIGN_IMPL(STASIS_CONCAT(stasis_result_, __LINE__), declaration, expression)
-#define STASIS_ASSIGN_IMPL(result, declaration, expression)       \
-  auto result = (expression);                                     \
-  if (!result) return ::stasis::fail(std::move(result).error());  \
+#define STASIS_ASSIGN_IMPL(result, declaration, expression)      \
+  auto result = (expression);                                    \
+  if (!result) return ::stasis::fail(std::move(result).error()); \
   declaration = std::move(result).value()

@@ -41,7 +41,8 @@ Status connect_tcp(int socket, Ipv4Address address, uint16_t port, Deadline dead
   if (!ready) return fail(Code::kDeadlineExceeded, "the guest did not accept a connection in time");
   int error_number = 0;
   socklen_t size = sizeof error_number;
-  if (::getsockopt(socket, SOL_SOCKET, SO_ERROR, &error_number, &size) != 0) return fail_errno(errno, "read socket error");
+  if (::getsockopt(socket, SOL_SOCKET, SO_ERROR, &error_number, &size) != 0)
+    return fail_errno(errno, "read socket error");
   if (error_number != 0) return gone(error_number, "connect to the guest");
   return {};
 }

@@ -1,5 +1,5 @@
-// TCP with deadlines, for callers that must never wait for ever: connect, receive, send. A second descriptor may be given to
-// every wait: when it becomes readable the call ends with kCancelled.
+// TCP with deadlines, for callers that must never wait for ever: connect, receive, send. A second descriptor may be
+// given to every wait: when it becomes readable the call ends with kCancelled.
 #pragma once
 
 #include <cstdint>

@@ -92,7 +92,8 @@ Result<UniqueFd> connect_unix(const Path& path) {
 
 Result<UniqueFd> accept_unix(int listener, Milliseconds deadline) {
   STASIS_ASSIGN(const bool ready, wait_readable(listener, Deadline::after(deadline)));
-  if (!ready) return fail(Code::kDeadlineExceeded, "nobody connected within " + std::to_string(deadline.count()) + " ms");
+  if (!ready)
+    return fail(Code::kDeadlineExceeded, "nobody connected within " + std::to_string(deadline.count()) + " ms");
   for (;;) {
     UniqueFd fd(::accept4(listener, nullptr, nullptr, SOCK_CLOEXEC));
     if (fd) return fd;
@@ -180,9 +181,11 @@ Result<std::optional<Message>> receive_message(int socket, Milliseconds limit) {
   if (got < prefix.size()) return fail(Code::kUnavailable, "the other side went away in the middle of a message");
   size_t length = 0;
   for (size_t i = 0; i < prefix.size(); ++i) length |= std::to_integer<size_t>(prefix[i]) << (8 * i);
-  if (length > kMaxMessage) return fail(Code::kInvalidArgument, "message of " + std::to_string(length) + " bytes is too large");
+  if (length > kMaxMessage)
+    return fail(Code::kInvalidArgument, "message of " + std::to_string(length) + " bytes is too large");
   message.body.resize(length);
-  STASIS_ASSIGN(const size_t body, receive_exactly(socket, std::as_writable_bytes(std::span(message.body)), message.fds, deadline));
+  STASIS_ASSIGN(const size_t body,
+                receive_exactly(socket, std::as_writable_bytes(std::span(message.body)), message.fds, deadline));
   if (body < length) return fail(Code::kUnavailable, "the other side went away in the middle of a message");
   return message;
 }

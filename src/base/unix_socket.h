@@ -1,6 +1,6 @@
-// Unix stream sockets: listen (mode 0600, path at most 107 bytes), accept and connect with deadlines, peer credentials, and
-// messages that carry file descriptors. All sockets are close-on-exec. Every received descriptor ends in a UniqueFd, so none
-// can leak, whatever the peer sent.
+// Unix stream sockets: listen (mode 0600, path at most 107 bytes), accept and connect with deadlines, peer credentials,
+// and messages that carry file descriptors. All sockets are close-on-exec. Every received descriptor ends in a
+// UniqueFd, so none can leak, whatever the peer sent.
 #pragma once
 
 #include <sys/types.h>
@@ -9,10 +9,9 @@
 #include <cstddef>
 #include <optional>
 #include <span>
+#include <string>
 #include <string_view>
 #include <utility>
-#include <optional>
-#include <string>
 #include <vector>
 
 #include "base/fd.h"
@@ -32,7 +31,8 @@ Result<std::pair<UniqueFd, UniqueFd>> unix_socket_pair();
 // Process id of the peer as the kernel recorded it at connect (SO_PEERCRED).
 Result<pid_t> peer_pid(int socket);
 
-// Receives up to out.size() bytes together with descriptors (at most 16 are taken, the kernel closes more). 0 bytes: end.
+// Receives up to out.size() bytes together with descriptors (at most 16 are taken, the kernel closes more). 0 bytes:
+// end.
 struct Received {
   size_t bytes = 0;
   std::vector<UniqueFd> fds;
@@ -42,8 +42,9 @@ Result<Received> receive_with_fds(int socket, std::span<std::byte> out);
 // Sends everything, blocking; `fds` ride with the first byte. MSG_NOSIGNAL: a dead peer is kUnavailable, never SIGPIPE.
 Status send_all(int socket, std::span<const std::byte> data, std::span<const int> fds = {});
 
-// Messages of the supervisor's protocol: a 4-byte little-endian length (at most 16 MiB), then that many bytes; descriptors ride
-// with the length. receive_message: std::nullopt at a clean end of stream; kDeadlineExceeded after `deadline`.
+// Messages of the supervisor's protocol: a 4-byte little-endian length (at most 16 MiB), then that many bytes;
+// descriptors ride with the length. receive_message: std::nullopt at a clean end of stream; kDeadlineExceeded after
+// `deadline`.
 struct Message {
   std::string body;
   std::vector<UniqueFd> fds;

@@ -42,13 +42,11 @@ constexpr uint64_t kPmScanWpMatching = 1U << 0;
 constexpr uint64_t kPmScanCheckWpAsync = 1U << 1;
 constexpr uint64_t kPageIsWritten = 1U << 1;
 
-constexpr uint64_t kAsyncFeatures = UFFD_FEATURE_PAGEFAULT_FLAG_WP | UFFD_FEATURE_WP_HUGETLBFS_SHMEM |
-                                    kFeatureWpUnpopulated | kFeatureWpAsync;
+constexpr uint64_t kAsyncFeatures =
+    UFFD_FEATURE_PAGEFAULT_FLAG_WP | UFFD_FEATURE_WP_HUGETLBFS_SHMEM | kFeatureWpUnpopulated | kFeatureWpAsync;
 constexpr uint64_t kBaseFeatures = UFFD_FEATURE_EVENT_REMOVE | UFFD_FEATURE_MISSING_SHMEM;
 
-UniqueFd new_userfaultfd() {
-  return UniqueFd(static_cast<int>(::syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK)));
-}
+UniqueFd new_userfaultfd() { return UniqueFd(static_cast<int>(::syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK))); }
 
 bool negotiate(int fd, uint64_t features, uint64_t& offered) {
   uffdio_api api{};
@@ -146,7 +144,8 @@ Result<size_t> UserFaultFd::read_events(std::span<FaultEvent> events) const {
   }
 }
 
-InstallResult UserFaultFd::copy(uint64_t address, std::span<const std::byte> source, bool write_protect, bool wake) const {
+InstallResult UserFaultFd::copy(uint64_t address, std::span<const std::byte> source, bool write_protect,
+                                bool wake) const {
   uffdio_copy request{};
   request.dst = address;
   request.src = reinterpret_cast<uint64_t>(source.data());
@@ -207,7 +206,8 @@ Result<std::vector<Range>> scan_written_pages(int pagemap_fd, Range range, bool 
     scan.return_mask = kPageIsWritten;
     const int n = ::ioctl(pagemap_fd, kPagemapScan, &scan);
     if (n < 0 && errno == EINTR) continue;
-    if (n < 0 && (errno == ENOTTY || errno == EINVAL)) return fail(Code::kUnimplemented, "this kernel has no PAGEMAP_SCAN");
+    if (n < 0 && (errno == ENOTTY || errno == EINVAL))
+      return fail(Code::kUnimplemented, "this kernel has no PAGEMAP_SCAN");
     if (n < 0 && errno == EPERM) return fail(Code::kUnimplemented, "this memory is not write-protected asynchronously");
     if (n < 0) return fail_errno(errno, "PAGEMAP_SCAN");
     for (size_t i = 0; i < static_cast<size_t>(n); ++i) {

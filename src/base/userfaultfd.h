@@ -1,5 +1,6 @@
-// userfaultfd(2) and PAGEMAP_SCAN, thinly: one function per operation, with the outcomes that callers must tell apart as values
-// instead of errno. Addresses are of the process whose memory is registered, in bytes, multiples of the page size.
+// userfaultfd(2) and PAGEMAP_SCAN, thinly: one function per operation, with the outcomes that callers must tell apart
+// as values instead of errno. Addresses are of the process whose memory is registered, in bytes, multiples of the page
+// size.
 #pragma once
 
 #include <cstdint>
@@ -51,8 +52,8 @@ class UserFaultFd {
   // Reads as many events as fit in `events`; 0 if there are none now. kUnavailable at end of file.
   Result<size_t> read_events(std::span<FaultEvent> events) const;
 
-  // Copies source.size() bytes to `address`, waking whoever waits unless `wake` is false. `write_protect` installs the pages
-  // protected, so that a later scan knows which were written.
+  // Copies source.size() bytes to `address`, waking whoever waits unless `wake` is false. `write_protect` installs the
+  // pages protected, so that a later scan knows which were written.
   InstallResult copy(uint64_t address, std::span<const std::byte> source, bool write_protect, bool wake = true) const;
   InstallResult zero(Range range, bool wake = true) const;
   // Zero pages through UFFDIO_ZEROPAGE cannot be write-protected in the same call: this protects what is there.
@@ -73,8 +74,9 @@ struct UserFaultSupport {
 UserFaultSupport probe_userfaultfd();
 
 // Pages of [range) of the process behind `pagemap_fd` (/proc/PID/pagemap) that were written since they were last
-// write-protected, or never were: addresses, merged and sorted. With `reset` they are write-protected again in the same step.
-// kUnimplemented before Linux 6.7, and with `reset` also where the range is not registered for asynchronous write-protection.
+// write-protected, or never were: addresses, merged and sorted. With `reset` they are write-protected again in the same
+// step. kUnimplemented before Linux 6.7, and with `reset` also where the range is not registered for asynchronous
+// write-protection.
 Result<std::vector<Range>> scan_written_pages(int pagemap_fd, Range range, bool reset);
 
 }  // namespace stasis

@@ -11,7 +11,9 @@ namespace {
 
 constexpr std::string_view kHex = "0123456789abcdef";
 
-bool dash_before(size_t byte_index) { return byte_index == 4 || byte_index == 6 || byte_index == 8 || byte_index == 10; }
+bool dash_before(size_t byte_index) {
+  return byte_index == 4 || byte_index == 6 || byte_index == 8 || byte_index == 10;
+}
 
 }  // namespace
 
@@ -44,7 +46,9 @@ std::string Uuid::text() const {
 }
 
 Result<Uuid> Uuid::parse(std::string_view text) {
-  const auto bad = [&] { return fail(Code::kInvalidArgument, "'" + std::string(text.substr(0, 64)) + "' is not a UUID"); };
+  const auto bad = [&] {
+    return fail(Code::kInvalidArgument, "'" + std::string(text.substr(0, 64)) + "' is not a UUID");
+  };
   if (text.size() != 36) return bad();
   Uuid uuid;
   size_t at = 0;

@@ -8,12 +8,13 @@
 namespace stasis::pager {
 namespace {
 
-// A source that cannot be read is tried this often before the sandbox is ended: a medium that has a hiccup recovers within
-// milliseconds; a guest must not wait longer than that without knowing.
+// A source that cannot be read is tried this often before the sandbox is ended: a medium that has a hiccup recovers
+// within milliseconds; a guest must not wait longer than that without knowing.
 constexpr int kReadAttempts = 3;
 constexpr std::chrono::milliseconds kReadPause{20};
 
-// Bounded because each parked fault is one blocked vCPU or VMM thread; a VMM with more than this many is not one of ours.
+// Bounded because each parked fault is one blocked vCPU or VMM thread; a VMM with more than this many is not one of
+// ours.
 constexpr size_t kMaxParked = 4096;
 
 void add(std::atomic<uint64_t>& counter, uint64_t n) {
@@ -116,13 +117,14 @@ Status FaultHandler::apply_remove(const FaultEvent& event) {
 Result<FaultHandler::Answer> FaultHandler::answer_fault(uint64_t address) {
   const Region* region = region_of(address);
   if (region == nullptr) {
-    return fail(Code::kInternal, "page fault at " + std::to_string(address) + ", outside every region of the handshake");
+    return fail(Code::kInternal,
+                "page fault at " + std::to_string(address) + ", outside every region of the handshake");
   }
   const uint64_t offset = region->offset + round_down(address - region->host_address, page_size_);
   const PageState state = pages_.state(page_of(offset));
   // A fault on a page that is present is one of two things: a second thread's fault that the first answer has already
-  // served (then this finds EEXIST and only wakes), or the page went with a REMOVE whose event was read before our answer
-  // and whose zap came after it. Both are right with zeros; the layer's bytes would be stale in the second.
+  // served (then this finds EEXIST and only wakes), or the page went with a REMOVE whose event was read before our
+  // answer and whose zap came after it. Both are right with zeros; the layer's bytes would be stale in the second.
   if (state != PageState::kAbsent) return install_zeros(*region, {offset, page_size_});
   return install_page(*region, offset);
 }
@@ -183,9 +185,9 @@ Result<FaultHandler::Answer> FaultHandler::install_zeros(const Region& region, R
   const bool copy = handshake_.write_protect || page_size_ != snapshot::kBlockSize;
   for (uint64_t done = 0; done < run.length;) {
     const uint64_t address = region.host_address + (run.offset - region.offset) + done;
-    InstallResult result = copy ? handshake_.uffd.copy(address, std::span(zeros_.data(), run.length - done),
-                                                       handshake_.write_protect)
-                                : handshake_.uffd.zero({address, run.length - done});
+    InstallResult result =
+        copy ? handshake_.uffd.copy(address, std::span(zeros_.data(), run.length - done), handshake_.write_protect)
+             : handshake_.uffd.zero({address, run.length - done});
     add(counters_.pages_zero, result.bytes / snapshot::kBlockSize);
     STASIS_ASSIGN(const Answer answer, settle(region, run, result, done));
     if (answer != Answer::kDone) return answer;
@@ -194,7 +196,8 @@ Result<FaultHandler::Answer> FaultHandler::install_zeros(const Region& region, R
 }
 
 // Accounts for what one ioctl did and moves `done` on. kDone: carry on from `done`, or finished.
-Result<FaultHandler::Answer> FaultHandler::settle(const Region& region, Range run, InstallResult& result, uint64_t& done) {
+Result<FaultHandler::Answer> FaultHandler::settle(const Region& region, Range run, InstallResult& result,
+                                                  uint64_t& done) {
   mark_present({run.offset + done, result.bytes});
   done += result.bytes;
   switch (result.outcome) {
@@ -217,7 +220,8 @@ Result<FaultHandler::Answer> FaultHandler::settle(const Region& region, Range ru
     case InstallOutcome::kFailed:
       break;
   }
-  return fail_errno(result.error_number, "install page at offset " + std::to_string(run.offset + done) + " of guest memory");
+  return fail_errno(result.error_number,
+                    "install page at offset " + std::to_string(run.offset + done) + " of guest memory");
 }
 
 Status FaultHandler::read_memory(uint64_t offset, std::span<std::byte> out) const {

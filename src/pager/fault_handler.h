@@ -27,8 +27,8 @@ class FaultHandler {
   FaultHandler(Handshake handshake, std::shared_ptr<const snapshot::AddressSpace> memory);
 
   int fd() const { return handshake_.uffd.fd(); }
-  // Reads every event that is there and answers it: REMOVEs of a batch before its faults. True: go on. False: the VMM is
-  // exiting, nothing more to do. An error ends the sandbox.
+  // Reads every event that is there and answers it: REMOVEs of a batch before its faults. True: go on. False: the VMM
+  // is exiting, nothing more to do. An error ends the sandbox.
   Result<bool> handle_events();
   // Faults that the kernel refused for the moment (EAGAIN while a REMOVE waits unread). Same answers as handle_events.
   bool has_parked() const { return !parked_.empty(); }
@@ -59,9 +59,9 @@ class FaultHandler {
   std::shared_ptr<const snapshot::AddressSpace> memory_;
   uint64_t page_size_;
   PageTable pages_;
-  std::vector<uint64_t> parked_;    // fault addresses
+  std::vector<uint64_t> parked_;  // fault addresses
   std::vector<uint64_t> retrying_;
-  std::vector<std::byte> buffer_;   // one window: a frame, or one huge page
+  std::vector<std::byte> buffer_;  // one window: a frame, or one huge page
   std::vector<std::byte> zeros_;
   FaultCounters counters_;
   // Set while events that were read are not yet applied. A flag and not a lock: the path of a fault takes none.

@@ -48,19 +48,22 @@ Status check_coverage(std::vector<Region> regions, uint64_t memory_size) {
   std::sort(regions.begin(), regions.end(), [](const Region& a, const Region& b) { return a.offset < b.offset; });
   uint64_t expected = 0;
   for (const Region& region : regions) {
-    if (region.offset != expected) return refuse("regions overlap or leave a gap at offset " + std::to_string(expected));
+    if (region.offset != expected)
+      return refuse("regions overlap or leave a gap at offset " + std::to_string(expected));
     if (region.size > memory_size - expected) return refuse("regions are larger than the snapshot's memory");
     expected += region.size;
   }
   if (expected != memory_size) {
-    return refuse("regions have " + std::to_string(expected) + " bytes, the snapshot's memory " + std::to_string(memory_size));
+    return refuse("regions have " + std::to_string(expected) + " bytes, the snapshot's memory " +
+                  std::to_string(memory_size));
   }
   return {};
 }
 
 Status check_disjoint_addresses(const std::vector<Region>& sorted) {
   for (size_t i = 1; i < sorted.size(); ++i) {
-    if (sorted[i - 1].host_address + sorted[i - 1].size > sorted[i].host_address) return refuse("regions overlap in memory");
+    if (sorted[i - 1].host_address + sorted[i - 1].size > sorted[i].host_address)
+      return refuse("regions overlap in memory");
   }
   return {};
 }

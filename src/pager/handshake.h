@@ -1,9 +1,9 @@
-// Firecracker's userfaultfd handshake, which Stasis's QEMU speaks too: one message on a unix stream socket, a JSON array with
-// an object per memory region, and one descriptor, the userfaultfd. Source: Firecracker's docs/snapshotting/
-// handling-page-faults-on-snapshot-resume.md and what was seen (shared/notes/firecracker.md). `page_size_kib` holds bytes despite
-// its name; newer versions add `page_size`. Stasis's preloaded library adds `"stasis_write_protect": true` where it has
-// registered the region for asynchronous write-protection. The list may be longer than one read; unknown fields are ignored.
-// Anything else is refused with a reason, and every descriptor that came along is closed.
+// Firecracker's userfaultfd handshake, which Stasis's QEMU speaks too: one message on a unix stream socket, a JSON
+// array with an object per memory region, and one descriptor, the userfaultfd. Source: Firecracker's docs/snapshotting/
+// handling-page-faults-on-snapshot-resume.md and what was seen (shared/notes/firecracker.md). `page_size_kib` holds
+// bytes despite its name; newer versions add `page_size`. Stasis's preloaded library adds `"stasis_write_protect":
+// true` where it has registered the region for asynchronous write-protection. The list may be longer than one read;
+// unknown fields are ignored. Anything else is refused with a reason, and every descriptor that came along is closed.
 #pragma once
 
 #include <cstdint>
@@ -33,8 +33,8 @@ struct Handshake {
 inline constexpr size_t kMaxHandshakeBytes = 1 << 20;
 inline constexpr size_t kMaxRegions = 4096;
 
-// The JSON text alone: used by receive_handshake, and by the fuzzer. Regions must be aligned to their page size, disjoint in
-// both address spaces and within guest memory of `memory_size` bytes, and cover it.
+// The JSON text alone: used by receive_handshake, and by the fuzzer. Regions must be aligned to their page size,
+// disjoint in both address spaces and within guest memory of `memory_size` bytes, and cover it.
 Result<Handshake> parse_regions(std::string_view json, uint64_t memory_size);
 
 // kDeadlineExceeded for a silent peer, kInvalidArgument for a malformed message.

@@ -1,9 +1,9 @@
-// The page server: answers a VMM's page faults from an AddressSpace through userfaultfd. It listens on a unix socket, takes one
-// handshake in Firecracker's form (handshake.h), and serves on a thread of its own until the VMM goes or stop() is called.
-// A fault brings in the whole frame of 64 KiB around it as far as its extent reaches; zeros are installed as zero pages. Rules:
-// shared/notes/uffd.md. A page that cannot be had, or an event that is not understood, ends the sandbox: on_failure is called
-// once with the reason, from the server's thread, and the server stops; the faulting vCPU stays blocked, so the callee must
-// kill the VMM. The VMM's exit is not a failure.
+// The page server: answers a VMM's page faults from an AddressSpace through userfaultfd. It listens on a unix socket,
+// takes one handshake in Firecracker's form (handshake.h), and serves on a thread of its own until the VMM goes or
+// stop() is called. A fault brings in the whole frame of 64 KiB around it as far as its extent reaches; zeros are
+// installed as zero pages. Rules: shared/notes/uffd.md. A page that cannot be had, or an event that is not understood,
+// ends the sandbox: on_failure is called once with the reason, from the server's thread, and the server stops; the
+// faulting vCPU stays blocked, so the callee must kill the VMM. The VMM's exit is not a failure.
 #pragma once
 
 #include <atomic>
@@ -27,17 +27,18 @@ struct PageServerOptions {
 // Counts since the handshake. pages_* are 4 KiB pages; fault + around + zero = all pages installed.
 struct PageServerStats {
   uint64_t faults = 0;
-  uint64_t pages_by_fault = 0;     // the faulting pages themselves, from layers
-  uint64_t pages_around = 0;       // their neighbours, from layers
-  uint64_t pages_zero = 0;         // zero pages
-  uint64_t pages_removed = 0;      // given back by the guest
-  uint64_t total_pages = 0;        // of guest memory
+  uint64_t pages_by_fault = 0;  // the faulting pages themselves, from layers
+  uint64_t pages_around = 0;    // their neighbours, from layers
+  uint64_t pages_zero = 0;      // zero pages
+  uint64_t pages_removed = 0;   // given back by the guest
+  uint64_t total_pages = 0;     // of guest memory
 };
 
 class PageServer {
  public:
   // Listens at once and starts the thread: a VMM may be started as soon as this returns.
-  static Result<std::unique_ptr<PageServer>> start(const Path& socket, std::shared_ptr<const snapshot::AddressSpace> memory,
+  static Result<std::unique_ptr<PageServer>> start(const Path& socket,
+                                                   std::shared_ptr<const snapshot::AddressSpace> memory,
                                                    PageServerOptions options);
   // Stops the thread, also one that still waits for its VMM, and removes the socket.
   ~PageServer();

@@ -1,5 +1,5 @@
-// The page server against a VMM that is a thread of this test: it registers memory with the kernel's userfaultfd, does the
-// handshake and touches pages, as Firecracker and QEMU do.
+// The page server against a VMM that is a thread of this test: it registers memory with the kernel's userfaultfd, does
+// the handshake and touches pages, as Firecracker and QEMU do.
 #include "pager/page_server.h"
 
 #include <gmock/gmock.h>
@@ -107,7 +107,8 @@ struct FakeVmm {
     connect(path);
     // The second half comes first: regions are found by address, wherever they lie in guest memory.
     const uint64_t half = kSize / 2;
-    send(nlohmann::json::array({region(memory.address() + half, half, half), region(memory.address(), half, 0)}).dump());
+    send(
+        nlohmann::json::array({region(memory.address() + half, half, half), region(memory.address(), half, 0)}).dump());
   }
   std::byte touch(uint64_t page) const {
     return *static_cast<volatile std::byte*>(memory.bytes().data() + page * kBlockSize + 17);
@@ -160,7 +161,8 @@ TEST_F(PageServerTest, RemovedPagesReadAsZerosAndAreTold) {
   // Page 3 is present, 40-49 never were: both must be zeros from now on, also when a neighbour brings its frame in.
   ASSERT_TRUE(discard_anonymous(vmm.memory.bytes().subspan(3 * kBlockSize, kBlockSize)));
   ASSERT_TRUE(discard_anonymous(vmm.memory.bytes().subspan(40 * kBlockSize, 10 * kBlockSize)));
-  EXPECT_THAT(server_->removed(), ElementsAre(Range{3 * kBlockSize, kBlockSize}, Range{40 * kBlockSize, 10 * kBlockSize}));
+  EXPECT_THAT(server_->removed(),
+              ElementsAre(Range{3 * kBlockSize, kBlockSize}, Range{40 * kBlockSize, 10 * kBlockSize}));
   EXPECT_EQ(vmm.touch(39), content_of(39));
   EXPECT_EQ(vmm.touch(50), content_of(50));
   for (const uint64_t page : {3, 40, 49}) EXPECT_EQ(vmm.touch(page), std::byte{0}) << page;
@@ -173,8 +175,8 @@ TEST_F(PageServerTest, RemoveStormBesideFaultsNeverHangsAndNeverShowsOldBytes) {
   vmm.set_up();
   server_->expect_peer(::getpid());
   vmm.hand_over(socket_path());
-  // One thread gives pages 0-49 back again and again; another reads 50-99, whose frames overlap and whose COPYs the kernel
-  // refuses (EAGAIN) while a REMOVE waits unread.
+  // One thread gives pages 0-49 back again and again; another reads 50-99, whose frames overlap and whose COPYs the
+  // kernel refuses (EAGAIN) while a REMOVE waits unread.
   std::thread remover([&] {
     for (int round = 0; round < 200; ++round) {
       for (uint64_t page = 0; page < 50; page += 5) {
@@ -211,8 +213,9 @@ TEST_F(PageServerTest, WriteProtectedInstallTellsExactlyWhatWasWritten) {
   const auto written = scan_written_pages(pagemap->get(), all, true);
   ASSERT_TRUE(written);
   const uint64_t base = vmm.memory.address();
-  EXPECT_THAT(*written, ElementsAre(Range{base + 5 * kBlockSize, 2 * kBlockSize}, Range{base + 150 * kBlockSize, kBlockSize},
-                                    Range{base + 255 * kBlockSize, kBlockSize}));
+  EXPECT_THAT(*written,
+              ElementsAre(Range{base + 5 * kBlockSize, 2 * kBlockSize}, Range{base + 150 * kBlockSize, kBlockSize},
+                          Range{base + 255 * kBlockSize, kBlockSize}));
   EXPECT_THAT(*scan_written_pages(pagemap->get(), all, true), IsEmpty());
 }
 

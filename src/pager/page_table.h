@@ -1,5 +1,5 @@
-// What the page server knows of each page: absent (never installed), present, or removed (given back by the guest; reads as
-// zeros). Two bits a page: 1 MiB for a guest of 16 GiB. One thread writes; any thread may read.
+// What the page server knows of each page: absent (never installed), present, or removed (given back by the guest;
+// reads as zeros). Two bits a page: 1 MiB for a guest of 16 GiB. One thread writes; any thread may read.
 #pragma once
 
 #include <atomic>

@@ -1,6 +1,6 @@
-// The agent's side of the supervisor's protocol (protocol.h): one connection to one supervisor. Calls are serialised inside, so
-// any thread may call; a `pause` blocks others meanwhile. An answer that does not come within the call's deadline breaks
-// the connection (kDeadlineExceeded): the caller decides what becomes of the supervisor.
+// The agent's side of the supervisor's protocol (protocol.h): one connection to one supervisor. Calls are serialised
+// inside, so any thread may call; a `pause` blocks others meanwhile. An answer that does not come within the call's
+// deadline breaks the connection (kDeadlineExceeded): the caller decides what becomes of the supervisor.
 #pragma once
 
 #include <memory>

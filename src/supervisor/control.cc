@@ -16,7 +16,8 @@ using nlohmann::json;
 
 // The agent holds one connection, and an adopting one another for a moment; more is somebody's mistake.
 constexpr size_t kMaxClients = 16;
-constexpr size_t kFirstClient = 5;  // in the list of descriptors that are waited for: before it what the sandbox is made of
+constexpr size_t kFirstClient =
+    5;  // in the list of descriptors that are waited for: before it what the sandbox is made of
 // A client that has begun a message finishes it at once: both ends are on this host.
 constexpr Milliseconds kMessageDeadline{2'000};
 

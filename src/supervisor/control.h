@@ -1,5 +1,6 @@
-// The supervisor's control loop: serves the agent's requests (protocol.h) one after another, and watches the VMM. It ends when a
-// pause or stop was asked for, when a signal asks for the end, or when the VMM has gone; the result says why.
+// The supervisor's control loop: serves the agent's requests (protocol.h) one after another, and watches the VMM. It
+// ends when a pause or stop was asked for, when a signal asks for the end, or when the VMM has gone; the result says
+// why.
 #pragma once
 
 #include "base/fd.h"
@@ -8,8 +9,8 @@
 
 namespace stasis::supervisor {
 
-// Takes the sandbox over: it has ended, with all that belongs to it, before the last answer is sent and before this returns.
-// `listener` is the control socket, `signal_fd` delivers SIGTERM and SIGINT.
+// Takes the sandbox over: it has ended, with all that belongs to it, before the last answer is sent and before this
+// returns. `listener` is the control socket, `signal_fd` delivers SIGTERM and SIGINT.
 ExitRecord serve(std::unique_ptr<Sandbox> sandbox, int listener, int signal_fd);
 
 }  // namespace stasis::supervisor

@@ -1,6 +1,6 @@
-// stasis-supervisor --sandbox-dir DIR: holds one sandbox (its VMM, page server and disk) in namespaces of its own, and outlives
-// the agent that started it. What it is to run is in DIR/config.json; why it ended is in DIR/exit.json. Exit status: 0 if it was
-// asked to end, 1 otherwise.
+// stasis-supervisor --sandbox-dir DIR: holds one sandbox (its VMM, page server and disk) in namespaces of its own, and
+// outlives the agent that started it. What it is to run is in DIR/config.json; why it ended is in DIR/exit.json. Exit
+// status: 0 if it was asked to end, 1 otherwise.
 #include <signal.h>
 
 #include <cstring>

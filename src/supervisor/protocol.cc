@@ -81,9 +81,12 @@ json stats_json(const GenerationStats& stats) {
 }  // namespace
 
 json to_json(const SandboxConfig& config) {
-  return {{"sandbox_id", config.sandbox_id},         {"store", config.store.string()},
-          {"base", config.base.text()},              {"vcpus", config.shape.vcpus},
-          {"memory_mib", config.shape.memory_mib},   {"disk_bytes", config.disk_bytes},
+  return {{"sandbox_id", config.sandbox_id},
+          {"store", config.store.string()},
+          {"base", config.base.text()},
+          {"vcpus", config.shape.vcpus},
+          {"memory_mib", config.shape.memory_mib},
+          {"disk_bytes", config.disk_bytes},
           {"vmm", config.vmm}};
 }
 

@@ -1,8 +1,9 @@
-// The supervisor's protocol: what the agent asks of one sandbox's supervisor, over the unix socket `control.sock` in the
-// sandbox's directory (mode 0600). One JSON object a request, one an answer, framed as in base/unix_socket.h; a connection
-// carries requests one after another, and a supervisor serves them in order, so two pauses cannot overlap. An answer is
-// {"ok": {...}} or {"error": {"code","message","remedy"}}. The end of the connection means that the supervisor has gone; what
-// it wrote last is in `exit.json` (ExitRecord).
+// The supervisor's protocol: what the agent asks of one sandbox's supervisor, over the unix socket `control.sock` in
+// the sandbox's directory (mode 0600). One JSON object a request, one an answer, framed as in base/unix_socket.h; a
+// connection carries requests one after another, and a supervisor serves them in order, so two pauses cannot overlap.
+// An answer is
+// {"ok": {...}} or {"error": {"code","message","remedy"}}. The end of the connection means that the supervisor has
+// gone; what it wrote last is in `exit.json` (ExitRecord).
 //
 //   state     -> StateReply
 //   pause     {snapshot_id} -> SnapshotReply; the supervisor exits after the answer. On error the guest runs on.
@@ -26,31 +27,31 @@ namespace stasis::supervisor {
 
 // Written by the agent as `config.json` in the sandbox's directory (mode 0700), read by the supervisor when it starts:
 //   stasis-supervisor --sandbox-dir DIR
-// The directory then also holds control.sock, memory.map and disk.map (what the sandbox stands on: roots for collection),
-// disk/ (the write layer), vmm.log, supervisor.log, exit.json.
+// The directory then also holds control.sock, memory.map and disk.map (what the sandbox stands on: roots for
+// collection), disk/ (the write layer), vmm.log, supervisor.log, exit.json.
 struct SandboxConfig {
   std::string sandbox_id;
-  Path store;                        // root of the snapshot store
-  snapshot::SnapshotId base;         // image: boot it; snapshot: restore it
-  snapshot::MachineShape shape;      // ignored for a snapshot, which has its own
-  uint64_t disk_bytes = 0;           // 0: as the base
-  std::string vmm;                   // "qemu", "firecracker"
+  Path store;                    // root of the snapshot store
+  snapshot::SnapshotId base;     // image: boot it; snapshot: restore it
+  snapshot::MachineShape shape;  // ignored for a snapshot, which has its own
+  uint64_t disk_bytes = 0;       // 0: as the base
+  std::string vmm;               // "qemu", "firecracker"
 };
 
 struct StateReply {
   std::string sandbox_id;
-  std::string state;                 // "starting", "running"
+  std::string state;  // "starting", "running"
   snapshot::SnapshotId base;
   snapshot::MachineShape shape;
   uint64_t disk_bytes = 0;
   std::string vmm;
   std::string accelerator;
-  std::string guest_address;         // "172.30.0.2"
+  std::string guest_address;  // "172.30.0.2"
   pid_t supervisor_pid = 0;
   pid_t vmm_pid = 0;
   int64_t started_unix_ms = 0;
-  uint64_t vmm_ready_us = 0;         // from the supervisor's start until the guest ran
-  std::string restore_method;        // "uffd"; empty after a boot
+  uint64_t vmm_ready_us = 0;   // from the supervisor's start until the guest ran
+  std::string restore_method;  // "uffd"; empty after a boot
   uint64_t total_pages = 0;
   uint64_t faults = 0;
   uint64_t pages_by_fault = 0;
@@ -70,9 +71,9 @@ struct SnapshotReply {
 // Why a supervisor ended, for whoever comes later. reason: "paused", "stopped: ...", "vmm exited: signal 9 (Killed)",
 // "page server: ...", "start failed: ...".
 struct ExitRecord {
-  bool expected = false;             // paused or stopped on request
+  bool expected = false;  // paused or stopped on request
   std::string reason;
-  Error error;                       // if not expected
+  Error error;  // if not expected
 };
 
 inline constexpr const char* kConfigFile = "config.json";

@@ -47,7 +47,8 @@ TEST(ProtocolTest, MissingAndMistypedFieldsAreNamed) {
   config["base"] = "../../etc";
   EXPECT_THAT(config_from_json(config).error().message, HasSubstr("'base' is not a UUID"));
   EXPECT_THAT(config_from_json(nlohmann::json::array()).error().message, HasSubstr("not a JSON object"));
-  EXPECT_THAT(config_from_json(nlohmann::json::parse("{", nullptr, false)).error().message, HasSubstr("not a JSON object"));
+  EXPECT_THAT(config_from_json(nlohmann::json::parse("{", nullptr, false)).error().message,
+              HasSubstr("not a JSON object"));
 }
 
 // The other side of a client's connection, played by the test.
@@ -70,7 +71,8 @@ class ClientTest : public ::testing::Test {
 };
 
 TEST_F(ClientTest, ErrorsCrossWithCodeAndRemedy) {
-  std::thread supervisor([&] { answer(R"({"error":{"code":"resource_exhausted","message":"disk full","remedy":"free some"}})"); });
+  std::thread supervisor(
+      [&] { answer(R"({"error":{"code":"resource_exhausted","message":"disk full","remedy":"free some"}})"); });
   const auto reply = client_->pause(snapshot::SnapshotId::random(), Milliseconds(5000));
   supervisor.join();
   EXPECT_EQ(reply.error().code, Code::kResourceExhausted);

@@ -25,8 +25,8 @@ constexpr Milliseconds kHandOverDeadline{2'000};
 constexpr uint64_t kRuntimeBytes = 16 << 20;  // sockets and mount points only
 constexpr const char* kStatePart = "state";
 
-// Recommended by images/README.md, where each word is explained. Quiet, because each line on the serial console costs a guest
-// under TCG milliseconds.
+// Recommended by images/README.md, where each word is explained. Quiet, because each line on the serial console costs a
+// guest under TCG milliseconds.
 constexpr const char* kKernelCommandLine =
     "console=ttyS0 quiet reboot=t panic=-1 tsc=reliable cryptomgr.notests root=/dev/vda rw stasis.ip=172.30.0.2/30 "
     "stasis.gw=172.30.0.1";
@@ -89,8 +89,8 @@ Status Sandbox::run() {
   return {};
 }
 
-// Finds what the sandbox stands on, and writes down which layers it needs (memory.map, disk.map in its directory) before the
-// store may collect again.
+// Finds what the sandbox stands on, and writes down which layers it needs (memory.map, disk.map in its directory)
+// before the store may collect again.
 Status Sandbox::open_base() {
   STASIS_ASSIGN(const snapshot::StoreLock lock, store_.lock_shared());
   STASIS_ASSIGN(base_, store_.load(config_.base));
@@ -169,8 +169,8 @@ Status Sandbox::restore() {
     page_server_->expect_peer(pid);
   };
   STASIS_TRY(vmm_->restore(spec));
-  // It has loaded its device state, so it has its memory; if that is not ours (a library that could not be preloaded), the
-  // guest would run on zeros.
+  // It has loaded its device state, so it has its memory; if that is not ours (a library that could not be preloaded),
+  // the guest would run on zeros.
   STASIS_TRY(page_server_->await_handshake(Deadline::after(kHandOverDeadline)));
   return vmm_->resume();
 }
@@ -192,8 +192,8 @@ Error Sandbox::end_of_vmm() {
   const std::string end = vmm_->stop();
   if (auto broken = disk_export_->failure()) return std::move(*broken).with_context("disk");
   if (end == "exit status 0") return prefer_page_server_failure({Code::kUnavailable, "the guest powered off"});
-  return prefer_page_server_failure(
-      {Code::kUnavailable, "the VMM ended by itself: " + end + "; its last words are in " + (dir_ / "vmm.log").string()});
+  return prefer_page_server_failure({Code::kUnavailable, "the VMM ended by itself: " + end +
+                                                             "; its last words are in " + (dir_ / "vmm.log").string()});
 }
 
 StateReply Sandbox::state() const {
@@ -259,8 +259,8 @@ Result<SnapshotReply> Sandbox::capture_all(SnapshotId id) {
   };
   Result<Manifest> manifest = publish();
   if (!manifest) {
-    // Nothing refers to the layer, unless the publication failed so late that its manifest stands: give its space back now,
-    // the disk may be full.
+    // Nothing refers to the layer, unless the publication failed so late that its manifest stands: give its space back
+    // now, the disk may be full.
     const auto stands = store_.load(id);
     if (memory.layer && !stands && stands.error().code == Code::kNotFound) {
       (void)store_.fs().remove(layer_data_path(store_.layers_dir(), memory.layer->id));
@@ -268,8 +268,8 @@ Result<SnapshotReply> Sandbox::capture_all(SnapshotId id) {
     }
     return fail(std::move(manifest).error());
   }
-  // The snapshot exists. If the sandbox's own record of it cannot be written, the sandbox keeps standing on what it stood on;
-  // the VMM's tracking has moved on, so the next capture must look at everything.
+  // The snapshot exists. If the sandbox's own record of it cannot be written, the sandbox keeps standing on what it
+  // stood on; the VMM's tracking has moved on, so the next capture must look at everything.
   last_snapshot_ = id;
   if (!stand_on(memory.map)) vmm_->save_failed();
   return SnapshotReply{id, manifest->memory, manifest->disk, 0, 0};
@@ -280,12 +280,14 @@ Result<snapshot::CaptureResult> Sandbox::capture_memory(SnapshotId /*id*/, const
   auto saved = vmm_->save(snapshot_dir / kStatePart, dir_ / "scratch");
   if (!saved) return fail(std::move(saved).error().with_context("save the machine's state"));
   const std::vector<Range> removed = page_server_ ? page_server_->removed() : std::vector<Range>{};
-  auto captured = snapshot::capture(store_.fs(), store_.layers_dir(), {saved->source.get(), saved->candidates, removed}, *memory_);
+  auto captured =
+      snapshot::capture(store_.fs(), store_.layers_dir(), {saved->source.get(), saved->candidates, removed}, *memory_);
   if (!captured) return fail(std::move(captured).error().with_context("store the guest's memory"));
   return captured;
 }
 
-// The disk goes on above the sealed layer even if the snapshot fails later, so the sandbox's own record must name it at once.
+// The disk goes on above the sealed layer even if the snapshot fails later, so the sandbox's own record must name it at
+// once.
 Result<disk::SealResult> Sandbox::seal_disk() {
   auto sealed = disk_->seal(store_.layers_dir(), snapshot::LayerId::random());
   if (!sealed) return fail(std::move(sealed).error().with_context("store the disk"));
@@ -308,8 +310,8 @@ Result<Manifest> Sandbox::describe(SnapshotId id, const snapshot::CaptureResult&
   STASIS_ASSIGN(manifest.vm_state, store_.describe_part(id, kStatePart));
   STASIS_ASSIGN(manifest.memory_map, store_.write_map(id, kMemoryMapFile, memory.map));
   STASIS_ASSIGN(manifest.disk_map, store_.write_map(id, kDiskMapFile, disk.map));
-  manifest.memory = {memory.map.metadata().generation, memory.blocks_stored * kBlockSize, memory.blocks_zeroed * kBlockSize,
-                     memory.blocks_compared * kBlockSize};
+  manifest.memory = {memory.map.metadata().generation, memory.blocks_stored * kBlockSize,
+                     memory.blocks_zeroed * kBlockSize, memory.blocks_compared * kBlockSize};
   manifest.disk = {disk.map.metadata().generation, disk.blocks_stored * kBlockSize, disk.blocks_zeroed * kBlockSize,
                    (disk.blocks_stored + disk.blocks_zeroed) * kBlockSize};
   return manifest;

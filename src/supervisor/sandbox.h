@@ -1,6 +1,6 @@
-// One running sandbox, as its supervisor holds it: the disk and its FUSE export, the page server, and the VMM, in the mount and
-// network namespaces that the process has entered before. Made by start(), which boots an image or restores a snapshot; the
-// destructor ends everything. One thread drives it (the one that must outlive the VMM).
+// One running sandbox, as its supervisor holds it: the disk and its FUSE export, the page server, and the VMM, in the
+// mount and network namespaces that the process has entered before. Made by start(), which boots an image or restores a
+// snapshot; the destructor ends everything. One thread drives it (the one that must outlive the VMM).
 #pragma once
 
 #include <memory>
@@ -30,8 +30,8 @@ class Sandbox {
 
   StateReply state() const;
 
-  // Stops the guest, publishes a snapshot, and lets the guest go on if `keep_running` or on failure. After a success without
-  // keep_running the guest stays stopped: the caller destroys this object.
+  // Stops the guest, publishes a snapshot, and lets the guest go on if `keep_running` or on failure. After a success
+  // without keep_running the guest stays stopped: the caller destroys this object.
   Result<SnapshotReply> take_snapshot(snapshot::SnapshotId id, bool keep_running);
 
   // Readable when the VMM has exited.

@@ -1,10 +1,10 @@
-// One virtual machine in one VMM process, whatever program that is. A supervisor makes one Vmm, boots it or restores it once,
-// pauses and resumes it any number of times, and saves it. Drivers: qemu/ and firecracker/. One contract suite
+// One virtual machine in one VMM process, whatever program that is. A supervisor makes one Vmm, boots it or restores it
+// once, pauses and resumes it any number of times, and saves it. Drivers: qemu/ and firecracker/. One contract suite
 // (vmm/contract_test.cc) runs on every driver.
 //
-// Every path is as the VMM process sees it: the caller has entered the sandbox's own mount and network namespaces, and the
-// paths are the same in every sandbox, so that a saved state restores anywhere. Not thread-safe: one thread drives a Vmm, and
-// that thread must outlive it (the VMM process dies with the thread that started it).
+// Every path is as the VMM process sees it: the caller has entered the sandbox's own mount and network namespaces, and
+// the paths are the same in every sandbox, so that a saved state restores anywhere. Not thread-safe: one thread drives
+// a Vmm, and that thread must outlive it (the VMM process dies with the thread that started it).
 #pragma once
 
 #include <sys/types.h>
@@ -25,37 +25,37 @@ namespace stasis::vmm {
 // What the machine is made of. The same for boot and restore.
 struct MachineConfig {
   snapshot::MachineShape shape;
-  Path disk;               // raw file; empty: no disk
-  std::string tap;         // host side of the network interface, in the caller's namespace; empty: no network
-  std::string mac;         // "06:00:ac:1e:00:02"
-  Path runtime_dir;        // private directory for the driver's sockets (fixed path, on a tmpfs)
-  Path log;                // serial console and the VMM's own messages are appended here
+  Path disk;         // raw file; empty: no disk
+  std::string tap;   // host side of the network interface, in the caller's namespace; empty: no network
+  std::string mac;   // "06:00:ac:1e:00:02"
+  Path runtime_dir;  // private directory for the driver's sockets (fixed path, on a tmpfs)
+  Path log;          // serial console and the VMM's own messages are appended here
 };
 
 struct BootSpec {
   Path vmlinux;
-  Path initrd;             // empty: none
+  Path initrd;               // empty: none
   std::string command_line;  // of the guest kernel; the driver adds what its machine needs
 };
 
 struct RestoreSpec {
-  Path state;              // the device state that save() wrote
-  Path uffd_socket;        // a page server listens here and serves before restore() is called
+  Path state;        // the device state that save() wrote
+  Path uffd_socket;  // a page server listens here and serves before restore() is called
   // Called with the VMM's pid as soon as its process exists, before anything waits for it: the page server must be told
   // whom to expect (PageServer::expect_peer), since loading faults pages in.
   std::function<void(pid_t)> on_started;
 };
 
-// The guest's memory as save() left it: `source` holds every block of `candidates` at its own offset. What is in no candidate
-// has not been written since the machine was booted or restored, or since the last save() of this Vmm.
+// The guest's memory as save() left it: `source` holds every block of `candidates` at its own offset. What is in no
+// candidate has not been written since the machine was booted or restored, or since the last save() of this Vmm.
 struct SavedMemory {
   UniqueFd source;
   std::vector<Range> candidates;  // sorted, disjoint, multiples of 4 KiB
 };
 
 struct VmmInfo {
-  std::string name;        // "qemu", "firecracker"
-  std::string version;     // "7.2.22", "1.16.1"
+  std::string name;              // "qemu", "firecracker"
+  std::string version;           // "7.2.22", "1.16.1"
   std::string accelerator = {};  // "kvm", "tcg"
   std::string cpu_model = {};    // what a saved state depends on: "qemu64", or the host's model name
 };

@@ -1,4 +1,5 @@
-// The real supervisor with a real Linux guest under QEMU, without agent or server: boot, pause, restore through userfaultfd.
+// The real supervisor with a real Linux guest under QEMU, without agent or server: boot, pause, restore through
+// userfaultfd.
 #include <arpa/inet.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -34,7 +35,8 @@ class SupervisorTest : public ::testing::Test {
     ASSERT_TRUE(store) << store.error().message;
     store_ = std::make_unique<snapshot::Store>(std::move(*store));
     const Path image = required("STASIS_IMAGE");
-    auto imported = snapshot::import_image(*store_, {image / "vmlinux", image / "initrd", image / "rootfs.ext4", "test"});
+    auto imported =
+        snapshot::import_image(*store_, {image / "vmlinux", image / "initrd", image / "rootfs.ext4", "test"});
     ASSERT_TRUE(imported) << imported.error().message;
     image_ = imported->id;
   }
@@ -76,7 +78,8 @@ class SupervisorTest : public ::testing::Test {
     return nlohmann::json::parse(file, nullptr, false);
   }
 
-  // One HTTP request to the guest daemon, over a socket from inside the sandbox; its first line, empty if nobody answers.
+  // One HTTP request to the guest daemon, over a socket from inside the sandbox; its first line, empty if nobody
+  // answers.
   static std::string request(Client& client, const std::string& head) {
     auto socket = client.guest_socket(Milliseconds(5000));
     if (!socket) return "";

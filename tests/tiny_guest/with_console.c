@@ -1,6 +1,6 @@
-/* with-console PROGRAM: what tests name in STASIS_FIRECRACKER, so that a guest's serial port has an input. Takes the arguments of
- * Firecracker, opens the pipe `console` beside the API socket as standard input, and becomes the program that is named in
- * STASIS_TEST_PROGRAM: the process stays the same. */
+/* with-console PROGRAM: what tests name in STASIS_FIRECRACKER, so that a guest's serial port has an input. Takes the
+ * arguments of Firecracker, opens the pipe `console` beside the API socket as standard input, and becomes the program
+ * that is named in STASIS_TEST_PROGRAM: the process stays the same. */
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>

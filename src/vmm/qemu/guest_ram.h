@@ -1,5 +1,5 @@
-// The RAM of a QEMU guest: a memory file that the supervisor owns and QEMU maps shared. So it can be read after (and while)
-// QEMU runs, by pread, without touching QEMU; a hole in it is a page that was never there.
+// The RAM of a QEMU guest: a memory file that the supervisor owns and QEMU maps shared. So it can be read after (and
+// while) QEMU runs, by pread, without touching QEMU; a hole in it is a page that was never there.
 #pragma once
 
 #include <sys/types.h>
@@ -19,10 +19,10 @@ class GuestRam {
   int fd() const { return fd_.get(); }
   uint64_t size() const { return size_; }
 
-  // What may have changed since the guest was started or since the last call that returned successfully. Where the mapping is
-  // under asynchronous write-protection (a restored guest, Linux 6.7): pages written since, from PAGEMAP_SCAN, which
-  // re-arms; a page that the scan calls written but that the file does not hold was never loaded. Elsewhere, and after
-  // forget_tracking(): every page that the file holds. Never less than what changed.
+  // What may have changed since the guest was started or since the last call that returned successfully. Where the
+  // mapping is under asynchronous write-protection (a restored guest, Linux 6.7): pages written since, from
+  // PAGEMAP_SCAN, which re-arms; a page that the scan calls written but that the file does not hold was never loaded.
+  // Elsewhere, and after forget_tracking(): every page that the file holds. Never less than what changed.
   Result<std::vector<Range>> changed(pid_t vmm);
   // The next changed() must offer everything: what was offered last got lost.
   void forget_tracking() { tracked_ = false; }

@@ -1,11 +1,11 @@
 /* libstasis-preload.so: hands a stock QEMU's guest memory to Stasis's page server.
  *
- * QEMU maps its RAM from the memory file that the supervisor gave it (descriptor STASIS_RAM_FD). This library wraps mmap; when
- * that file is mapped it registers the mapping with userfaultfd and sends the userfaultfd, in Firecracker's own handshake
- * (src/pager/handshake.h), to the socket STASIS_UFFD_SOCKET. It keeps its copy of the userfaultfd and of the socket open: with no
- * copy left the kernel would drop the registration, and missing pages would silently read as zeros; and the end of the
- * socket tells the page server that QEMU has gone. Any failure ends QEMU: it must not run on memory that nobody serves.
- * C, without a runtime of its own, because it lives inside another program. */
+ * QEMU maps its RAM from the memory file that the supervisor gave it (descriptor STASIS_RAM_FD). This library wraps
+ * mmap; when that file is mapped it registers the mapping with userfaultfd and sends the userfaultfd, in Firecracker's
+ * own handshake (src/pager/handshake.h), to the socket STASIS_UFFD_SOCKET. It keeps its copy of the userfaultfd and of
+ * the socket open: with no copy left the kernel would drop the registration, and missing pages would silently read as
+ * zeros; and the end of the socket tells the page server that QEMU has gone. Any failure ends QEMU: it must not run on
+ * memory that nobody serves. C, without a runtime of its own, because it lives inside another program. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
@@ -66,7 +66,8 @@ static int open_uffd(uint64_t features) {
 /* Not UFFD_USER_MODE_ONLY: QEMU's block I/O reaches guest memory from kernel mode. */
 static int register_memory(void* address, size_t length, bool* write_protect) {
   const uint64_t base = UFFD_FEATURE_EVENT_REMOVE | UFFD_FEATURE_MISSING_SHMEM;
-  const uint64_t async = UFFD_FEATURE_PAGEFAULT_FLAG_WP | UFFD_FEATURE_WP_HUGETLBFS_SHMEM | FEATURE_WP_UNPOPULATED | FEATURE_WP_ASYNC;
+  const uint64_t async =
+      UFFD_FEATURE_PAGEFAULT_FLAG_WP | UFFD_FEATURE_WP_HUGETLBFS_SHMEM | FEATURE_WP_UNPOPULATED | FEATURE_WP_ASYNC;
   int fd = open_uffd(base | async);
   *write_protect = fd >= 0;
   if (fd < 0) fd = open_uffd(base);
@@ -86,10 +87,11 @@ static void hand_over(int uffd, void* address, size_t length, off_t offset, bool
   if (connect(s, (struct sockaddr*)&name, sizeof name) != 0) give_up("connect to the page server");
 
   char text[256];
-  const int n = snprintf(text, sizeof text,
-                         "[{\"base_host_virt_addr\":%llu,\"size\":%zu,\"offset\":%lld,\"page_size\":4096,\"page_size_kib\":4096,"
-                         "\"stasis_write_protect\":%s}]",
-                         (unsigned long long)(uintptr_t)address, length, (long long)offset, write_protect ? "true" : "false");
+  const int n =
+      snprintf(text, sizeof text,
+               "[{\"base_host_virt_addr\":%llu,\"size\":%zu,\"offset\":%lld,\"page_size\":4096,\"page_size_kib\":4096,"
+               "\"stasis_write_protect\":%s}]",
+               (unsigned long long)(uintptr_t)address, length, (long long)offset, write_protect ? "true" : "false");
   char control[CMSG_SPACE(sizeof(int))] __attribute__((aligned(8)));
   memset(control, 0, sizeof control);
   struct iovec part = {.iov_base = text, .iov_len = (size_t)n};
@@ -104,8 +106,8 @@ static void hand_over(int uffd, void* address, size_t length, off_t offset, bool
 
 static bool is_guest_memory(int protection, int flags, int fd) {
   struct stat st;
-  return armed && fd >= 0 && (protection & PROT_WRITE) && (flags & MAP_SHARED) && fstat(fd, &st) == 0 && st.st_dev == ram.st_dev &&
-         st.st_ino == ram.st_ino;
+  return armed && fd >= 0 && (protection & PROT_WRITE) && (flags & MAP_SHARED) && fstat(fd, &st) == 0 &&
+         st.st_dev == ram.st_dev && st.st_ino == ram.st_ino;
 }
 
 void* mmap(void* address, size_t length, int protection, int flags, int fd, off_t offset) {

@@ -7,8 +7,8 @@ namespace {
 
 using nlohmann::json;
 
-constexpr size_t kMaxLine = 4 << 20;   // QMP answers are small; this bounds what a broken QEMU can make us keep
-constexpr size_t kMaxEvents = 256;     // nobody waits for older ones
+constexpr size_t kMaxLine = 4 << 20;  // QMP answers are small; this bounds what a broken QEMU can make us keep
+constexpr size_t kMaxEvents = 256;    // nobody waits for older ones
 
 }  // namespace
 
@@ -54,7 +54,8 @@ Result<json> Qmp::execute(const std::string& command, const json& arguments, Dea
     }
     if (answer->contains("return")) return (*answer)["return"];
     const std::string reason = text_member(*answer, {"error", "desc"});
-    return fail(Code::kFailedPrecondition, "QEMU refused " + command + ": " + (reason.empty() ? "no reason given" : reason));
+    return fail(Code::kFailedPrecondition,
+                "QEMU refused " + command + ": " + (reason.empty() ? "no reason given" : reason));
   }
 }
 

@@ -1,7 +1,8 @@
-// QMP: QEMU's control protocol (JSON lines) over one end of a socket pair that QEMU inherits. Synchronous: execute() sends one
-// command and returns its answer; events that come meanwhile are kept for wait_event(). Every call has a deadline. The end
-// of the stream means that QEMU has gone (kUnavailable). Nothing that QEMU sends is trusted: lines are bounded, and members
-// are looked up with member(), which cannot throw. Source: docs/interop/qmp-spec.txt of QEMU 7.2. Not thread-safe.
+// QMP: QEMU's control protocol (JSON lines) over one end of a socket pair that QEMU inherits. Synchronous: execute()
+// sends one command and returns its answer; events that come meanwhile are kept for wait_event(). Every call has a
+// deadline. The end of the stream means that QEMU has gone (kUnavailable). Nothing that QEMU sends is trusted: lines
+// are bounded, and members are looked up with member(), which cannot throw. Source: docs/interop/qmp-spec.txt of
+// QEMU 7.2. Not thread-safe.
 #pragma once
 
 #include <deque>
@@ -27,7 +28,8 @@ class Qmp {
   const std::string& version() const { return version_; }
 
   // An error answer of QEMU becomes kFailedPrecondition with its text. `fd` rides along for getfd.
-  Result<nlohmann::json> execute(const std::string& command, const nlohmann::json& arguments, Deadline deadline, int fd = -1);
+  Result<nlohmann::json> execute(const std::string& command, const nlohmann::json& arguments, Deadline deadline,
+                                 int fd = -1);
 
   // The next event of this name, also one that came before the call.
   Result<nlohmann::json> wait_event(const std::string& name, Deadline deadline);
