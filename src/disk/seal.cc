@@ -1,11 +1,11 @@
 // Sealing a CowDisk. Everything before the layer is adopted changes how the disk is stored but not what it reads, so a
 // failure there needs no undoing; a failure afterwards moves the file back.
 #include <algorithm>
-#include <array>
 #include <cstring>
 #include <vector>
 
 #include "disk/cow_disk_state.h"
+#include "snapshot/ranges.h"
 
 namespace stasis::disk {
 namespace {
@@ -15,27 +15,6 @@ using snapshot::Change;
 using snapshot::kBlockSize;
 
 Range bytes_of(const BlockStates::Run& run) { return {run.first * kBlockSize, run.count * kBlockSize}; }
-
-bool all_zero(std::span<const std::byte> block) {
-  static constexpr std::array<std::byte, kBlockSize> kZeros{};
-  return std::memcmp(block.data(), kZeros.data(), block.size()) == 0;
-}
-
-// What of [0, size) is in `from` and not in `without`; both sorted and disjoint.
-std::vector<Range> subtract(std::span<const Range> from, std::span<const Range> without) {
-  std::vector<Range> result;
-  size_t next = 0;
-  for (const Range& range : from) {
-    uint64_t position = range.offset;
-    while (next < without.size() && without[next].end() <= position) ++next;
-    for (size_t i = next; i < without.size() && without[i].offset < range.end(); ++i) {
-      if (without[i].offset > position) result.push_back({position, without[i].offset - position});
-      position = std::max(position, without[i].end());
-    }
-    if (position < range.end()) result.push_back({position, range.end() - position});
-  }
-  return result;
-}
 
 std::vector<Range> data_of(std::span<const Change> changes) {
   std::vector<Range> result;
@@ -83,7 +62,7 @@ Status CowDisk::State::normalise_written(const BlockStates::Run& run) {
     const auto parent = std::span(parents).subspan(i * kBlockSize, kBlockSize);
     if (comparable && std::memcmp(block.data(), parent.data(), kBlockSize) == 0) {
       states->set(run.first + i, 1, BlockState::kBase);
-    } else if (all_zero(block)) {
+    } else if (snapshot::is_zero(block)) {
       states->set(run.first + i, 1, BlockState::kZero);
     }
   }
@@ -114,7 +93,7 @@ std::vector<Change> CowDisk::State::changes() const {
 // Frees what the file holds beside `keep`: blocks dropped by normalise(), and what failed writes left.
 Status CowDisk::State::trim(std::span<const Range> keep) {
   STASIS_ASSIGN(const auto stored, fs.data_ranges(file.fd.get()));
-  for (const Range& range : subtract(stored, keep)) STASIS_TRY(fs.punch_hole(file.fd.get(), range));
+  for (const Range& range : snapshot::subtract(stored, keep)) STASIS_TRY(fs.punch_hole(file.fd.get(), range));
   return {};
 }
 

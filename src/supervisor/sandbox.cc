@@ -250,7 +250,7 @@ Result<SnapshotReply> Sandbox::take_snapshot(SnapshotId id, bool keep_running) {
 
 Result<SnapshotReply> Sandbox::capture_all(SnapshotId id) {
   STASIS_ASSIGN(const Path snapshot_dir, store_.begin(id));
-  STASIS_ASSIGN(const snapshot::CaptureResult memory, capture_memory(id, snapshot_dir));
+  STASIS_ASSIGN(const snapshot::CaptureResult memory, capture_memory(snapshot_dir));
   auto publish = [&]() -> Result<Manifest> {
     STASIS_ASSIGN(const disk::SealResult disk, seal_disk());
     STASIS_ASSIGN(Manifest manifest, describe(id, memory, disk));
@@ -275,7 +275,7 @@ Result<SnapshotReply> Sandbox::capture_all(SnapshotId id) {
   return SnapshotReply{id, manifest->memory, manifest->disk, 0, 0};
 }
 
-Result<snapshot::CaptureResult> Sandbox::capture_memory(SnapshotId /*id*/, const Path& snapshot_dir) {
+Result<snapshot::CaptureResult> Sandbox::capture_memory(const Path& snapshot_dir) {
   STASIS_TRY(store_.fs().make_directory(dir_ / "scratch"));
   auto saved = vmm_->save(snapshot_dir / kStatePart, dir_ / "scratch");
   if (!saved) return fail(std::move(saved).error().with_context("save the machine's state"));

@@ -55,7 +55,7 @@ class Sandbox {
   void page_server_failed(const Error& error);
   Error prefer_page_server_failure(Error error);
   Result<SnapshotReply> capture_all(snapshot::SnapshotId id);
-  Result<snapshot::CaptureResult> capture_memory(snapshot::SnapshotId id, const Path& snapshot_dir);
+  Result<snapshot::CaptureResult> capture_memory(const Path& snapshot_dir);
   Result<disk::SealResult> seal_disk();
   Result<snapshot::Manifest> describe(snapshot::SnapshotId id, const snapshot::CaptureResult& memory,
                                       const disk::SealResult& disk);
