@@ -13,7 +13,7 @@ namespace http = boost::beast::http;
 using boost::system::error_code;
 
 constexpr uint64_t kMaxAnswer = uint64_t{64} << 20;
-constexpr size_t kChunk = 256 * 1024;
+constexpr size_t kChunk = size_t{256} << 10;
 
 template <typename Body>
 http::request<Body> make_request(const Endpoint& endpoint, std::string_view method, const std::string& target) {

@@ -12,7 +12,7 @@
 namespace stasis::cli {
 namespace {
 
-constexpr size_t kChunk = 256 * 1024;
+constexpr size_t kChunk = size_t{256} << 10;
 
 struct CopyOptions {
   std::string source;

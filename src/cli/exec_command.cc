@@ -12,7 +12,7 @@
 namespace stasis::cli {
 namespace {
 
-constexpr size_t kMaxInput = 1024 * 1024;
+constexpr size_t kMaxInput = size_t{1} << 20;
 
 struct ExecOptions {
   std::string id;

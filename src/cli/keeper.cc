@@ -115,9 +115,9 @@ std::string Keeper::end_of(const std::string& name) const {
   return kept != nullptr ? kept->ended : "";
 }
 
-void Keeper::set_argv(const std::string& name, std::vector<std::string> argv) {
+void Keeper::set_argv(const std::string& name, const std::vector<std::string>& argv) {
   for (Kept& kept : kept_) {
-    if (kept.service.name == name) kept.service.argv = std::move(argv);
+    if (kept.service.name == name) kept.service.argv = argv;
   }
 }
 

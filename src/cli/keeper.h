@@ -36,7 +36,7 @@ class Keeper {
   // How a service ended that is not running now; empty if it never ended.
   std::string end_of(const std::string& name) const;
   // From now on `name` is started with these arguments.
-  void set_argv(const std::string& name, std::vector<std::string> argv);
+  void set_argv(const std::string& name, const std::vector<std::string>& argv);
   // SIGTERM to each, last started first; SIGKILL after `patience`.
   void stop(std::chrono::milliseconds patience);
 

@@ -10,7 +10,7 @@ namespace stasis::cli {
 namespace fs = std::filesystem;
 namespace {
 
-constexpr size_t kChunk = 256 * 1024;
+constexpr size_t kChunk = size_t{256} << 10;
 
 // Streams leave the reason of a failure in errno, if anywhere.
 Error stream_error(const std::string& what) { return errno_error(errno != 0 ? errno : EIO, what); }

@@ -4,7 +4,7 @@
 
 namespace stasis::cli {
 
-Progress::Progress(Io& io, std::string what, std::chrono::milliseconds patience)
+Progress::Progress(Io& io, const std::string& what, std::chrono::milliseconds patience)
     : io_(io), what_(printable(what)), patience_(patience) {
   if (io_.err_terminal) thread_ = std::thread([this] { show(); });
 }

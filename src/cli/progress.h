@@ -14,7 +14,7 @@ namespace stasis::cli {
 
 class Progress {
  public:
-  Progress(Io& io, std::string what, std::chrono::milliseconds patience = std::chrono::seconds(1));
+  Progress(Io& io, const std::string& what, std::chrono::milliseconds patience = std::chrono::seconds(1));
   Progress(const Progress&) = delete;
   Progress& operator=(const Progress&) = delete;
   ~Progress() { stop(); }

@@ -8,7 +8,7 @@
 namespace stasis::cli {
 namespace {
 
-constexpr uint64_t kMiB = 1024 * 1024;
+constexpr uint64_t kMiB = uint64_t{1} << 20;
 constexpr uint64_t kPage = 4096;
 
 uint64_t count_field(const Json& object, const char* key) {
@@ -93,8 +93,8 @@ Result<Json> pairs_object(const std::vector<std::string>& pairs, const std::stri
   for (const std::string& pair : pairs) {
     const size_t equals = pair.find('=');
     if (equals == std::string::npos || equals == 0) {
-      return fail(Code::kInvalidArgument, option + " '" + pair + "' is not KEY=VALUE",
-                  "write " + option + " KEY=VALUE");
+      return fail(Code::kInvalidArgument, fmt::format("{} '{}' is not KEY=VALUE", option, pair),
+                  fmt::format("write {} KEY=VALUE", option));
     }
     object[pair.substr(0, equals)] = pair.substr(equals + 1);
   }

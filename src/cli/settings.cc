@@ -7,7 +7,7 @@
 namespace stasis::cli {
 namespace {
 
-constexpr uint64_t kMaxFile = 64 * 1024;
+constexpr uint64_t kMaxFile = uint64_t{64} << 10;
 
 Result<std::string> small_file(const Path& path) {
   STASIS_ASSIGN(const std::vector<std::byte> bytes, read_file(real_file_system(), path, kMaxFile));

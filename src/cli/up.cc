@@ -29,7 +29,7 @@ Result<FileLock> lock_state(const Path& state_dir) {
 
 // The URL in server.json, once it was written by the server with this pid: an earlier server's file may still be there.
 std::string announced_url(const Path& state_dir, pid_t server) {
-  const auto bytes = read_file(real_file_system(), state_dir / "server.json", 64 * 1024);
+  const auto bytes = read_file(real_file_system(), state_dir / "server.json", uint64_t{64} << 10);
   if (!bytes) return "";
   const Json document = Json::parse(reinterpret_cast<const char*>(bytes->data()),
                                     reinterpret_cast<const char*>(bytes->data() + bytes->size()), nullptr, false);
@@ -85,7 +85,7 @@ Result<int> serve(Session& session, Keeper& keeper, const Path& program, UpArgum
   // A restarted server listens where the first one did.
   STASIS_ASSIGN(const Endpoint endpoint, parse_url(url));
   arguments.port = endpoint.port;
-  for (Service& service : up_services(program, arguments)) keeper.set_argv(service.name, std::move(service.argv));
+  for (const Service& service : up_services(program, arguments)) keeper.set_argv(service.name, service.argv);
   while (true) {
     STASIS_ASSIGN(const bool stop, keeper.step(Deadline::never()));
     if (stop) return kSuccess;

@@ -1,7 +1,10 @@
 // Processes, end to end over HTTP: a daemon on a port of this machine, real programs.
 #include <gmock/gmock.h>
+#include <poll.h>
 #include <signal.h>
+#include <sys/pidfd.h>
 
+#include "base/fd.h"
 #include "guest/daemon_fixture.h"
 
 namespace stasis::guest {
@@ -13,13 +16,14 @@ using testing::Not;
 
 class DaemonProcessTest : public DaemonFixture {};
 
-// No such process, or only what its parent has not yet fetched.
-bool is_gone(int pid) {
-  std::ifstream file("/proc/" + std::to_string(pid) + "/stat");
-  std::string word;
-  std::string state;
-  file >> word >> word >> state;
-  return state.empty() || state == "Z" || state == "X";
+// Waits until the process has ended. What it held open closes a moment before that, so that its end may still be coming.
+bool has_ended(int pid) {
+  UniqueFd pidfd(pidfd_open(pid, 0));
+  if (!pidfd) {
+    return errno == ESRCH;
+  }
+  pollfd ended{pidfd.get(), POLLIN, 0};
+  return poll(&ended, 1, 10'000) == 1;
 }
 
 TEST_F(DaemonProcessTest, OutputAndExitStatus) {
@@ -130,7 +134,7 @@ TEST_F(DaemonProcessTest, SignalsReachTheWholeGroup) {
       "{}");
   EXPECT_EQ(follow(*stream).end["status"],
             "signal: killed");  // its output ended: the child, which held it open, is gone too
-  EXPECT_TRUE(is_gone(child));
+  EXPECT_TRUE(has_ended(child));
   auto again = client_->rpc("process.Process/SendSignal", {{"process", {{"pid", pid}}}, {"signal", "SIGNAL_SIGKILL"}});
   EXPECT_EQ(again.status, 404);
   EXPECT_EQ(again.json()["code"], "not_found");
