@@ -4,6 +4,7 @@
 
 #include <functional>
 #include <memory>
+#include <ostream>
 #include <string>
 #include <vector>
 
@@ -58,6 +59,8 @@ struct Driver {
   std::function<Result<std::unique_ptr<Fixture>>(const Path& directory)>
       make;  // `directory` is empty, and removed by the suite
 };
+// For gtest, which would print the bytes.
+inline void PrintTo(const Driver& driver, std::ostream* out) { *out << driver.name; }
 
 // What the suite runs on. Each program that links it has its own: drivers.cc has the double of Firecracker always, and
 // Firecracker itself if STASIS_FIRECRACKER names it; tests/integration has QEMU, with a Linux guest.

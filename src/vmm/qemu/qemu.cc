@@ -1,5 +1,5 @@
-// The QEMU driver: machine type microvm, a memory file of ours as RAM, QMP over an inherited socket pair. What each option is
-// for, and what was measured: shared/notes/qemu-microvm.md and docs/architecture.md.
+// The QEMU driver: machine type microvm, a memory file of ours as RAM, QMP over an inherited socket pair. What each
+// option is for, and what was measured: shared/notes/qemu-microvm.md and docs/architecture.md.
 #include <x86intrin.h>
 
 #include <optional>
@@ -20,7 +20,7 @@ namespace {
 
 using nlohmann::json;
 
-constexpr int kRamFd = 3;   // descriptor numbers inside QEMU
+constexpr int kRamFd = 3;  // descriptor numbers inside QEMU
 constexpr int kQmpFd = 4;
 constexpr const char* kProgram = "qemu-system-x86_64";
 
@@ -30,15 +30,35 @@ constexpr Milliseconds kCommandDeadline{30'000};
 // Device state is 250 KB, but loading it faults pages that the page server may have to fetch.
 constexpr Milliseconds kMigrateDeadline{60'000};
 
-// The rate of the time stamp counter in kHz. Under TCG the guest's TSC is the host's, and the guest kernel's own calibration
-// against an emulated timer fails (one boot of six came up); tsc_early_khz tells it.
+// The counter and the clock at one moment. Read together several times, of which the closest counts: whoever is
+// interrupted between the two readings on a busy host would measure a wrong rate, and the guest would live with it.
+struct Moment {
+  std::chrono::steady_clock::time_point time;
+  uint64_t tsc = 0;
+
+  static Moment now() {
+    Moment best;
+    auto closest = std::chrono::steady_clock::duration::max();
+    for (int i = 0; i < 16; ++i) {
+      const auto before = std::chrono::steady_clock::now();
+      const uint64_t tsc = __rdtsc();
+      const auto took = std::chrono::steady_clock::now() - before;
+      if (took >= closest) continue;
+      closest = took;
+      best = {before, tsc};
+    }
+    return best;
+  }
+};
+
+// The rate of the time stamp counter in kHz. Under TCG the guest's TSC is the host's, and the guest kernel's own
+// calibration against an emulated timer fails (one boot of six came up); tsc_early_khz tells it.
 uint64_t measure_tsc_khz() {
-  const auto start = std::chrono::steady_clock::now();
-  const uint64_t first = __rdtsc();
+  const Moment first = Moment::now();
   std::this_thread::sleep_for(std::chrono::milliseconds(20));
-  const uint64_t last = __rdtsc();
-  const auto elapsed = std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::steady_clock::now() - start);
-  return (last - first) * 1'000'000 / static_cast<uint64_t>(elapsed.count());
+  const Moment last = Moment::now();
+  const auto elapsed = std::chrono::duration_cast<std::chrono::nanoseconds>(last.time - first.time);
+  return (last.tsc - first.tsc) * 1'000'000 / static_cast<uint64_t>(elapsed.count());
 }
 
 // A comma ends an option's value for QEMU, two are one comma.
@@ -57,7 +77,8 @@ class Qemu final : public Vmm {
   }
 
   Status boot(const BootSpec& spec) override {
-    std::vector<std::string> arguments{"-kernel", spec.vmlinux.string(), "-append", kernel_command_line(spec.command_line)};
+    std::vector<std::string> arguments{"-kernel", spec.vmlinux.string(), "-append",
+                                       kernel_command_line(spec.command_line)};
     if (!spec.initrd.empty()) arguments.insert(arguments.end(), {"-initrd", spec.initrd.string()});
     return start(std::move(arguments), {}, {});
   }
@@ -107,21 +128,24 @@ class Qemu final : public Vmm {
 std::vector<std::string> Qemu::arguments() const {
   const std::string memory = std::to_string(config_.shape.memory_mib) + "M";
   std::vector<std::string> list{
-      kProgram, "-M", std::string("microvm,memory-backend=ram,accel=") + (kvm_ ? "kvm" : "tcg"),
-      "-cpu", kvm_ ? "host" : "qemu64", "-smp", std::to_string(config_.shape.vcpus), "-m", memory,
+      kProgram, "-M", std::string("microvm,memory-backend=ram,accel=") + (kvm_ ? "kvm" : "tcg"), "-cpu",
+      kvm_ ? "host" : "qemu64", "-smp", std::to_string(config_.shape.vcpus), "-m", memory,
       // A file of ours by descriptor, shared, so that x-ignore-shared leaves it out of the migration stream.
-      "-object", "memory-backend-file,id=ram,share=on,size=" + memory + ",mem-path=/proc/self/fd/" + std::to_string(kRamFd),
-      "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
-      "-chardev", "socket,id=qmp,fd=" + std::to_string(kQmpFd), "-mon", "chardev=qmp,mode=control",
-      "-chardev", "file,id=console,append=on,path=" + escaped(config_.log.string()), "-serial", "chardev:console",
-      "-device", "virtio-rng-device",
-      "-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"};
+      "-object",
+      "memory-backend-file,id=ram,share=on,size=" + memory + ",mem-path=/proc/self/fd/" + std::to_string(kRamFd),
+      "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-chardev",
+      "socket,id=qmp,fd=" + std::to_string(kQmpFd), "-mon", "chardev=qmp,mode=control", "-chardev",
+      "file,id=console,append=on,path=" + escaped(config_.log.string()), "-serial", "chardev:console", "-device",
+      "virtio-rng-device", "-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"};
   if (!config_.disk.empty()) {
-    const json disk = {{"node-name", "root"}, {"driver", "raw"}, {"discard", "unmap"},
-                       {"file", {{"driver", "file"}, {"filename", config_.disk.string()}, {"locking", "off"}, {"discard", "unmap"}}}};
-    list.insert(list.end(), {"-blockdev", disk.dump(), 
-                              // A guest whose disk is full gets the error; the default would stop the whole machine.
-                              "-device", "virtio-blk-device,drive=root,werror=report,rerror=report"});
+    const json disk = {
+        {"node-name", "root"},
+        {"driver", "raw"},
+        {"discard", "unmap"},
+        {"file", {{"driver", "file"}, {"filename", config_.disk.string()}, {"locking", "off"}, {"discard", "unmap"}}}};
+    list.insert(list.end(), {"-blockdev", disk.dump(),
+                             // A guest whose disk is full gets the error; the default would stop the whole machine.
+                             "-device", "virtio-blk-device,drive=root,werror=report,rerror=report"});
   }
   if (!config_.tap.empty()) {
     list.insert(list.end(), {"-netdev", "tap,id=net,script=no,downscript=no,ifname=" + config_.tap, "-device",
@@ -150,7 +174,8 @@ Status Qemu::start(std::vector<std::string> more_arguments, const Path& uffd_soc
     STASIS_ASSIGN(const Path bin, executable_directory());
     const Path preload = bin.parent_path() / "lib" / "libstasis-preload.so";
     if (!exists(real_file_system(), preload)) {
-      return fail(Code::kNotFound, "there is no " + preload.string(), "build it (make build), or install all of Stasis's files");
+      return fail(Code::kNotFound, "there is no " + preload.string(),
+                  "build it (make build), or install all of Stasis's files");
     }
     options.env = {{"LD_PRELOAD", preload.string()},
                    {"STASIS_RAM_FD", std::to_string(kRamFd)},
@@ -171,7 +196,8 @@ Status Qemu::start(std::vector<std::string> more_arguments, const Path& uffd_soc
 // RAM stays in its file (x-ignore-shared); state changes are told as events instead of polled for.
 Status Qemu::prepare_migration() {
   json capabilities = json::array();
-  for (const char* name : {"x-ignore-shared", "events"}) capabilities.push_back({{"capability", name}, {"state", true}});
+  for (const char* name : {"x-ignore-shared", "events"})
+    capabilities.push_back({{"capability", name}, {"state", true}});
   return command("migrate-set-capabilities", {{"capabilities", capabilities}});
 }
 
@@ -186,7 +212,8 @@ Error Qemu::explain(Error error) {
   if (error.code != Code::kUnavailable || !process_) return error;
   auto status = process_->wait(Deadline::after(Milliseconds(1000)));
   if (!status || !*status) return error;
-  return std::move(error).with_context("QEMU ended with " + (*status)->text() + "; its last words are in " + config_.log.string());
+  return std::move(error).with_context("QEMU ended with " + (*status)->text() + "; its last words are in " +
+                                       config_.log.string());
 }
 
 Result<bool> Qemu::await_migration() {
@@ -226,18 +253,20 @@ Status Qemu::refuse_unless_paused() {
   if (!qmp_) return fail(Code::kFailedPrecondition, "this machine has not been started");
   auto status = qmp_->execute("query-status", json::object(), Deadline::after(kCommandDeadline));
   if (!status) return fail(explain(std::move(status).error()));
-  if (member(*status, {"running"}) != false) return fail(Code::kFailedPrecondition, "pause the machine before saving it");
+  if (member(*status, {"running"}) != false)
+    return fail(Code::kFailedPrecondition, "pause the machine before saving it");
   return {};
 }
 
-// Into memory first: what goes wrong with the file (a full disk) is then ours to tell. And QEMU does this once a pause: it
-// refuses to migrate a machine that has not run since it was migrated.
+// Into memory first: what goes wrong with the file (a full disk) is then ours to tell. And QEMU does this once a pause:
+// it refuses to migrate a machine that has not run since it was migrated.
 Result<UniqueFd> Qemu::export_device_state() {
   STASIS_ASSIGN(UniqueFd memory, create_memory_file("stasis-state", 0));
   STASIS_TRY(command("getfd", {{"fdname", "state"}}, memory.get()));
   STASIS_TRY(command("migrate", {{"uri", "fd:state"}}));
   STASIS_ASSIGN(const bool moved, await_migration());
-  if (!moved) return fail(Code::kInternal, "QEMU could not save its device state; it says why in " + config_.log.string());
+  if (!moved)
+    return fail(Code::kInternal, "QEMU could not save its device state; it says why in " + config_.log.string());
   return memory;
 }
 
