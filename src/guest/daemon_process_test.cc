@@ -2,7 +2,8 @@
 #include <gmock/gmock.h>
 #include <poll.h>
 #include <signal.h>
-#include <sys/pidfd.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include "base/fd.h"
 #include "guest/daemon_fixture.h"
@@ -18,7 +19,7 @@ class DaemonProcessTest : public DaemonFixture {};
 
 // Waits until the process has ended. What it held open closes a moment before that, so that its end may still be coming.
 bool has_ended(int pid) {
-  UniqueFd pidfd(pidfd_open(pid, 0));
+  UniqueFd pidfd(static_cast<int>(syscall(SYS_pidfd_open, pid, 0)));
   if (!pidfd) {
     return errno == ESRCH;
   }
