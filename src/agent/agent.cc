@@ -13,7 +13,9 @@
 namespace stasis::agent {
 namespace {
 
-constexpr int kMaxThreads = 128;  // each blocked operation or stream takes one
+constexpr size_t kMaxSocketPath = 107;
+constexpr int kMaxMessage = 64 << 20;  // a command with its whole standard input
+constexpr int kMaxThreads = 256;       // each blocked operation or stream takes one
 constexpr std::chrono::seconds kDrain{2};
 
 Result<std::string> choose_vmm(const std::string& wanted) {
@@ -35,6 +37,10 @@ struct Agent::State {
 Agent::Agent(std::unique_ptr<State> state) : state_(std::move(state)) {}
 
 Result<std::unique_ptr<Agent>> Agent::start(const AgentOptions& options) {
+  if (options.socket.native().size() > kMaxSocketPath) {
+    return fail(Code::kInvalidArgument, "socket path " + options.socket.string() + " is longer than 107 bytes",
+                "use a state directory with a shorter path");
+  }
   auto state = std::make_unique<State>();
   HostOptions host;
   host.state_dir = options.state_dir;
@@ -54,6 +60,7 @@ Result<std::unique_ptr<Agent>> Agent::start(const AgentOptions& options) {
   grpc::ResourceQuota quota;
   quota.SetMaxThreads(kMaxThreads);
   builder.SetResourceQuota(quota);
+  builder.SetMaxReceiveMessageSize(kMaxMessage);
   builder.AddListeningPort("unix:" + options.socket.string(), grpc::InsecureServerCredentials());
   builder.RegisterService(state->service.get());
   const mode_t before = ::umask(0177);  // the socket is 0600 from its first moment
@@ -65,6 +72,7 @@ Result<std::unique_ptr<Agent>> Agent::start(const AgentOptions& options) {
 }
 
 Agent::~Agent() {
+  state_->host->stop();
   state_->server->Shutdown(std::chrono::system_clock::now() + kDrain);
   state_->server->Wait();
   state_->service.reset();

@@ -1,6 +1,7 @@
 // The agent's side of the guest daemon's protocol (shared/notes/e2b-sdk.md): health, init, processes, files. Each call
 // makes a connection of its own through the sandbox's supervisor, so calls of any number of threads may overlap.
-// Deadlines are on each wait, not on a whole stream: a command may run for days.
+// Deadlines are on each wait, not on a whole stream: a command may run for days. When the sandbox ends, everything that
+// waits for its guest ends with kUnavailable at once.
 #pragma once
 
 #include <functional>
@@ -42,18 +43,28 @@ struct DirEntry {
   uint32_t mode = 0;
 };
 
+// How to reach a guest: a socket, not connected, from inside its network namespace, and what says that the sandbox has
+// ended.
+struct GuestSocket {
+  GuestSocket() = default;
+  GuestSocket(UniqueFd not_connected, UniqueFd readable_when_ended = {})
+      : socket(std::move(not_connected)), ended(std::move(readable_when_ended)) {}
+  UniqueFd socket;
+  UniqueFd ended;  // the supervisor's pidfd; none: nobody can say
+};
+
 class GuestClient {
  public:
-  // Gives a socket that is not connected, from inside the sandbox's network namespace.
-  using SocketSource = std::function<Result<UniqueFd>()>;
-  GuestClient(SocketSource sockets, Ipv4Address address, std::string token)
-      : sockets_(std::move(sockets)), address_(address), token_(std::move(token)) {}
+  using SocketSource = std::function<Result<GuestSocket>()>;
+  // `stop_fd` readable: the agent stops, every wait ends with kUnavailable. -1: never.
+  GuestClient(SocketSource sockets, Ipv4Address address, std::string token, int stop_fd = -1)
+      : sockets_(std::move(sockets)), address_(address), token_(std::move(token)), stop_fd_(stop_fd) {}
 
   Status health(Deadline deadline) const;
   Status init(const nlohmann::json& body, Deadline deadline) const;
 
-  // Runs until the command ends, or `cancel_fd` becomes readable: then the command is killed and the answer is
-  // kCancelled.
+  // Runs until the command ends. When `cancel_fd` becomes readable the command is killed and the answer is kCancelled.
+  // It is not killed when the agent stops: it is the sandbox's, not the agent's.
   Result<CommandEnd> run(const Command& command, const CommandEvents& events, int cancel_fd) const;
 
   // `take(total_size, bytes)` is called with each piece, at least once.
@@ -67,17 +78,26 @@ class GuestClient {
   Status remove(const std::string& path, const std::string& user) const;
 
  private:
+  friend class CommandRun;
   Result<GuestConnection> connect(Deadline deadline) const;
   http::request<http::string_body> request(http::verb verb, const std::string& target, const std::string& user) const;
+  struct CallLimit {
+    Deadline deadline = Deadline::never();
+    int interrupt_fd = -1;  // readable: the call ends with kUnavailable
+  };
   Result<nlohmann::json> call(const std::string& rpc, const nlohmann::json& body, const std::string& user) const;
-  Result<CommandEnd> follow(GuestConnection& connection, const Command& command, const CommandEvents& events,
-                            int cancel_fd) const;
-  Status feed_stdin(uint32_t pid, const std::string& data) const;
-  void kill(uint32_t pid) const;
+  Result<nlohmann::json> call(const std::string& rpc, const nlohmann::json& body, const std::string& user,
+                              const CallLimit& limit) const;
 
   SocketSource sockets_;
   Ipv4Address address_;
   std::string token_;
+  int stop_fd_;
 };
+
+// Deadlines of single waits, shared by the parts of the client.
+inline constexpr Milliseconds kGuestConnectDeadline{5'000};
+inline constexpr Milliseconds kGuestCallDeadline{60'000};
+inline constexpr uint64_t kMaxGuestAnswer = 16 << 20;
 
 }  // namespace stasis::agent

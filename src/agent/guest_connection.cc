@@ -4,8 +4,12 @@
 
 namespace stasis::agent {
 
+Status TimedStream::connect(Ipv4Address address, uint16_t port) {
+  return connect_tcp(socket_.get(), address, port, deadline_, interrupts_);
+}
+
 size_t TimedStream::read_part(void* data, size_t size, boost::system::error_code& code) {
-  auto n = receive_some(socket_.get(), {static_cast<std::byte*>(data), size}, deadline_, cancel_fd_);
+  auto n = receive_some(socket_.get(), {static_cast<std::byte*>(data), size}, deadline_, interrupts_);
   code = {};
   if (!n) {
     error_ = std::move(n).error();
@@ -17,7 +21,7 @@ size_t TimedStream::read_part(void* data, size_t size, boost::system::error_code
 }
 
 size_t TimedStream::write_part(const void* data, size_t size, boost::system::error_code& code) {
-  auto n = send_some(socket_.get(), {static_cast<const std::byte*>(data), size}, deadline_);
+  auto n = send_some(socket_.get(), {static_cast<const std::byte*>(data), size}, deadline_, interrupts_);
   code = {};
   if (n) return *n;
   error_ = std::move(n).error();

@@ -1,11 +1,12 @@
 // One HTTP/1.1 connection to a guest daemon, over a socket that was made inside the sandbox's network namespace. Speaks
-// through Boost.Beast's parsers; every wait has a deadline, and can be cut short by an event. Not thread-safe.
+// through Boost.Beast's parsers; every wait has a deadline, and ends early when an interrupt fires. Not thread-safe.
 #pragma once
 
 #include <boost/asio/buffer.hpp>
 #include <boost/beast/core/flat_buffer.hpp>
 #include <boost/beast/http.hpp>
 #include <string>
+#include <vector>
 
 #include "base/tcp.h"
 
@@ -21,8 +22,10 @@ class TimedStream {
  public:
   explicit TimedStream(UniqueFd socket) : socket_(std::move(socket)) {}
 
+  Status connect(Ipv4Address address, uint16_t port);
   void set_deadline(Deadline deadline) { deadline_ = deadline; }
-  void set_cancel(int fd) { cancel_fd_ = fd; }
+  // From now on waits end with this error when `fd` becomes readable.
+  void add_interrupt(int fd, Error error) { interrupts_.push_back({fd, std::move(error)}); }
   const Error& error() const { return error_; }
 
   template <typename Buffers>
@@ -65,13 +68,14 @@ class TimedStream {
 
   UniqueFd socket_;
   Deadline deadline_ = Deadline::never();
-  int cancel_fd_ = -1;
+  std::vector<Interrupt> interrupts_;
   Error error_;
 };
 
 class GuestConnection {
  public:
-  explicit GuestConnection(UniqueFd connected) : stream_(std::move(connected)) {}
+  // `keep` is held open as long as the connection lives (an interrupt's descriptor).
+  GuestConnection(UniqueFd socket, UniqueFd keep) : stream_(std::move(socket)), keep_(std::move(keep)) {}
 
   TimedStream& stream() { return stream_; }
   boost::beast::flat_buffer& buffer() { return buffer_; }
@@ -84,6 +88,7 @@ class GuestConnection {
 
  private:
   TimedStream stream_;
+  UniqueFd keep_;
   boost::beast::flat_buffer buffer_;
 };
 

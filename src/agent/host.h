@@ -5,6 +5,7 @@
 #pragma once
 
 #include <atomic>
+#include <future>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -69,6 +70,10 @@ class Host {
   Host(const Host&) = delete;
   Host& operator=(const Host&) = delete;
 
+  // From now on everything that waits ends soon with kUnavailable: starts are undone; pauses and snapshots go on in
+  // their supervisors, and so does every command in a guest. Nothing new is begun.
+  void stop();
+
   Result<Started> start(const StartSpec& spec);
   // False if there was none.
   Result<bool> destroy(const std::string& id, const std::string& reason);
@@ -91,29 +96,42 @@ class Host {
  private:
   using SandboxPtr = std::shared_ptr<Sandbox>;
   Host(HostOptions options, snapshot::Store store, Tokens tokens, FileLock lock, Event stop);
-
+  Path sandboxes_dir() const { return options_.state_dir / "sandboxes"; }
   Result<SandboxPtr> find(const std::string& id) const;
-  Result<SandboxPtr> enter(const StartSpec& spec);
+  std::vector<SandboxPtr> all() const;
+  void forget(const SandboxPtr& sandbox);
+  GuestClient client_of(const SandboxPtr& sandbox) const;
+
+  // host_start.cc
   Status check(const StartSpec& spec) const;
+  Result<SandboxPtr> enter(const StartSpec& spec);
+  Status make_directory(const SandboxPtr& sandbox, const StartSpec& spec) const;
   Result<Started> bring_up(const SandboxPtr& sandbox, const StartSpec& spec);
   Status spawn_supervisor(const SandboxPtr& sandbox);
   Status connect_supervisor(const SandboxPtr& sandbox);
-  Status await_daemon(const SandboxPtr& sandbox, const GuestClient& guest, Milliseconds limit);
-  Status init_guest(const StartSpec& spec, const SandboxRecord& record, const GuestClient& guest) const;
-  GuestClient client_of(const SandboxPtr& sandbox) const;
-  // Ends the processes of a sandbox and removes everything of it. The caller holds its operation.
-  void take_down(const SandboxPtr& sandbox, const std::string& reason);
-  void forget(const SandboxPtr& sandbox);
-  Error explain(const SandboxPtr& sandbox, Error error) const;
-  Result<Taken> take(const SandboxPtr& sandbox, snapshot::SnapshotId id, bool keep_running);
-  Result<Taken> describe(const supervisor::SnapshotReply& reply) const;
+  Result<std::shared_ptr<supervisor::Client>> await_socket(const SandboxPtr& sandbox) const;
+  Status await_daemon(const SandboxPtr& sandbox, const GuestClient& guest, Milliseconds limit) const;
 
+  // host_end.cc. The caller holds the sandbox's operation.
+  void end_processes(const SandboxPtr& sandbox, const std::string& reason);
+  // Ends its processes and removes everything of it.
+  void take_down(const SandboxPtr& sandbox, const std::string& reason);
+  // The reason behind an error that came because the supervisor has gone: what it wrote last.
+  Error explain(const SandboxPtr& sandbox, Error error) const;
+  Result<supervisor::SnapshotReply> take(const SandboxPtr& sandbox, snapshot::SnapshotId id, bool keep_running);
+  Result<supervisor::SnapshotReply> after_failed_take(const SandboxPtr& sandbox, snapshot::SnapshotId id, Error error);
+  Status yield_to_destroy(const SandboxPtr& sandbox, snapshot::SnapshotId id);
+  Result<Taken> describe(const supervisor::SnapshotReply& reply) const;
+  bool is_published(snapshot::SnapshotId id) const;  // damaged or not
+  uint64_t collect();                                // bytes given back
+
+  // host_watch.cc
   Status adopt_all();
   void adopt(const std::string& id);
+  void settle(const SandboxPtr& sandbox);
+  void ended_unseen(const SandboxPtr& sandbox);
   void watch();
   void watch_one(const SandboxPtr& sandbox);
-  Result<std::vector<snapshot::BlockMap>> roots() const;
-  uint64_t collect();  // bytes given back
 
   HostOptions options_;
   snapshot::Store store_;
@@ -123,7 +141,9 @@ class Host {
   mutable std::mutex mutex_;
   std::map<std::string, SandboxPtr> sandboxes_;
   std::atomic<bool> collect_wanted_{true};
+  std::atomic<bool> stopping_{false};
   Event stop_;
+  std::vector<std::future<void>> settling_;
   std::thread watcher_;
 };
 

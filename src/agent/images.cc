@@ -1,5 +1,6 @@
 #include "agent/images.h"
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
 
 namespace stasis::agent {
@@ -8,6 +9,11 @@ namespace {
 using nlohmann::json;
 
 constexpr uint64_t kMaxFileBytes = 1 << 20;
+
+std::string text_of(const json& object, const char* name) {
+  const auto field = object.find(name);
+  return field != object.end() && field->is_string() ? field->get<std::string>() : "";
+}
 
 Result<json> read_json(const Path& path) {
   STASIS_ASSIGN(const auto bytes, read_file(real_file_system(), path, kMaxFileBytes));
@@ -23,8 +29,8 @@ std::map<std::string, Image> read_record(const Path& file) {
   if (!object) return images;  // missing or damaged: everything is imported again
   for (const auto& [name, value] : object->items()) {
     if (!value.is_object()) continue;
-    auto id = Uuid::parse(value.value("snapshot", ""));
-    if (id) images[name] = {value.value("key", ""), {*id}};
+    auto id = Uuid::parse(text_of(value, "snapshot"));
+    if (id) images[name] = {text_of(value, "key"), {*id}};
   }
   return images;
 }
@@ -37,9 +43,22 @@ Status write_record(const Path& file, const std::map<std::string, Image>& images
 
 Result<Image> import(const snapshot::Store& store, const Path& directory, const json& description) {
   const snapshot::ImageFiles files{directory / "vmlinux", directory / "initrd", directory / "rootfs.ext4",
-                                   description.value("kernel_release", "unknown")};
+                                   text_of(description, "kernel_release")};
   STASIS_ASSIGN(const snapshot::Manifest manifest, snapshot::import_image(store, files));
-  return Image{description.value("key", ""), manifest.id};
+  return Image{text_of(description, "key"), manifest.id};
+}
+
+// Images that no name refers to: replaced ones, and those whose import was not recorded before the agent died.
+void remove_others(const snapshot::Store& store, const std::map<std::string, Image>& images) {
+  const auto ids = store.list();
+  if (!ids) return;
+  for (const snapshot::SnapshotId id : *ids) {
+    const bool named =
+        std::any_of(images.begin(), images.end(), [&](const auto& image) { return image.second.id == id; });
+    if (named) continue;
+    const auto manifest = store.load(id);
+    if (manifest && manifest->kind == snapshot::SnapshotKind::kImage) (void)store.remove(id);
+  }
 }
 
 }  // namespace
@@ -48,7 +67,6 @@ Result<std::map<std::string, Image>> load_images(const snapshot::Store& store, c
                                                  const std::vector<std::pair<std::string, Path>>& directories) {
   const std::map<std::string, Image> known = read_record(record_file);
   std::map<std::string, Image> images = known;
-  std::vector<snapshot::SnapshotId> replaced;
   for (const auto& [name, directory] : directories) {
     auto description = read_json(directory / "image.json");
     if (!description) {
@@ -58,14 +76,13 @@ Result<std::map<std::string, Image>> load_images(const snapshot::Store& store, c
                       .with_remedy("build it with `make image`, or name its directory with --image"));
     }
     const auto before = known.find(name);
-    const bool current =
-        before != known.end() && before->second.key == description->value("key", "") && store.load(before->second.id);
-    if (current) continue;
+    const std::string key = text_of(*description, "key");
+    if (key.empty()) return fail(Code::kInvalidArgument, "image '" + name + "': image.json has no key");
+    if (before != known.end() && before->second.key == key && store.load(before->second.id)) continue;
     STASIS_ASSIGN(images[name], import(store, directory, *description));
-    if (before != known.end()) replaced.push_back(before->second.id);
   }
   STASIS_TRY(write_record(record_file, images));
-  for (const snapshot::SnapshotId id : replaced) (void)store.remove(id);
+  remove_others(store, images);
   return images;
 }
 

@@ -2,7 +2,11 @@
 
 #include <signal.h>
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
+#include <span>
+
+#include "base/clock.h"
 
 namespace stasis::agent {
 namespace {
@@ -10,6 +14,8 @@ namespace {
 using nlohmann::json;
 
 constexpr uint64_t kMaxRecordBytes = 1 << 20;
+constexpr uint64_t kLogTail = 2'000;
+constexpr size_t kMaxIdLength = 40;
 
 Result<json> read_json(const Path& path) {
   STASIS_ASSIGN(const auto bytes, read_file(real_file_system(), path, kMaxRecordBytes));
@@ -37,6 +43,15 @@ std::string_view state_name(SandboxState state) {
       return "dead";
   }
   return "dead";
+}
+
+bool is_sandbox_id(const std::string& id) {
+  const auto plain = [](char c) { return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9'); };
+  return !id.empty() && id.size() <= kMaxIdLength && std::all_of(id.begin(), id.end(), plain);
+}
+
+int64_t deadline_from(uint32_t timeout_sec) {
+  return timeout_sec == 0 ? 0 : unix_time_ms() + int64_t{timeout_sec} * 1000;
 }
 
 Status save_record(const Path& sandbox_dir, const SandboxRecord& record) {
@@ -72,8 +87,26 @@ std::optional<supervisor::ExitRecord> load_exit_record(const Path& sandbox_dir) 
   return std::move(*record);
 }
 
+std::optional<supervisor::SandboxConfig> load_config(const Path& sandbox_dir) {
+  auto object = read_json(sandbox_dir / supervisor::kConfigFile);
+  if (!object) return std::nullopt;
+  auto config = supervisor::config_from_json(*object);
+  if (!config) return std::nullopt;
+  return std::move(*config);
+}
+
+std::string log_tail(const Path& file) {
+  FileSystem& fs = real_file_system();
+  auto fd = fs.open_read(file);
+  const auto info = fs.info(file);
+  if (!fd || !info) return "";
+  std::string text(std::min<uint64_t>(info->size, kLogTail), '\0');
+  auto read = fs.read_at(fd->get(), info->size - text.size(), std::as_writable_bytes(std::span(text)));
+  text.resize(read ? *read : 0);
+  return text;
+}
+
 bool await_end(Sandbox& sandbox, Deadline deadline) {
-  const std::lock_guard lock(sandbox.mutex);
   if (sandbox.child) {
     auto status = sandbox.child->wait(deadline);
     if (!status || !*status) return false;

@@ -1,6 +1,6 @@
 // One sandbox as the agent knows it: its directory, what must survive an agent (the record), its supervisor, and its
-// state. Shared between the threads of operations; `mutex` guards everything below it, `operation` is held for as long
-// as a create, pause, snapshot or destroy is under way, so that there is one at a time.
+// state. Shared between the threads of operations; `mutex` guards everything below it and is never held for long;
+// `operation` is held for as long as a create, pause, snapshot or destroy is under way, so that there is one at a time.
 #pragma once
 
 #include <map>
@@ -18,6 +18,10 @@ inline constexpr const char* kRecordFile = "agent.json";
 
 enum class SandboxState { kStarting, kRunning, kPausing, kResuming, kStopping, kDead };
 std::string_view state_name(SandboxState state);
+// 1 to 40 characters a-z and 0-9: it names a directory.
+bool is_sandbox_id(const std::string& id);
+// When a life of this many seconds that begins now ends; 0: never.
+int64_t deadline_from(uint32_t timeout_sec);
 
 // Kept in `agent.json` of the sandbox's directory (mode 0600: it holds the token).
 struct SandboxRecord {
@@ -31,6 +35,11 @@ Status save_record(const Path& sandbox_dir, const SandboxRecord& record);
 Result<SandboxRecord> load_record(const Path& sandbox_dir);
 // What a supervisor that has gone wrote last; std::nullopt if it wrote nothing.
 std::optional<supervisor::ExitRecord> load_exit_record(const Path& sandbox_dir);
+
+// What it was started with; std::nullopt if that cannot be read.
+std::optional<supervisor::SandboxConfig> load_config(const Path& sandbox_dir);
+// The last lines of a log, for an error's message; empty if there is none.
+std::string log_tail(const Path& file);
 
 struct Sandbox {
   Sandbox(std::string sandbox_id, Path directory) : id(std::move(sandbox_id)), dir(std::move(directory)) {}
@@ -52,7 +61,8 @@ struct Sandbox {
   supervisor::StateReply info;  // as of the start or the adoption
 };
 
-// Waits until supervisor and VMM have exited, and reaps the first. False if they have not by the deadline.
+// Waits until supervisor and VMM have exited, and reaps the first. False if they have not by the deadline. For whoever
+// holds `operation`: only it sets the descriptors.
 bool await_end(Sandbox& sandbox, Deadline deadline);
 // SIGKILL to the supervisor; its VMM dies with it.
 void kill_supervisor(Sandbox& sandbox);

@@ -12,6 +12,7 @@ using snapshot::SnapshotId;
 
 constexpr uint64_t kMib = uint64_t{1} << 20;
 constexpr Milliseconds kPingDeadline{10'000};
+constexpr int kMaxStreams = 128;
 
 grpc::Status answer(grpc::ServerContext* context, const Error& error) {
   if (!error.remedy.empty()) context->AddTrailingMetadata("stasis-remedy", error.remedy);
@@ -110,6 +111,22 @@ class CancelWatch {
 };
 
 }  // namespace
+
+class Service::StreamSlot {
+ public:
+  explicit StreamSlot(Service& service) : service_(service), taken_(++service.streams_ <= kMaxStreams) {}
+  ~StreamSlot() { --service_.streams_; }
+  StreamSlot(const StreamSlot&) = delete;
+  StreamSlot& operator=(const StreamSlot&) = delete;
+  bool taken() const { return taken_; }
+  static Error none_left() {
+    return {Code::kResourceExhausted, "128 commands and transfers are under way on this host", "wait for some to end"};
+  }
+
+ private:
+  Service& service_;
+  bool taken_;
+};
 
 grpc::Status Service::CreateSandbox(Context* context, const v1::CreateSandboxRequest* request,
                                     v1::SandboxStarted* reply) {
@@ -215,6 +232,8 @@ grpc::Status Service::PingSandbox(Context* context, const v1::PingSandboxRequest
 
 grpc::Status Service::Exec(Context* context, const v1::ExecRequest* request,
                            grpc::ServerWriter<v1::ExecEvent>* writer) {
+  const StreamSlot slot(*this);
+  if (!slot.taken()) return answer(context, StreamSlot::none_left());
   const auto guest = host_.guest(request->sandbox_id());
   if (!guest) return answer(context, guest.error());
   Command command;
@@ -252,6 +271,8 @@ grpc::Status Service::Exec(Context* context, const v1::ExecRequest* request,
 
 grpc::Status Service::ReadFile(Context* context, const v1::ReadFileRequest* request,
                                grpc::ServerWriter<v1::FileChunk>* writer) {
+  const StreamSlot slot(*this);
+  if (!slot.taken()) return answer(context, StreamSlot::none_left());
   const auto guest = host_.guest(request->sandbox_id());
   if (!guest) return answer(context, guest.error());
   bool first = true;
@@ -269,6 +290,8 @@ grpc::Status Service::ReadFile(Context* context, const v1::ReadFileRequest* requ
 
 grpc::Status Service::WriteFile(Context* context, grpc::ServerReader<v1::WriteFileRequest>* reader,
                                 v1::WriteFileReply* reply) {
+  const StreamSlot slot(*this);
+  if (!slot.taken()) return answer(context, StreamSlot::none_left());
   v1::WriteFileRequest message;
   if (!reader->Read(&message) || !message.has_open()) {
     return answer(context, {Code::kInvalidArgument, "the first message of WriteFile must be `open`"});

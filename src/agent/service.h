@@ -1,6 +1,9 @@
 // HostAgent over gRPC (proto/agent.proto): translates between messages and Host, nothing else. Errors become statuses
 // with the same code; the remedy travels as trailing metadata "stasis-remedy".
+// Streams are limited, so that they leave threads for the rest: one too many is kResourceExhausted.
 #pragma once
+
+#include <atomic>
 
 #include "agent.grpc.pb.h"
 #include "agent/host.h"
@@ -31,7 +34,9 @@ class Service final : public v1::HostAgent::Service {
   grpc::Status ListImages(Context*, const v1::ListImagesRequest*, v1::ListImagesReply*) override;
 
  private:
+  class StreamSlot;
   Host& host_;
+  std::atomic<int> streams_{0};
 };
 
 }  // namespace stasis::agent

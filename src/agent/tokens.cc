@@ -23,4 +23,13 @@ std::string Tokens::find(snapshot::SnapshotId id) const {
 
 void Tokens::forget(snapshot::SnapshotId id) const { (void)real_file_system().remove(directory_ / id.text()); }
 
+void Tokens::sweep(const std::function<bool(snapshot::SnapshotId)>& is_published) const {
+  const auto names = real_file_system().list(directory_);
+  if (!names) return;
+  for (const std::string& name : *names) {
+    const auto uuid = Uuid::parse(name);
+    if (!uuid || !is_published({*uuid})) (void)real_file_system().remove(directory_ / name);
+  }
+}
+
 }  // namespace stasis::agent

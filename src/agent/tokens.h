@@ -2,6 +2,8 @@
 // Kept in STATE/tokens/<snapshot id>, mode 0600.
 #pragma once
 
+#include <functional>
+
 #include "base/file_system.h"
 #include "snapshot/manifest.h"
 
@@ -14,6 +16,8 @@ class Tokens {
   // Empty if none is kept.
   std::string find(snapshot::SnapshotId id) const;
   void forget(snapshot::SnapshotId id) const;
+  // Forgets those of snapshots that were never published.
+  void sweep(const std::function<bool(snapshot::SnapshotId)>& is_published) const;
 
  private:
   explicit Tokens(Path directory) : directory_(std::move(directory)) {}

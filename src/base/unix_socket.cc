@@ -116,6 +116,8 @@ Result<pid_t> peer_pid(int socket) {
   return credentials.pid;
 }
 
+void shut_down_socket(int socket) { (void)::shutdown(socket, SHUT_RDWR); }
+
 Result<Received> receive_with_fds(int socket, std::span<std::byte> out) {
   alignas(cmsghdr) std::array<std::byte, CMSG_SPACE(kMaxFds * sizeof(int))> control{};
   iovec part{out.data(), out.size()};

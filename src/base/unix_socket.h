@@ -30,6 +30,9 @@ Result<UniqueFd> accept_unix(int listener, Milliseconds deadline);
 Result<std::pair<UniqueFd, UniqueFd>> unix_socket_pair();
 // Process id of the peer as the kernel recorded it at connect (SO_PEERCRED).
 Result<pid_t> peer_pid(int socket);
+// Ends both directions: whoever waits on the socket, in whatever thread, sees the end of the stream. The descriptor
+// stays open.
+void shut_down_socket(int socket);
 
 // Receives up to out.size() bytes together with descriptors (at most 16 are taken, the kernel closes more). 0 bytes:
 // end.

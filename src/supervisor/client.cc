@@ -28,8 +28,18 @@ Result<Message> Client::call(const json& request, Milliseconds deadline) {
   };
   Result<Message> answer = exchange();
   // After a lost or late answer the next one would be taken for it: this connection is of no use any more.
-  if (!answer) socket_.reset();
+  if (!answer) close_connection();
   return answer;
+}
+
+void Client::close_connection() {
+  const std::lock_guard lock(socket_mutex_);
+  socket_.reset();
+}
+
+void Client::interrupt() {
+  const std::lock_guard lock(socket_mutex_);
+  if (socket_) shut_down_socket(socket_.get());
 }
 
 Result<json> Client::call_json(const json& request, Milliseconds deadline) {

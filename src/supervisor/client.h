@@ -22,6 +22,9 @@ class Client {
   // A TCP socket in the sandbox's network namespace, for the caller to connect.
   Result<UniqueFd> guest_socket(Milliseconds deadline);
   Status stop(const std::string& reason, Milliseconds deadline);
+  // From any thread: breaks the connection, so that a call under way and all later ones fail with kUnavailable. The
+  // supervisor goes on with what it was asked.
+  void interrupt();
 
   pid_t pid() const { return pid_; }  // of the supervisor
   // Readable once the supervisor process has exited.
@@ -31,7 +34,10 @@ class Client {
   Client(UniqueFd socket, pid_t pid, UniqueFd pidfd);
   Result<Message> call(const nlohmann::json& request, Milliseconds deadline);
   Result<nlohmann::json> call_json(const nlohmann::json& request, Milliseconds deadline);
-  std::mutex mutex_;
+  void close_connection();
+
+  std::mutex mutex_;         // held during a call
+  std::mutex socket_mutex_;  // guards only the descriptor's life, against interrupt()
   UniqueFd socket_;
   pid_t pid_;
   UniqueFd pidfd_;

@@ -1,0 +1,207 @@
+// Host: from a request to a running sandbox.
+#include <algorithm>
+
+#include "agent/host.h"
+#include "agent/identity.h"
+#include "base/file.h"
+
+namespace stasis::agent {
+namespace {
+
+using snapshot::SnapshotKind;
+
+// A boot under TCG takes 2.5 s on an idle machine; sixteen at once on two cores take half a minute.
+constexpr Milliseconds kBootDeadline{120'000};
+constexpr Milliseconds kRestoreDeadline{60'000};
+constexpr Milliseconds kSupervisorDeadline{150'000};
+constexpr Milliseconds kSocketDeadline{20'000};
+constexpr Milliseconds kHealthAttempt{300};
+constexpr Milliseconds kHealthPause{5};
+constexpr uint32_t kMaxVcpus = 32;
+constexpr uint32_t kMinMemoryMib = 128;
+constexpr uint32_t kMaxMemoryMib = 65'536;
+constexpr uint64_t kMaxDiskBytes = uint64_t{16} << 40;
+constexpr size_t kMaxSandboxes = 1'000;
+
+uint64_t microseconds_since(std::chrono::steady_clock::time_point start) {
+  return static_cast<uint64_t>(
+      std::chrono::duration_cast<std::chrono::microseconds>(std::chrono::steady_clock::now() - start).count());
+}
+
+tl::unexpected<Error> destroyed_meanwhile(const std::string& id) {
+  return fail(Code::kCancelled, "sandbox " + id + " was destroyed meanwhile");
+}
+
+Status check_image_shape(const StartSpec& spec) {
+  if (spec.same_machine) return fail(Code::kInvalidArgument, "an image cannot be resumed: create a sandbox from it");
+  if (spec.shape.vcpus < 1 || spec.shape.vcpus > kMaxVcpus)
+    return fail(Code::kInvalidArgument, "vcpus must be 1 to 32");
+  if (spec.shape.memory_mib < kMinMemoryMib || spec.shape.memory_mib > kMaxMemoryMib) {
+    return fail(Code::kInvalidArgument, "memory must be 128 to 65536 MiB");
+  }
+  if (spec.disk_bytes > kMaxDiskBytes) return fail(Code::kInvalidArgument, "a disk has at most 16 TiB");
+  return {};
+}
+
+}  // namespace
+
+Status Host::check(const StartSpec& spec) const {
+  if (stopping_) return fail(Code::kUnavailable, "the host agent stops", "ask again in a moment");
+  if (!is_sandbox_id(spec.id)) return fail(Code::kInvalidArgument, "a sandbox id has 1 to 40 characters a-z and 0-9");
+  STASIS_TRY(check_record(spec.record));
+  STASIS_ASSIGN(const snapshot::Manifest base, store_.load(spec.base));
+  if (base.kind != SnapshotKind::kSnapshot) return check_image_shape(spec);
+  const bool other = (spec.shape.vcpus != 0 && spec.shape.vcpus != base.machine.vcpus) ||
+                     (spec.shape.memory_mib != 0 && spec.shape.memory_mib != base.machine.memory_mib);
+  if (other) {
+    return fail(Code::kInvalidArgument, "a sandbox made from a snapshot has the snapshot's vCPUs and memory",
+                "leave vcpus and memory out, or take a snapshot of a sandbox of the size you want");
+  }
+  if (spec.disk_bytes != 0) {
+    return fail(Code::kInvalidArgument, "a sandbox made from a snapshot has the snapshot's disk",
+                "leave the disk size out");
+  }
+  if (base.vmm != options_.vmm) {
+    return fail(Code::kFailedPrecondition,
+                "the snapshot was taken with " + base.vmm + ", this host runs " + options_.vmm);
+  }
+  return {};
+}
+
+// Takes the id, and makes the directory with what the supervisor and a later agent need to know.
+Result<Host::SandboxPtr> Host::enter(const StartSpec& spec) {
+  auto sandbox = std::make_shared<Sandbox>(spec.id, sandboxes_dir() / spec.id);
+  sandbox->state = spec.same_machine ? SandboxState::kResuming : SandboxState::kStarting;
+  sandbox->record = spec.record;
+  sandbox->record.initialised = false;
+  sandbox->record.deadline_unix_ms = deadline_from(spec.timeout_sec);
+  sandbox->info.sandbox_id = spec.id;
+  sandbox->info.base = spec.base;
+  sandbox->info.shape = spec.shape;
+  sandbox->operation.lock();
+  {
+    const std::lock_guard lock(mutex_);
+    const bool full = sandboxes_.size() >= kMaxSandboxes;
+    if (full || !sandboxes_.emplace(spec.id, sandbox).second) {
+      sandbox->operation.unlock();
+      if (full) {
+        return fail(Code::kResourceExhausted, "this host holds 1000 sandboxes already",
+                    "destroy some, or use another host");
+      }
+      return fail(Code::kAlreadyExists, "there is a sandbox " + spec.id + " on this host already");
+    }
+  }
+  if (Status made = make_directory(sandbox, spec); !made) {
+    take_down(sandbox, "");
+    sandbox->operation.unlock();
+    return fail(std::move(made).error());
+  }
+  return sandbox;
+}
+
+Status Host::make_directory(const SandboxPtr& sandbox, const StartSpec& spec) const {
+  FileSystem& fs = real_file_system();
+  STASIS_TRY(remove_tree(fs, sandbox->dir));
+  STASIS_TRY(fs.make_directory(sandbox->dir));
+  const supervisor::SandboxConfig config{spec.id, store_.root(), spec.base, spec.shape, spec.disk_bytes, options_.vmm};
+  STASIS_TRY(publish_file(fs, sandbox->dir / supervisor::kConfigFile, to_json(config).dump()));
+  return save_record(sandbox->dir, sandbox->record);
+}
+
+Result<Started> Host::start(const StartSpec& spec) {
+  STASIS_TRY(check(spec));
+  STASIS_ASSIGN(const SandboxPtr sandbox, enter(spec));
+  const std::lock_guard operation(sandbox->operation, std::adopt_lock);
+  Result<Started> started = bring_up(sandbox, spec);
+  const bool destroyed = [&] {
+    const std::lock_guard lock(sandbox->mutex);
+    if (started && !sandbox->destroyed) sandbox->state = SandboxState::kRunning;
+    return sandbox->destroyed;
+  }();
+  if (destroyed) return destroyed_meanwhile(spec.id);  // whoever destroys it waits for us, and cleans up
+  if (started) return started;
+  Error error = explain(sandbox, std::move(started).error());
+  take_down(sandbox, "start failed");
+  return fail(std::move(error));
+}
+
+Result<Started> Host::bring_up(const SandboxPtr& sandbox, const StartSpec& spec) {
+  const auto begun = std::chrono::steady_clock::now();
+  STASIS_TRY(spawn_supervisor(sandbox));
+  STASIS_TRY(connect_supervisor(sandbox));
+  Started started;
+  started.vmm_ready_us = microseconds_since(begun);
+  const GuestClient guest = client_of(sandbox);
+  const bool restored = !sandbox->info.restore_method.empty();
+  STASIS_TRY(await_daemon(sandbox, guest, restored ? kRestoreDeadline : kBootDeadline));
+  started.daemon_answered_us = microseconds_since(begun);
+  STASIS_ASSIGN(started.info, sandbox->client->state(kSocketDeadline));
+  STASIS_TRY(guest.init(init_body({spec.id, spec.same_machine, tokens_.find(spec.base)}, spec.record),
+                        Deadline::after(kRestoreDeadline)));
+  {
+    const std::lock_guard lock(sandbox->mutex);
+    sandbox->record.initialised = true;
+    STASIS_TRY(save_record(sandbox->dir, sandbox->record));
+  }
+  started.total_us = microseconds_since(begun);
+  return started;
+}
+
+Status Host::spawn_supervisor(const SandboxPtr& sandbox) {
+  STASIS_ASSIGN(const UniqueFd log, open_append(sandbox->dir / "supervisor.log"));
+  SpawnOptions options;
+  options.argv = {options_.supervisor_program.string(), "--sandbox-dir", sandbox->dir.string()};
+  options.stdout_fd = log.get();
+  options.stderr_fd = log.get();
+  options.new_session = true;
+  const std::lock_guard lock(sandbox->mutex);
+  if (sandbox->destroyed) return destroyed_meanwhile(sandbox->id);
+  STASIS_ASSIGN(sandbox->child, spawn(options));
+  STASIS_ASSIGN(sandbox->supervisor_pidfd, open_pidfd(sandbox->child->pid()));
+  return {};
+}
+
+// The socket is there within milliseconds.
+Result<std::shared_ptr<supervisor::Client>> Host::await_socket(const SandboxPtr& sandbox) const {
+  const Deadline deadline = Deadline::after(kSocketDeadline);
+  for (;;) {
+    if (auto client = supervisor::Client::connect(sandbox->dir)) return std::shared_ptr(std::move(*client));
+    STASIS_ASSIGN(const bool gone, wait_readable(sandbox->supervisor_pidfd.get(), Deadline::after(Milliseconds(2))));
+    if (gone) return fail(Code::kUnavailable, "the supervisor has gone");
+    if (stopping_) return fail(Code::kUnavailable, "the host agent stops");
+    if (deadline.passed()) return fail(Code::kDeadlineExceeded, "the supervisor did not open its socket");
+  }
+}
+
+// The first answer comes when the VMM runs the guest.
+Status Host::connect_supervisor(const SandboxPtr& sandbox) {
+  STASIS_ASSIGN(const auto client, await_socket(sandbox));
+  {
+    const std::lock_guard lock(sandbox->mutex);
+    sandbox->client = client;
+  }
+  if (stopping_) return fail(Code::kUnavailable, "the host agent stops");  // stop() may have come just before
+  STASIS_ASSIGN(supervisor::StateReply info, client->state(kSupervisorDeadline));
+  const std::lock_guard lock(sandbox->mutex);
+  if (auto pidfd = open_pidfd(info.vmm_pid)) sandbox->vmm_pidfd = std::move(*pidfd);
+  sandbox->info = std::move(info);
+  return {};
+}
+
+Status Host::await_daemon(const SandboxPtr& sandbox, const GuestClient& guest, Milliseconds limit) const {
+  const Deadline deadline = Deadline::after(limit);
+  for (;;) {
+    const Status answered = guest.health(Deadline::after(kHealthAttempt));
+    if (answered) return {};
+    STASIS_ASSIGN(const bool gone, wait_readable(sandbox->supervisor_pidfd.get(), Deadline::after(kHealthPause)));
+    if (gone) return fail(Code::kUnavailable, "the supervisor has gone");
+    if (stopping_) return fail(Code::kUnavailable, "the host agent stops");
+    if (!deadline.passed()) continue;
+    return fail(Code::kDeadlineExceeded,
+                "the guest daemon did not answer within " + std::to_string(limit.count() / 1000) + " s (" +
+                    answered.error().message + "); the console's last lines: " + log_tail(sandbox->dir / "vmm.log"),
+                "check that the image was built by this version (make image)");
+  }
+}
+
+}  // namespace stasis::agent

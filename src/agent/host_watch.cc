@@ -1,0 +1,157 @@
+// Host: what happens by itself. Sandboxes of a former agent are adopted, supervisors that die are noticed, lives end at
+// their deadline, and what nothing needs any more is collected.
+#include <algorithm>
+
+#include "agent/host.h"
+#include "base/clock.h"
+#include "base/log.h"
+
+namespace stasis::agent {
+namespace {
+
+constexpr Milliseconds kTick{100};
+constexpr Milliseconds kCollectAgain{5'000};
+constexpr Milliseconds kDeadVmmDeadline{5'000};
+// Between its spawn and its socket a supervisor of a killed agent cannot be found.
+constexpr Milliseconds kSocketAppears{500};
+// A supervisor that is in the middle of a pause answers when it is done.
+constexpr Milliseconds kBusyDeadline{30 * 60'000};
+constexpr std::chrono::seconds kSettleTogether{3};
+constexpr const char* kTimeout = "timeout";
+
+Result<std::unique_ptr<supervisor::Client>> find_supervisor(const Path& dir, bool may_be_starting) {
+  const Deadline deadline = Deadline::after(may_be_starting ? kSocketAppears : Milliseconds(0));
+  for (;;) {
+    auto client = supervisor::Client::connect(dir);
+    if (client || deadline.passed()) return client;
+    std::this_thread::sleep_for(Milliseconds(10));
+  }
+}
+
+}  // namespace
+
+Status Host::adopt_all() {
+  STASIS_ASSIGN(const auto names, real_file_system().list(sandboxes_dir()));
+  for (const std::string& name : names) {
+    if (is_sandbox_id(name)) adopt(name);
+  }
+  const auto limit = std::chrono::steady_clock::now() + kSettleTogether;
+  for (const auto& settling : settling_) settling.wait_until(limit);
+  return {};
+}
+
+// A directory that a former agent left: its supervisor runs, or has ended on request, or has died.
+void Host::adopt(const std::string& id) {
+  auto sandbox = std::make_shared<Sandbox>(id, sandboxes_dir() / id);
+  sandbox->adopted = true;
+  sandbox->info.sandbox_id = id;
+  if (auto config = load_config(sandbox->dir)) {
+    sandbox->info.base = config->base;
+    sandbox->info.shape = config->shape;
+    sandbox->info.disk_bytes = config->disk_bytes;
+    sandbox->info.vmm = config->vmm;
+  }
+  if (auto record = load_record(sandbox->dir)) sandbox->record = std::move(*record);
+  auto client = find_supervisor(sandbox->dir, !sandbox->record.initialised && !load_exit_record(sandbox->dir));
+  if (client) {
+    if (auto pidfd = open_pidfd((*client)->pid())) sandbox->supervisor_pidfd = std::move(*pidfd);
+    sandbox->client = std::move(*client);
+    sandbox->state = SandboxState::kPausing;  // until it answers: nothing else keeps a supervisor from answering
+  }
+  {
+    const std::lock_guard lock(mutex_);
+    sandboxes_.emplace(id, sandbox);
+  }
+  if (!sandbox->client) {
+    const std::lock_guard operation(sandbox->operation);
+    ended_unseen(sandbox);
+    return;
+  }
+  settling_.push_back(std::async(std::launch::async, [this, sandbox] { settle(sandbox); }));
+}
+
+void Host::settle(const SandboxPtr& sandbox) {
+  const std::lock_guard operation(sandbox->operation);
+  auto info = sandbox->client->state(kBusyDeadline);
+  {
+    const std::lock_guard lock(sandbox->mutex);
+    if (sandbox->destroyed || stopping_) return;
+    if (info) {
+      if (auto pidfd = open_pidfd(info->vmm_pid)) sandbox->vmm_pidfd = std::move(*pidfd);
+      sandbox->info = std::move(*info);
+    }
+    if (info && sandbox->record.initialised) {
+      sandbox->state = SandboxState::kRunning;
+      spdlog::info("sandbox {}: adopted", sandbox->id);
+      return;
+    }
+  }
+  if (info) {
+    spdlog::warn("sandbox {}: its start was interrupted; it is ended", sandbox->id);
+    take_down(sandbox, "its start was interrupted");
+    return;
+  }
+  end_processes(sandbox, "it does not answer");
+  ended_unseen(sandbox);
+}
+
+// It has ended while nobody looked: on request, then nothing is left to do; or not, then that is to be told.
+void Host::ended_unseen(const SandboxPtr& sandbox) {
+  const auto exit = load_exit_record(sandbox->dir);
+  const bool timed_out = exit && exit->expected && exit->reason == std::string("stopped: ") + kTimeout;
+  const bool expected = exit && exit->expected && !timed_out;
+  if (!sandbox->record.initialised || expected) return take_down(sandbox, "");
+  const std::lock_guard lock(sandbox->mutex);
+  if (sandbox->destroyed) return;
+  sandbox->state = SandboxState::kDead;
+  sandbox->reason = timed_out ? kTimeout : exit ? exit->reason : "the supervisor died while no agent was there";
+  spdlog::warn("sandbox {}: {}", sandbox->id, sandbox->reason);
+}
+
+void Host::watch() {
+  Deadline collect_at = Deadline::after(Milliseconds(0));
+  for (;;) {
+    const auto stopped = wait_readable(stop_.fd(), Deadline::after(kTick));
+    if (!stopped || *stopped) return;
+    for (const SandboxPtr& sandbox : all()) watch_one(sandbox);
+    if (!collect_wanted_ || !collect_at.passed()) continue;
+    (void)collect();
+    if (collect_wanted_) collect_at = Deadline::after(kCollectAgain);
+  }
+}
+
+void Host::watch_one(const SandboxPtr& sandbox) {
+  const auto due = [&] {
+    const std::lock_guard lock(sandbox->mutex);
+    const int64_t deadline = sandbox->record.deadline_unix_ms;
+    return sandbox->state == SandboxState::kRunning && deadline != 0 && unix_time_ms() >= deadline;
+  };
+  const auto died = [&] {
+    const bool gone = supervisor_gone(*sandbox);
+    const std::lock_guard lock(sandbox->mutex);
+    return gone && sandbox->state == SandboxState::kRunning;
+  };
+  // The operation is taken only when there is something to do: who asks for it meanwhile must not be told that it is
+  // busy.
+  if (!due() && !died()) return;
+  const std::unique_lock operation(sandbox->operation, std::try_to_lock);
+  if (!operation) return;  // whoever holds it sees what happens
+  std::string reason;
+  if (died()) {
+    (void)await_end(*sandbox, Deadline::after(kDeadVmmDeadline));
+    const auto exit = load_exit_record(sandbox->dir);
+    reason = exit ? exit->reason : "supervisor died: " + log_tail(sandbox->dir / "supervisor.log");
+  } else if (due()) {
+    end_processes(sandbox, kTimeout);
+    reason = kTimeout;
+  } else {
+    return;
+  }
+  spdlog::warn("sandbox {}: {}", sandbox->id, reason);
+  const std::lock_guard lock(sandbox->mutex);
+  if (sandbox->destroyed) return;
+  sandbox->state = SandboxState::kDead;
+  sandbox->reason = std::move(reason);
+}
+
+}  // namespace stasis::agent

@@ -1,0 +1,133 @@
+// The agent's small parts by themselves.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <fstream>
+
+#include "agent/envelopes.h"
+#include "agent/guest_answer.h"
+#include "agent/identity.h"
+#include "agent/roots.h"
+#include "agent/tokens.h"
+#include "base/base64.h"
+#include "base/testing/temp_dir.h"
+
+namespace stasis::agent {
+namespace {
+
+using nlohmann::json;
+
+TEST(Envelopes, ComeOutWholeWhateverThePieces) {
+  const std::string stream = encode_envelope("first") + encode_envelope("") + std::string("\x02\0\0\0\x02{}", 7);
+  for (size_t piece = 1; piece <= stream.size(); ++piece) {
+    EnvelopeDecoder decoder;
+    std::vector<std::pair<bool, std::string>> got;
+    for (size_t at = 0; at < stream.size(); at += piece) {
+      decoder.add(stream.substr(at, piece));
+      for (;;) {
+        auto envelope = decoder.next();
+        ASSERT_TRUE(envelope);
+        if (!*envelope) break;
+        got.emplace_back((*envelope)->last, (*envelope)->payload);
+      }
+    }
+    EXPECT_THAT(got, ::testing::ElementsAre(std::pair(false, "first"), std::pair(false, ""), std::pair(true, "{}")));
+  }
+}
+
+TEST(Envelopes, AHugeOneIsRefusedBeforeItComes) {
+  EnvelopeDecoder decoder;
+  decoder.add(std::string("\0\x7f\xff\xff\xff", 5));
+  EXPECT_FALSE(decoder.next());
+}
+
+TEST(GuestAnswer, FieldsOfTheWrongTypeAreAbsent) {
+  const json object{{"text", 5}, {"number", "17"}, {"object", "x"}, {"list", {1}}};
+  EXPECT_EQ(text_field(object, "text"), "");
+  EXPECT_EQ(number_field(object, "number"), 17);
+  EXPECT_EQ(number_field(object, "object"), 0);
+  EXPECT_EQ(object_field(object, "object"), nullptr);
+  EXPECT_EQ(object_field(object, "list"), nullptr);
+  EXPECT_EQ(text_field(json::array(), "text"), "");
+}
+
+TEST(GuestAnswer, ErrorsKeepTheirCode) {
+  EXPECT_EQ(guest_error(404, std::string(R"({"code":404,"message":"gone"})")).code, Code::kNotFound);
+  EXPECT_EQ(guest_error(500, std::string(R"({"code":"already_exists","message":"x"})")).code, Code::kAlreadyExists);
+  EXPECT_EQ(guest_error(401, std::string("no json")).code, Code::kUnauthenticated);
+  EXPECT_NE(guest_error(418, std::string("")).message, "");
+}
+
+TEST(InitBody, OfANewMachineAndOfTheSame) {
+  SandboxRecord record;
+  record.access_token = "new";
+  record.env = {{"A", "b"}};
+  const json fresh = init_body({"one", false, "old"}, record);
+  EXPECT_EQ(fresh["accessToken"], "new");
+  EXPECT_EQ(fresh["envVars"]["A"], "b");
+  EXPECT_EQ(fresh["stasis"]["hostname"], "one");
+  EXPECT_EQ(fresh["stasis"]["previousAccessToken"], "old");
+  EXPECT_EQ(fresh["stasis"]["machineId"].get<std::string>().size(), 32U);
+  EXPECT_EQ(base64_decode(fresh["stasis"]["entropy"].get<std::string>())->size(), 64U);
+  const json other = init_body({"two", false, ""}, record);
+  EXPECT_NE(other["stasis"]["machineId"], fresh["stasis"]["machineId"]);
+  EXPECT_NE(other["stasis"]["entropy"], fresh["stasis"]["entropy"]);
+  const json same = init_body({"one", true, ""}, record);
+  EXPECT_FALSE(same["stasis"].contains("machineId"));
+  EXPECT_FALSE(same["stasis"].contains("hostname"));
+  EXPECT_TRUE(same["stasis"].contains("entropy"));
+}
+
+TEST(Record, ComesBackAsItWasEvenTheLargestAllowed) {
+  const testing::TempDir dir;
+  SandboxRecord record;
+  record.hostname = "h";
+  record.access_token = "token";
+  record.env = {{"CONTROL", std::string(131'000, '\x01')}};  // six bytes each as JSON
+  record.deadline_unix_ms = 123;
+  record.initialised = true;
+  ASSERT_TRUE(check_record(record));
+  ASSERT_TRUE(save_record(dir.path(), record));
+  const auto loaded = load_record(dir.path());
+  ASSERT_TRUE(loaded) << loaded.error().message;
+  EXPECT_EQ(loaded->env, record.env);
+  EXPECT_EQ(loaded->access_token, "token");
+  EXPECT_EQ(loaded->deadline_unix_ms, 123);
+  EXPECT_TRUE(loaded->initialised);
+  record.env["ONE_MORE"] = std::string(1000, 'x');
+  EXPECT_FALSE(check_record(record));
+}
+
+TEST(Roots, AMapThatCannotBeReadStopsEverything) {
+  const testing::TempDir dir;
+  std::filesystem::create_directories(dir.path() / "one");
+  EXPECT_TRUE(sandbox_roots(dir.path())->empty());
+  const auto map = snapshot::BlockMap::zeros(1 << 20)->encode();
+  ASSERT_TRUE(publish_file(real_file_system(), dir.path() / "one" / supervisor::kDiskMapFile, *map));
+  EXPECT_EQ(sandbox_roots(dir.path())->size(), 1U);
+  std::ofstream(dir.path() / "one" / supervisor::kMemoryMapFile) << "damaged";
+  EXPECT_FALSE(sandbox_roots(dir.path()));
+}
+
+TEST(Tokens, AreForgottenWithTheirSnapshot) {
+  const testing::TempDir dir;
+  const auto tokens = Tokens::open(dir.path() / "tokens");
+  ASSERT_TRUE(tokens);
+  const auto id = snapshot::SnapshotId::random();
+  EXPECT_EQ(tokens->find(id), "");
+  ASSERT_TRUE(tokens->keep(id, "secret"));
+  EXPECT_EQ(tokens->find(id), "secret");
+  tokens->forget(id);
+  EXPECT_EQ(tokens->find(id), "");
+}
+
+TEST(LogTail, IsTheEnd) {
+  const testing::TempDir dir;
+  std::ofstream(dir.path() / "log") << std::string(10'000, 'a') << "the end";
+  EXPECT_THAT(log_tail(dir.path() / "log"), ::testing::EndsWith("athe end"));
+  EXPECT_LT(log_tail(dir.path() / "log").size(), 3000U);
+  EXPECT_EQ(log_tail(dir.path() / "none"), "");
+}
+
+}  // namespace
+}  // namespace stasis::agent

@@ -1,0 +1,30 @@
+#include "agent/roots.h"
+
+#include "supervisor/protocol.h"
+
+namespace stasis::agent {
+namespace {
+
+constexpr uint64_t kMaxMapBytes = uint64_t{1} << 29;  // the largest block map that the format allows has 257 MiB
+
+}  // namespace
+
+Result<std::vector<snapshot::BlockMap>> sandbox_roots(const Path& sandboxes) {
+  FileSystem& fs = real_file_system();
+  std::vector<snapshot::BlockMap> roots;
+  STASIS_ASSIGN(const auto names, fs.list(sandboxes));
+  for (const std::string& name : names) {
+    for (const char* file : {supervisor::kMemoryMapFile, supervisor::kDiskMapFile}) {
+      const Path path = sandboxes / name / file;
+      auto bytes = read_file(fs, path, kMaxMapBytes);
+      if (!bytes && bytes.error().code == Code::kNotFound) continue;  // not there yet, or gone with its sandbox
+      if (!bytes) return fail(std::move(bytes).error());
+      auto map = snapshot::BlockMap::decode(*bytes);
+      if (!map) return fail(std::move(map).error().with_context(path.string()));
+      roots.push_back(std::move(*map));
+    }
+  }
+  return roots;
+}
+
+}  // namespace stasis::agent

@@ -1,0 +1,13 @@
+// The agent as a program of its own, for tests that kill it: agent_test_program STATE_DIR SUPERVISOR IMAGE_DIR
+#include "agent/agent.h"
+
+int main(int argc, char** argv) {
+  if (argc != 4) return 2;
+  stasis::agent::AgentOptions options;
+  options.state_dir = argv[1];
+  options.socket = options.state_dir / "agent.sock";
+  options.supervisor_program = argv[2];
+  options.images = {{"base", argv[3]}};
+  options.vmm = "qemu";
+  return stasis::agent::run_agent(options) ? 0 : 1;
+}

@@ -1,0 +1,208 @@
+// A stand-in for stasis-supervisor that misbehaves on request: the same protocol, but instead of a VMM it runs the real
+// guest daemon, on the loopback of a network namespace of its own. What it is to do wrong stands in STATE/fake/<sandbox
+// id>, words separated by spaces (STATE: the directory of the store):
+//   no-socket       never listens
+//   exit            ends at once with an error
+//   no-daemon       the "guest" runs, but nothing answers in it
+//   hold-state      does not answer `state` until STATE/fake/<id>.go is there
+//   fail-pause      refuses to pause or to take a snapshot
+//   hold-pause      does not pause or take a snapshot until STATE/fake/<id>.go is there; STATE/fake/<id>.held says that
+//   it
+//                   was asked
+//   lose-answer     publishes, then dies without an answer
+#include <fcntl.h>
+#include <signal.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <fstream>
+#include <set>
+#include <thread>
+
+#include "base/clock.h"
+#include "base/namespaces.h"
+#include "base/network.h"
+#include "base/process.h"
+#include "base/signals.h"
+#include "base/unix_socket.h"
+#include "snapshot/store.h"
+#include "supervisor/protocol.h"
+
+namespace stasis::supervisor {
+namespace {
+
+using nlohmann::json;
+
+constexpr uint64_t kFakeDisk = 1 << 20;
+
+class Fake {
+ public:
+  Fake(Path dir, SandboxConfig config)
+      : dir_(std::move(dir)), config_(std::move(config)), fake_(config_.store.parent_path() / "fake") {
+    std::ifstream file(fake_ / config_.sandbox_id);
+    for (std::string word; file >> word;) words_.insert(word);
+  }
+
+  int run(const Path& guest_program) {
+    if (does("exit"))
+      return end({false, "start failed: no memory for it", {Code::kResourceExhausted, "no memory for it"}});
+    auto signals = take_signals({SIGTERM});
+    if (does("no-socket")) (void)wait_readable(signals->get(), Deadline::never());
+    auto listener = listen_unix(dir_ / kControlSocket);
+    if (!listener || !enter_private_network_namespace() || !bring_interface_up("lo")) return 2;
+    SpawnOptions options;
+    options.argv = does("no-daemon") ? std::vector<std::string>{"sleep", "1000"}
+                                     : std::vector<std::string>{guest_program.string(), "--no-init", "--root",
+                                                                (dir_ / "root").string()};
+    options.die_with_parent = true;
+    auto guest = spawn(options);
+    if (!guest) return 2;
+    guest_ = &*guest;
+    return serve(listener->get(), signals->get());
+  }
+
+ private:
+  bool does(const char* word) const { return words_.contains(word); }
+
+  int end(const ExitRecord& record) {
+    if (guest_ != nullptr) (void)guest_->kill_and_wait();
+    (void)publish_file(real_file_system(), dir_ / kExitFile, to_json(record).dump());
+    return record.expected ? 0 : 1;
+  }
+
+  void await_go() const {
+    std::ofstream(fake_ / (config_.sandbox_id + ".held")) << "held";
+    while (!exists(real_file_system(), fake_ / (config_.sandbox_id + ".go")))
+      std::this_thread::sleep_for(Milliseconds(5));
+  }
+
+  int serve(int listener, int signals) {
+    std::vector<UniqueFd> clients;
+    for (;;) {
+      std::vector<int> fds{listener, signals, guest_->pidfd()};
+      for (const UniqueFd& client : clients) fds.push_back(client.get());
+      const auto ready = wait_any(fds, Deadline::never());
+      if (!ready) return 2;
+      if ((*ready)[1]) return end({true, "stopped: signal to the supervisor", {}});
+      if ((*ready)[2]) return end({false, "vmm exited: by itself", {Code::kInternal, "vmm exited: by itself"}});
+      for (size_t i = 0; i < clients.size(); ++i) {
+        if (!(*ready)[3 + i]) continue;
+        auto request = receive_message(clients[i].get(), Milliseconds(1000));
+        if (!request || !*request) {
+          clients[i].reset();
+        } else if (auto status = answer(clients[i].get(), json::parse((*request)->body, nullptr, false))) {
+          return *status;
+        }
+      }
+      std::erase_if(clients, [](const UniqueFd& client) { return !client.valid(); });
+      if ((*ready)[0]) clients.push_back(std::move(*accept_unix(listener, Milliseconds(100))));
+    }
+  }
+
+  // The exit status if that was the end.
+  std::optional<int> answer(int socket, const json& request) {
+    const std::string op = request.value("op", "");
+    if (op == "connect") {
+      auto guest = tcp_socket();
+      const std::array fds{guest->get()};
+      (void)send_message(socket, R"({"ok":{}})", fds);
+    } else if (op == "state") {
+      if (does("hold-state")) await_go();
+      (void)send_message(socket, json{{"ok", to_json(state())}}.dump());
+    } else if (op == "stop") {
+      const int status = end({true, "stopped: " + request.value("reason", ""), {}});
+      (void)send_message(socket, R"({"ok":{}})");
+      return status;
+    } else {
+      return take(socket, request, op == "pause");
+    }
+    return std::nullopt;
+  }
+
+  std::optional<int> take(int socket, const json& request, bool pause) {
+    if (does("hold-pause")) await_go();
+    if (does("fail-pause")) {
+      (void)send_message(socket, json{{"error", to_json(Error{Code::kResourceExhausted, "the disk is full"})}}.dump());
+      return std::nullopt;
+    }
+    const snapshot::SnapshotId id{*Uuid::parse(request.value("snapshot_id", ""))};
+    if (!publish(id)) return 2;
+    if (does("lose-answer")) return 3;
+    const json reply{{"ok", to_json(SnapshotReply{id, {}, {}, 10, 20})}};
+    if (!pause) {
+      (void)send_message(socket, reply.dump());
+      return std::nullopt;
+    }
+    const int status = end({true, "paused", {}});
+    (void)send_message(socket, reply.dump());
+    return status;
+  }
+
+  bool publish(snapshot::SnapshotId id) {
+    auto store = snapshot::Store::open(real_file_system(), config_.store);
+    if (!store) return false;
+    const auto lock = store->lock_shared();  // a collection would sweep what is not published yet
+    if (!lock || !store->begin(id)) return false;
+    snapshot::Manifest manifest;
+    manifest.id = id;
+    manifest.parent = config_.base;
+    manifest.created_unix_ms = unix_time_ms();
+    manifest.machine = shape();
+    manifest.vmm = config_.vmm;
+    manifest.vmm_version = "fake";
+    auto map = store->write_map(id, "disk.map", *snapshot::BlockMap::zeros(kFakeDisk));
+    auto memory = store->write_map(id, "memory.map", *snapshot::BlockMap::zeros(kFakeDisk));
+    const Path state = store->snapshot_dir(id) / "state";
+    std::ofstream(state) << "state";
+    auto part = store->describe_part(id, "state");
+    if (!map || !memory || !part) return false;
+    manifest.disk_map = *map;
+    manifest.memory_map = *memory;
+    manifest.vm_state = *part;
+    return store->publish(manifest).has_value();
+  }
+
+  snapshot::MachineShape shape() const {
+    return config_.shape.vcpus != 0 ? config_.shape : snapshot::MachineShape{1, 128};
+  }
+
+  StateReply state() const {
+    StateReply reply;
+    reply.sandbox_id = config_.sandbox_id;
+    reply.state = "running";
+    reply.base = config_.base;
+    reply.shape = shape();
+    reply.disk_bytes = kFakeDisk;
+    reply.vmm = config_.vmm;
+    reply.accelerator = "none";
+    reply.guest_address = "127.0.0.1";
+    reply.supervisor_pid = ::getpid();
+    reply.vmm_pid = guest_->pid();
+    reply.started_unix_ms = unix_time_ms();
+    if (config_.shape.vcpus == 0) reply.restore_method = "uffd";
+    return reply;
+  }
+
+  Path dir_;
+  SandboxConfig config_;
+  Path fake_;
+  std::set<std::string> words_;
+  Process* guest_ = nullptr;
+};
+
+}  // namespace
+}  // namespace stasis::supervisor
+
+int main(int argc, char** argv) {
+  if (argc != 3) return 2;
+  const stasis::Path dir = argv[2];
+  const auto bytes = stasis::read_file(stasis::real_file_system(), dir / stasis::supervisor::kConfigFile, 1 << 20);
+  if (!bytes) return 2;
+  const std::string text(reinterpret_cast<const char*>(bytes->data()), bytes->size());
+  auto config = stasis::supervisor::config_from_json(nlohmann::json::parse(text, nullptr, false));
+  if (!config) return 2;
+  const auto here = stasis::executable_directory();
+  std::filesystem::create_directories(dir / "root" / "etc");
+  std::filesystem::create_directories(dir / "root" / "run");
+  return stasis::supervisor::Fake(dir, std::move(*config)).run(*here / "stasis-guest");
+}
