@@ -17,7 +17,8 @@ using testing::Not;
 
 class DaemonProcessTest : public DaemonFixture {};
 
-// Waits until the process has ended. What it held open closes a moment before that, so that its end may still be coming.
+// Waits until the process has ended. What it held open closes a moment before that, so that its end may still be
+// coming.
 bool has_ended(int pid) {
   UniqueFd pidfd(static_cast<int>(syscall(SYS_pidfd_open, pid, 0)));
   if (!pidfd) {

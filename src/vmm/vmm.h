@@ -67,8 +67,8 @@ class Vmm {
   // Starts the process and boots; the guest runs when this returns.
   virtual Status boot(const BootSpec& spec) = 0;
   // Starts the process and loads device state; memory comes through the uffd. The guest is stopped when this returns. A
-  // failed restore ends the process and says why: kNotFound for a state that is not there, kDataLoss for one that is damaged
-  // or that the VMM calls foreign, kUnavailable if nobody serves pages.
+  // failed restore ends the process and says why: kNotFound for a state that is not there, kDataLoss for one that is
+  // damaged or that the VMM calls foreign, kUnavailable if nobody serves pages.
   virtual Status restore(const RestoreSpec& spec) = 0;
 
   virtual Status pause() = 0;   // vCPUs stop; in-flight disk writes have reached the disk. Repeating it is fine.

@@ -28,8 +28,9 @@ constexpr const char* kKernelCommandLine =
     "stasis.gw=172.30.0.1 transparent_hugepage=never";
 
 constexpr uint32_t kMemoryMib = 256;
-// What Linux changes by itself between a restore and a save, and by taking and answering a handful of commands. Measured: 0
-// if it never ran, 125 to 190 if it did (kernel 6.1, python 3.11, one vCPU); a guest that is kept waiting writes more.
+// What Linux changes by itself between a restore and a save, and by taking and answering a handful of commands.
+// Measured: 0 if it never ran, 125 to 190 if it did (kernel 6.1, python 3.11, one vCPU); a guest that is kept waiting
+// writes more.
 constexpr uint64_t kNoiseBlocks = 600;
 
 std::string required(const char* variable) {
