@@ -10,9 +10,9 @@ namespace {
 
 constexpr size_t kMaxPage = 1000;
 constexpr size_t kMaxMetadataEntries = 64;
-constexpr size_t kMaxMetadataBytes = 64 * 1024;
+constexpr size_t kMaxMetadataBytes = size_t{64} * 1024;
 constexpr size_t kMaxEnvEntries = 1024;
-constexpr size_t kMaxEnvBytes = 256 * 1024;
+constexpr size_t kMaxEnvBytes = size_t{256} * 1024;
 constexpr uint32_t kAnyNumber = UINT32_MAX;  // the operation knows the limits
 
 template <typename Number>

@@ -70,6 +70,8 @@ class ControlPlane final : public Server {
     add_snapshot_routes(router_, services_);
   }
   ~ControlPlane() override { stop(); }
+  ControlPlane(const ControlPlane&) = delete;
+  ControlPlane& operator=(const ControlPlane&) = delete;
 
   Status listen() {
     // Snapshots that a killed server was making are nobody's.

@@ -1,8 +1,9 @@
 // The store: one directory with every layer, snapshot and image of a host.
-//   layers/<uuid>.raw, <uuid>.sums       immutable, mode 0444
-//   snapshots/<uuid>/manifest            written last; beside it the parts that it names (state, memory.map, disk.map,
-//   ...) lock                                 flock: shared by whoever writes or newly refers to layers, exclusive for
+//   layers/<uuid>.raw, <uuid>.sums   immutable, mode 0444
+//   snapshots/<uuid>/manifest        written last; beside it the parts that it names (state, memory.map, disk.map, ...)
+//   lock                             flock: shared by whoever writes or newly refers to layers, exclusive for a
 //   collection
+//
 // Snapshots share layers by reference. A layer lives as long as a manifest or one of the `roots` given to collect()
 // names it: running sandboxes keep a copy of their block maps in their own directory, and those are the roots.
 // Functions are thread-safe; several processes (the agent and each supervisor) use one store at a time.

@@ -169,7 +169,7 @@ class ScriptedAgent::Service final : public pb::HostAgent::Service {
   // "raw" prints what is not UTF-8; the end is an exit status of as many as there are arguments.
   Status Exec(ServerContext* context, const pb::ExecRequest* request,
               grpc::ServerWriter<pb::ExecEvent>* writer) override {
-    const Status allowed = run("Exec", *context, [&]() -> Status {
+    Status allowed = run("Exec", *context, [&]() -> Status {
       return sandboxes_.contains(request->sandbox_id()) ? Status::OK : failed(grpc::NOT_FOUND, "no such sandbox");
     });
     if (!allowed.ok()) return allowed;
@@ -178,7 +178,7 @@ class ScriptedAgent::Service final : public pb::HostAgent::Service {
     writer->Write(event);
     if (request->command() == "wait") wait_for_cancel(*context);
     if (request->command() == "flood") {
-      event.set_stdout(std::string(256 * 1024, 'x'));
+      event.set_stdout(std::string(size_t{256} * 1024, 'x'));
       while (writer->Write(event)) {
       }
     }
@@ -198,7 +198,7 @@ class ScriptedAgent::Service final : public pb::HostAgent::Service {
   Status ReadFile(ServerContext* context, const pb::ReadFileRequest* request,
                   grpc::ServerWriter<pb::FileChunk>* writer) override {
     std::optional<std::string> content;
-    const Status allowed = run("ReadFile", *context, [&]() -> Status {
+    Status allowed = run("ReadFile", *context, [&]() -> Status {
       const auto sandbox = sandboxes_.find(request->sandbox_id());
       if (sandbox == sandboxes_.end()) return failed(grpc::NOT_FOUND, "no such sandbox");
       const auto file = sandbox->second.files.find(request->path());
@@ -319,7 +319,7 @@ class ScriptedAgent::Service final : public pb::HostAgent::Service {
   std::map<std::string, std::string> images_;
 
  private:
-  static constexpr size_t kChunk = 64 * 1024;
+  static constexpr size_t kChunk = size_t{64} * 1024;
   struct Failure {
     Error error;
     int times = 0;
