@@ -27,7 +27,7 @@ Result<SnapshotId> snapshot_id(const std::string& text) {
 void fill(v1::RestoreStats* out, const supervisor::StateReply& info) {
   out->set_total_pages(info.total_pages);
   out->set_pages_by_fault(info.pages_by_fault);
-  out->set_pages_prefetched(info.pages_around);
+  out->set_pages_prefetched(info.pages_around + info.pages_prefetched);
   out->set_pages_zero(info.pages_zero);
   out->set_faults(info.faults);
   out->set_method(info.restore_method);
