@@ -26,7 +26,7 @@ std::vector<std::string> merged_environment(const SpawnOptions& options) {
   for (const auto& [name, value] : options.env) merged[name] = value;
   std::vector<std::string> list;
   list.reserve(merged.size());
-  for (const auto& [name, value] : merged) list.push_back(name + "=" + value);
+  for (const auto& [name, value] : merged) list.push_back(std::string(name).append("=").append(value));
   return list;
 }
 

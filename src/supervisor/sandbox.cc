@@ -211,7 +211,7 @@ void Sandbox::page_server_failed(const Error& error) {
   failure_event_.set();
 }
 
-Error Sandbox::prefer_page_server_failure(Error error) {
+Error Sandbox::prefer_page_server_failure(const Error& error) {
   const std::lock_guard lock(failure_mutex_);
   return failure_ ? *failure_ : error;
 }

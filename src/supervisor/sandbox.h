@@ -59,7 +59,7 @@ class Sandbox {
   Status restore();
   pager::PageServerOptions page_server_options();
   void page_server_failed(const Error& error);
-  Error prefer_page_server_failure(Error error);
+  Error prefer_page_server_failure(const Error& error);
   Result<SnapshotReply> capture_all(snapshot::SnapshotId id);
   Result<snapshot::CaptureResult> capture_memory(const Path& snapshot_dir);
   Result<disk::SealResult> seal_disk();
