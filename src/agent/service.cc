@@ -136,6 +136,7 @@ grpc::Status Service::CreateSandbox(Context* context, const v1::CreateSandboxReq
   spec.id = request->sandbox_id();
   spec.base = *base;
   spec.shape = {request->vcpus(), request->memory_mb()};
+  spec.cold = request->cold();
   spec.disk_bytes = request->disk_mb() * kMib;
   spec.timeout_sec = request->timeout_sec();
   spec.record = record_of(*request);
@@ -348,6 +349,7 @@ grpc::Status Service::ListSnapshots(Context* context, const v1::ListSnapshotsReq
   const auto ids = host_.store().list();
   if (!ids) return answer(context, ids.error());
   for (const SnapshotId id : *ids) {
+    if (host_.is_warm_base(id)) continue;
     const auto manifest = host_.store().load(id);
     if (!manifest) continue;  // deleted meanwhile, or damaged: it cannot be described
     v1::SnapshotInfo* info = reply->add_snapshots();
