@@ -17,6 +17,7 @@
 #include "agent/images.h"
 #include "agent/sandbox.h"
 #include "agent/tokens.h"
+#include "agent/warm_bases.h"
 #include "base/file_lock.h"
 #include "snapshot/store.h"
 
@@ -27,6 +28,7 @@ struct HostOptions {
   Path supervisor_program;
   std::string vmm;  // "qemu" or "firecracker"
   std::vector<std::pair<std::string, Path>> images;
+  bool warm_bases = true;
 };
 
 // What a sandbox is to be. From an image: shape and disk size are chosen; from a snapshot they are the snapshot's.
@@ -38,6 +40,7 @@ struct StartSpec {
   uint32_t timeout_sec = 0;      // 0: no end
   SandboxRecord record;          // hostname, token, env
   bool same_machine = false;     // a resume: it keeps its identity
+  bool cold = false;             // an image is booted, whatever was kept of an earlier boot
 };
 
 struct Started {
@@ -92,6 +95,8 @@ class Host {
 
   const snapshot::Store& store() const { return store_; }
   const std::map<std::string, Image>& images() const { return images_; }
+  // Whether a snapshot is this host's own affair.
+  bool is_warm_base(snapshot::SnapshotId id) const { return warm_bases_->contains(id); }
 
  private:
   using SandboxPtr = std::shared_ptr<Sandbox>;
@@ -104,6 +109,11 @@ class Host {
 
   // host_start.cc
   Status check(const StartSpec& spec) const;
+  // The same sandbox from the warm base of its shape; nothing if there is none.
+  std::optional<StartSpec> warm_spec(const StartSpec& spec);
+  // Keeps the guest, which has just booted and has no identity yet, as the warm base of its shape, unless there is one.
+  void make_warm_base(const SandboxPtr& sandbox, const StartSpec& spec);
+  Result<Started> start_checked(const StartSpec& spec);
   Result<SandboxPtr> enter(const StartSpec& spec);
   Status make_directory(const SandboxPtr& sandbox, const StartSpec& spec) const;
   Result<Started> bring_up(const SandboxPtr& sandbox, const StartSpec& spec);
@@ -138,6 +148,7 @@ class Host {
   Tokens tokens_;
   FileLock lock_;
   std::map<std::string, Image> images_;
+  std::unique_ptr<WarmBases> warm_bases_;
   mutable std::mutex mutex_;
   std::map<std::string, SandboxPtr> sandboxes_;
   std::atomic<bool> collect_wanted_{true};

@@ -27,7 +27,7 @@ Result<SnapshotId> snapshot_id(const std::string& text) {
 void fill(v1::RestoreStats* out, const supervisor::StateReply& info) {
   out->set_total_pages(info.total_pages);
   out->set_pages_by_fault(info.pages_by_fault);
-  out->set_pages_prefetched(info.pages_around);
+  out->set_pages_prefetched(info.pages_around + info.pages_prefetched);
   out->set_pages_zero(info.pages_zero);
   out->set_faults(info.faults);
   out->set_method(info.restore_method);
@@ -136,6 +136,7 @@ grpc::Status Service::CreateSandbox(Context* context, const v1::CreateSandboxReq
   spec.id = request->sandbox_id();
   spec.base = *base;
   spec.shape = {request->vcpus(), request->memory_mb()};
+  spec.cold = request->cold();
   spec.disk_bytes = request->disk_mb() * kMib;
   spec.timeout_sec = request->timeout_sec();
   spec.record = record_of(*request);
@@ -348,6 +349,7 @@ grpc::Status Service::ListSnapshots(Context* context, const v1::ListSnapshotsReq
   const auto ids = host_.store().list();
   if (!ids) return answer(context, ids.error());
   for (const SnapshotId id : *ids) {
+    if (host_.is_warm_base(id)) continue;
     const auto manifest = host_.store().load(id);
     if (!manifest) continue;  // deleted meanwhile, or damaged: it cannot be described
     v1::SnapshotInfo* info = reply->add_snapshots();

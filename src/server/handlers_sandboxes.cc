@@ -38,6 +38,7 @@ Result<CreateRequest> create_request(const Json& body) {
   request.vcpus = reader.number("vcpus", kAnyNumber);
   request.memory_mb = reader.number("memory_mb", kAnyNumber);
   request.disk_mb = reader.number("disk_mb", kAnyNumber);
+  request.cold = reader.flag("cold").value_or(false);
   request.timeout_sec = reader.number("timeout_sec", kMaxTimeoutSec).value_or(0);
   if (auto metadata = reader.text_map("metadata", kMaxMetadataEntries, kMaxMetadataBytes)) request.metadata = *metadata;
   if (auto env = reader.text_map("env", kMaxEnvEntries, kMaxEnvBytes)) request.env = *env;
