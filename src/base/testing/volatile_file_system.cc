@@ -53,14 +53,18 @@ void make_file(const Path& path, const Content& content, unsigned mode) {
 
 }  // namespace
 
-// One power cut.
-struct VolatileFileSystem::Loss {
+struct VolatileFileSystem::Cut {
   struct File {
     Content content;
     unsigned mode = 0;
   };
+  NodePtr root;
+  std::unordered_map<const Node*, File> live;  // what files with a name hold
+};
+
+struct VolatileFileSystem::Loss {
+  const Cut& cut;
   uint64_t seed = 0;
-  std::unordered_map<const Node*, File> live;   // what files with a name hold now
   std::unordered_map<const Node*, Path> built;  // what has been made again, and where
 
   std::mt19937_64 chance(const Node& node) const { return std::mt19937_64(seed + node.number * 0x9e3779b97f4a7c15U); }
@@ -218,22 +222,27 @@ Status VolatileFileSystem::remove_directory(const Path& path) {
   return removed;
 }
 
-void VolatileFileSystem::lose_power(std::mt19937_64& random) {
-  Loss loss{random(), {}, {}};
+std::shared_ptr<const VolatileFileSystem::Cut> VolatileFileSystem::cut_power() const {
+  auto cut = std::make_shared<Cut>();
+  cut->root = nodes_.at(look_at(root_).st_ino);
   for (const auto& found : std::filesystem::recursive_directory_iterator(root_)) {
     if (!found.is_regular_file()) continue;
     const UniqueFd fd = must(inner_.open_read(found.path()));
     const struct stat st = look_at(fd.get());
     if (const auto node = nodes_.find(st.st_ino); node != nodes_.end()) {
-      loss.live[node->second.get()] = {content_of(fd.get()), mode_of(st)};
+      cut->live[node->second.get()] = {content_of(fd.get()), mode_of(st)};
     }
   }
-  const NodePtr old = directory(root_);
+  return cut;
+}
+
+void VolatileFileSystem::come_back(const Cut& cut, std::mt19937_64& random) {
   for (const auto& found : std::filesystem::directory_iterator(root_)) std::filesystem::remove_all(found.path());
   nodes_.clear();
   const NodePtr fresh = new_node(true);
   nodes_[look_at(root_).st_ino] = fresh;
-  restore_directory(*old, fresh, root_, loss);
+  Loss loss{cut, random(), {}};
+  restore_directory(*cut.root, fresh, root_, loss);
 }
 
 // Makes at `path` what is left of `old`. A node that has kept two names (half of a rename) keeps both if it is a file.
@@ -252,8 +261,8 @@ void VolatileFileSystem::restore_directory(const Node& old, const NodePtr& fresh
       fresh->synced_entries[name] = entry(at);
     } else {
       auto chance = loss.chance(*node);
-      const auto live = loss.live.find(node.get());
-      const bool named = live != loss.live.end();
+      const auto live = loss.cut.live.find(node.get());
+      const bool named = live != loss.cut.live.end();
       const NodePtr made = new_node(false);
       made->synced = content_after_loss(*node, named ? std::optional(live->second.content) : std::nullopt, chance);
       made->synced_mode = named && chance() % 2 == 0 ? live->second.mode : node->synced_mode;

@@ -5,9 +5,10 @@
 //
 // Files and directories that appear in the directory past the seam are known from the first call that meets them: a
 // directory as durable, a file as not synced. Paths outside of the directory are passed on. Thread-safe, except
-// lose_power(). To stop the code under test at its n-th call put a FaultyFileSystem in front that fails from then on.
+// for power cuts. To stop the code under test at its n-th call put a FaultyFileSystem in front that fails from then on.
 #pragma once
 
+#include <memory>
 #include <mutex>
 #include <random>
 #include <unordered_map>
@@ -22,9 +23,14 @@ class VolatileFileSystem final : public ForwardingFileSystem {
   // What is in `root` now is durable.
   explicit VolatileFileSystem(Path root);
 
-  // The first loss has the same outcome for the same calls and `random`, whatever the files are called.
-  // Descriptors that are still open afterwards belong to files that are gone.
-  void lose_power(std::mt19937_64& random);
+  // The moment of a power cut: what is durable then, and what is not.
+  struct Cut;
+  std::shared_ptr<const Cut> cut_power() const;
+  // Power is back: the directory is made one of the things that the disk may hold after `cut`; another one with each
+  // state of `random`. Of the first cut the same calls before give the same outcomes, whatever the files are called.
+  // Descriptors that are still open belong to files that are gone.
+  void come_back(const Cut& cut, std::mt19937_64& random);
+  void lose_power(std::mt19937_64& random) { come_back(*cut_power(), random); }
 
   Result<UniqueFd> create(const Path& path) override;
   Status write_at(int fd, uint64_t offset, std::span<const std::byte> data) override;

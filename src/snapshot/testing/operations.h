@@ -22,9 +22,7 @@ class World {
       settle(taken.has_value());
     }
     change();
-    for (const Path& path : {image.vmlinux, image.initrd, image.root_disk}) {
-      write_whole_file(path, random_bytes(random, 3 * kBlockSize));
-    }
+    for (const Path& path : {image.vmlinux, image.initrd, image.root_disk}) write_whole_file(path, image_disk);
   }
 
   // The operation that follows may publish `id` with the guest's content of now, or remove it; settle() tells how it
@@ -59,10 +57,14 @@ class World {
     disk->discard(pick(random, 0, 20), 3);
   }
 
+  ::stasis::testing::VolatileFileSystem& device() {
+    return static_cast<::stasis::testing::VolatileFileSystem&>(*store.device);
+  }
   // Power goes and comes back: the guest is gone, and another one is started from a snapshot.
-  void lose_power() {
+  void lose_power() { come_back(*device().cut_power()); }
+  void come_back(const ::stasis::testing::VolatileFileSystem::Cut& cut) {
     disk.reset();
-    static_cast<::stasis::testing::VolatileFileSystem&>(*store.device).lose_power(random);
+    device().come_back(cut, random);
     reopen();
   }
   // Who used the store was killed: the guest is gone, the kernel has everything.
@@ -88,7 +90,7 @@ class World {
       const auto manifest = store.healthy.load(id);
       if (!manifest || manifest->kind != SnapshotKind::kImage) continue;
       image_found = true;
-      possible[id] = {{}, read_whole_file(image.root_disk)};
+      possible[id] = {{}, image_disk};
     }
   }
   // What is listed is whole and was not made up; what must be listed is.
@@ -103,6 +105,7 @@ class World {
   Random random;
   FaultyStore store{[](const Path& dir) { return std::make_unique<::stasis::testing::VolatileFileSystem>(dir); }};
   const ImageFiles image{store.dir.path() / "vmlinux", store.dir.path() / "initrd", store.dir.path() / "disk", "6.1"};
+  const Bytes image_disk = random_bytes(random, 3 * kBlockSize);
   const SnapshotId first = SnapshotId::random();
   const SnapshotId second = SnapshotId::random();
   const SnapshotId third = SnapshotId::random();
@@ -162,7 +165,7 @@ inline void leave_rubbish(World& world) {
 inline Status run_import(World& world) {
   auto manifest = import_image(world.store.store, world.image);
   if (!manifest) return fail(std::move(manifest).error());
-  world.possible[manifest->id] = {{}, read_whole_file(world.image.root_disk)};
+  world.possible[manifest->id] = {{}, world.image_disk};
   world.certain.insert(manifest->id);
   world.image_found = true;
   return {};
