@@ -63,6 +63,9 @@ Status Collection::sweep_snapshot(const std::string& name) {
   const Path directory = store_.snapshots_dir() / name;
   STASIS_ASSIGN(const auto files, fs_.list(directory));
   if (std::find(files.begin(), files.end(), kManifestFile) == files.end()) {
+    // Its manifest may have been taken away by somebody who did not live to sync that, and would come back with a power
+    // cut, without its parts.
+    STASIS_TRY(fs_.sync_directory(directory));
     STASIS_TRY(remove_tree(fs_, directory));
     ++stats_.snapshots_swept;
     return {};

@@ -11,13 +11,22 @@ namespace {
 
 constexpr uint64_t kHashChunk = 1 << 20;
 
-// Makes a directory and its missing parents, durably.
+// Makes a directory and its missing parents, durably. One that is there may have been made by somebody who was killed
+// before its name was synced.
 Status make_directory_durably(FileSystem& fs, const Path& path) {
-  if (exists(fs, path)) return {};
   const Path parent = path.parent_path();
-  if (parent != path && !parent.empty()) STASIS_TRY(make_directory_durably(fs, parent));
-  STASIS_TRY(fs.make_directory(path));
+  if (!exists(fs, path)) {
+    if (parent != path && !parent.empty() && !exists(fs, parent)) STASIS_TRY(make_directory_durably(fs, parent));
+    STASIS_TRY(fs.make_directory(path));
+  }
   return parent.empty() ? Status{} : fs.sync_directory(parent);
+}
+
+// Takes the manifest of `directory` away for good. Nothing that it names may go before: a power cut could bring it
+// back.
+Status remove_manifest(FileSystem& fs, const Path& directory) {
+  STASIS_TRY(fs.remove(directory / kManifestFile));
+  return fs.sync_directory(directory);
 }
 
 std::string describe(SnapshotId id, const std::string& file) { return "snapshot " + id.text() + ", " + file; }
@@ -104,14 +113,16 @@ Status Store::publish(const Manifest& manifest) const {
   STASIS_TRY(fs_->sync_directory(directory));  // the parts have their names before the manifest has its own
   Status published = publish_file(*fs_, path, bytes);
   if (published) return {};
-  // It may have its name without being durable: what is reported as failed must not exist.
-  (void)fs_->remove(path);
+  // It may have its name, durable or not: what is reported as failed must not exist, nor come back with a power cut.
+  (void)remove_manifest(*fs_, directory);
   return fail(std::move(published).error().with_context("publish snapshot " + manifest.id.text()));
 }
 
 void Store::abandon(SnapshotId id) const {
-  (void)fs_->remove(snapshot_dir(id) / kManifestFile);
-  (void)remove_tree(*fs_, snapshot_dir(id));
+  const Path directory = snapshot_dir(id);
+  const auto gone = [](const Status& done) { return done || done.error().code == Code::kNotFound; };
+  if (!gone(fs_->remove(directory / kManifestFile)) || !gone(fs_->sync_directory(directory))) return;
+  (void)remove_tree(*fs_, directory);
 }
 
 Result<Manifest> Store::load(SnapshotId id) const {
@@ -168,12 +179,11 @@ Status Store::remove(SnapshotId id) const {
   // A collection sweeps directories without a manifest: it must not meet one that is being taken apart.
   STASIS_ASSIGN(const StoreLock lock, lock_shared());
   const Path directory = snapshot_dir(id);
-  Status removed = fs_->remove(directory / kManifestFile);
+  Status removed = remove_manifest(*fs_, directory);
   if (!removed && removed.error().code == Code::kNotFound) {
     return fail(Code::kNotFound, "there is no snapshot " + id.text());
   }
   if (!removed) return removed;
-  STASIS_TRY(fs_->sync_directory(directory));
   (void)remove_tree(*fs_, directory);  // what stays is rubbish that the next collection sweeps
   return {};
 }

@@ -2,7 +2,9 @@
 // restores bit by bit, and after a collection there is nothing else.
 #pragma once
 
+#include <functional>
 #include <map>
+#include <memory>
 #include <set>
 
 #include "base/testing/faulty_file_system.h"
@@ -12,11 +14,16 @@ namespace stasis::snapshot::testing {
 
 class FaultyStore {
  public:
-  // Memory and disk of a snapshot.
+  // Memory and disk of a snapshot; no memory: an image.
   struct Content {
     Bytes memory;
     Bytes disk;
   };
+
+  // Makes what stands between the store and the real files in the directory given.
+  using MakeDevice = std::function<std::unique_ptr<FileSystem>(const Path&)>;
+  FaultyStore() = default;
+  explicit FaultyStore(const MakeDevice& make) : device(make(dir.path())) {}
 
   // The names of all files below the store, except its lock.
   std::set<std::string> files() const {
@@ -35,8 +42,12 @@ class FaultyStore {
       ASSERT_TRUE(known.contains(id));
       const auto manifest = healthy.load(id);
       ASSERT_TRUE(manifest) << manifest.error().message;
-      ASSERT_TRUE(healthy.read_part(id, *manifest->vm_state));
-      ASSERT_TRUE(read(id, *manifest->memory_map) == known.at(id).memory) << "memory of " << id.text();
+      for (const auto& part : {manifest->vm_state, manifest->vmlinux, manifest->initrd}) {
+        ASSERT_TRUE(!part || healthy.read_part(id, *part)) << part->file << " of " << id.text();
+      }
+      ASSERT_EQ(manifest->memory_map.has_value(), !known.at(id).memory.empty()) << id.text();
+      ASSERT_TRUE(!manifest->memory_map || read(id, *manifest->memory_map) == known.at(id).memory)
+          << "memory of " << id.text();
       ASSERT_TRUE(read(id, *manifest->disk_map) == known.at(id).disk) << "disk of " << id.text();
     }
   }
@@ -53,12 +64,15 @@ class FaultyStore {
     for (const BlockMap& map : roots) expect_layers(map);
     const std::vector<SnapshotId> ids = healthy.list().value();
     for (const SnapshotId id : ids) {
-      for (const char* file : {"manifest", "state", "memory.map", "disk.map"}) {
-        expected.insert("snapshots/" + id.text() + "/" + file);
-      }
       const Manifest manifest = healthy.load(id).value();
-      expect_layers(healthy.read_map(id, *manifest.memory_map).value());
-      expect_layers(healthy.read_map(id, *manifest.disk_map).value());
+      expected.insert("snapshots/" + id.text() + "/manifest");
+      for (const auto& part :
+           {manifest.vm_state, manifest.memory_map, manifest.disk_map, manifest.vmlinux, manifest.initrd}) {
+        if (part) expected.insert("snapshots/" + id.text() + "/" + part->file);
+      }
+      for (const auto& part : {manifest.memory_map, manifest.disk_map}) {
+        if (part) expect_layers(healthy.read_map(id, *part).value());
+      }
     }
     EXPECT_EQ(files(), expected);
     for (const auto& entry : std::filesystem::directory_iterator(root / "snapshots")) {
@@ -68,8 +82,9 @@ class FaultyStore {
 
   ::stasis::testing::TempDir dir;
   const Path root = dir.path() / "store";
-  ::stasis::testing::FaultyFileSystem quiet;   // never fails, and does not wait for the device
-  ::stasis::testing::FaultyFileSystem faulty;  // fails when told
+  const std::unique_ptr<FileSystem> device;                                           // null: the real one
+  ::stasis::testing::FaultyFileSystem quiet{device ? *device : real_file_system()};   // never fails
+  ::stasis::testing::FaultyFileSystem faulty{device ? *device : real_file_system()};  // fails when told
   Store healthy = Store::open(quiet, root).value();
   Store store = Store::open(faulty, root).value();
 
