@@ -8,6 +8,7 @@
 #include "measure.h"
 #include "snapshot/capture.h"
 #include "snapshot/store.h"
+#include "store_bench.h"
 
 namespace stasis::bench {
 namespace {
@@ -15,45 +16,6 @@ namespace {
 using namespace snapshot;
 
 constexpr uint64_t kMemory = uint64_t{512} << 20;
-
-template <typename T>
-T must(Result<T> result) {
-  if (result) return std::move(*result);
-  std::cerr << "bench-store: " << result.error().message << "\n";
-  std::exit(1);
-}
-
-BlockMap map_with(uint64_t extents) {
-  std::vector<Extent> list;
-  const LayerId layers[2] = {LayerId::random(), LayerId::random()};
-  for (uint64_t i = 0; i < extents; ++i) list.push_back({i * kBlockSize, kBlockSize, layers[i % 2], i * kBlockSize});
-  return must(BlockMap::from_extents({extents * kBlockSize, 0, Uuid::random(), {}}, list));
-}
-
-// Random look-up against std::upper_bound over plain starts.
-void bench_lookup(nlohmann::json& out, uint64_t extents, const std::string& name) {
-  constexpr int kLookups = 200'000;
-  const BlockMap map = map_with(extents);
-  std::vector<uint32_t> starts(extents);
-  for (uint32_t i = 0; i < extents; ++i) starts[i] = i;
-  uint64_t sink = 0;
-  const Pair times = in_turn(
-      9,
-      [&] {
-        Random random(1);
-        for (int i = 0; i < kLookups; ++i) sink += map.find(random.next() % (extents * kBlockSize)).offset;
-      },
-      [&] {
-        Random random(1);
-        for (int i = 0; i < kLookups; ++i) {
-          const auto block = static_cast<uint32_t>(random.next() % (extents * kBlockSize) / kBlockSize);
-          sink += static_cast<uint64_t>(std::upper_bound(starts.begin(), starts.end(), block) - starts.begin());
-        }
-      });
-  if (sink == 42) std::cerr << "";
-  out["store.lookup_ns." + name] = times.a / kLookups * 1e9;
-  out["store.lookup_ratio." + name] = times.ratio();
-}
 
 // 60 % of the blocks hold data, the rest zeros; with `seed` the content differs.
 void fill(std::span<std::byte> memory, uint64_t seed) {
@@ -66,6 +28,8 @@ void fill(std::span<std::byte> memory, uint64_t seed) {
     }
   }
 }
+
+}  // namespace
 
 void bench_capture(nlohmann::json& out, const Path& directory) {
   const Store store = must(Store::open(real_file_system(), directory / "store"));
@@ -117,7 +81,6 @@ void bench_capture(nlohmann::json& out, const Path& directory) {
   out["store.capture_diff_ratio"] = diff.ratio();
 }
 
-}  // namespace
 }  // namespace stasis::bench
 
 int main(int argc, char** argv) {
@@ -126,10 +89,8 @@ int main(int argc, char** argv) {
     return 2;
   }
   nlohmann::json out;
-  stasis::bench::bench_lookup(out, 1 << 10, "1k");
-  stasis::bench::bench_lookup(out, 1 << 16, "64k");
-  stasis::bench::bench_lookup(out, 1 << 20, "1m");
-  stasis::bench::bench_capture(out, argv[1]);
+  stasis::bench::bench_maps(out, argv[1]);
+  if (!std::getenv("MAPONLY")) stasis::bench::bench_capture(out, argv[1]);
   std::cout << out.dump(2) << "\n";
   return 0;
 }
