@@ -90,11 +90,19 @@ Status Layer::read(uint64_t offset, std::span<std::byte> out) {
   return status;
 }
 
+LayerInfo Layer::info() const { return state_->sums.info(); }
+
+std::span<const uint32_t> Layer::frames() const { return state_->sums.frames; }
+
+Result<uint64_t> Layer::verify_frame(size_t index, std::span<std::byte> buffer) {
+  const uint64_t length = state_->sums.frame_range(state_->sums.frames[index]).length;
+  STASIS_TRY(state_->read_frame(index, buffer.first(length)));
+  return length;
+}
+
 Status Layer::verify_all() {
   std::vector<std::byte> buffer(kFrameSize);
-  for (size_t i = 0; i < state_->sums.frames.size(); ++i) {
-    STASIS_TRY(state_->read_frame(i, std::span(buffer).first(state_->sums.frame_range(state_->sums.frames[i]).length)));
-  }
+  for (size_t i = 0; i < frames().size(); ++i) STASIS_TRY(verify_frame(i, buffer));
   return {};
 }
 

@@ -63,6 +63,12 @@ class Layer {
   // Reads out.size() bytes at `offset` (both multiples of kBlockSize, within size()). A frame that holds no data at all
   // is kDataLoss too: no block map points into one. `out` is zeroed on failure.
   Status read(uint64_t offset, std::span<std::byte> out);
+  LayerInfo info() const;
+  // The frames that hold data, by number (offset / kFrameSize), ascending.
+  std::span<const uint32_t> frames() const;
+  // Reads frame frames()[index] from storage, also one that was verified before, and checks it: its length in bytes.
+  // `buffer` has room for kFrameSize. kDataLoss names file and frame.
+  Result<uint64_t> verify_frame(size_t index, std::span<std::byte> buffer);
   // Reads and verifies every frame. kDataLoss names the first damaged one.
   Status verify_all();
   // True once every frame has been verified by this object.

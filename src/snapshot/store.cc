@@ -137,21 +137,35 @@ Result<Manifest> Store::load(SnapshotId id) const {
   return manifest;
 }
 
-Result<std::vector<std::byte>> Store::read_part(SnapshotId id, const Part& part) const {
+Status Store::check_part_size(SnapshotId id, const Part& part) const {
   STASIS_TRY(check_part_name(part.file));
-  const Path path = snapshot_dir(id) / part.file;
-  auto info = fs_->info(path);
-  if (!info) return fail(damaged(std::move(info).error()).with_context(describe(id, part.file)));
-  if (info->size != part.size) {
-    return fail(Code::kDataLoss, describe(id, part.file) + " has " + std::to_string(info->size) + " bytes instead of " +
-                                     std::to_string(part.size));
-  }
-  auto bytes = read_file(*fs_, path, part.size);
+  const auto info = fs_->info(snapshot_dir(id) / part.file);
+  if (!info) return fail(damaged(info.error()).with_context(describe(id, part.file)));
+  if (info->size == part.size) return {};
+  return fail(Code::kDataLoss, describe(id, part.file) + " has " + std::to_string(info->size) + " bytes instead of " +
+                                   std::to_string(part.size));
+}
+
+Error Store::damaged_part(SnapshotId id, const Part& part) const {
+  return {Code::kDataLoss, describe(id, part.file) + " is damaged: its checksum is not " +
+                               checksum_text(part.checksum) + " (" + (snapshot_dir(id) / part.file).string() + ")"};
+}
+
+Status Store::verify_part(SnapshotId id, const Part& part) const {
+  STASIS_TRY(check_part_size(id, part));
+  const auto fd = fs_->open_read(snapshot_dir(id) / part.file);
+  if (!fd) return fail(damaged(fd.error()).with_context(describe(id, part.file)));
+  auto sum = checksum_of_file(*fs_, fd->get());
+  if (!sum) return fail(std::move(sum).error().with_context(describe(id, part.file)));
+  if (sum->second == part.size && sum->first == part.checksum) return {};
+  return fail(damaged_part(id, part));
+}
+
+Result<std::vector<std::byte>> Store::read_part(SnapshotId id, const Part& part) const {
+  STASIS_TRY(check_part_size(id, part));
+  auto bytes = read_file(*fs_, snapshot_dir(id) / part.file, part.size);
   if (!bytes) return fail(damaged(std::move(bytes).error()).with_context(describe(id, part.file)));
-  if (bytes->size() != part.size || checksum(*bytes) != part.checksum) {
-    return fail(Code::kDataLoss, describe(id, part.file) + " is damaged: its checksum is not " +
-                                     checksum_text(part.checksum) + " (" + path.string() + ")");
-  }
+  if (bytes->size() != part.size || checksum(*bytes) != part.checksum) return fail(damaged_part(id, part));
   return bytes;
 }
 

@@ -3,7 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include "snapshot/testing/fixtures.h"
+#include "snapshot/testing/published.h"
 
 namespace stasis::snapshot {
 namespace {
@@ -14,38 +14,10 @@ using testing::Bytes;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
-using testing::Memory;
 using ::testing::SizeIs;
 using ::testing::UnorderedElementsAre;
 
-class StoreRoomTest : public testing::StoreTest {
- protected:
-  StoreRoomTest() { memory_.write(0, Bytes(1 << 20, std::byte{7})); }
-
-  // Publishes what memory_ is now, above `base`.
-  Manifest publish(const BlockMap& base) {
-    const auto captured = take(memory_, {memory_.whole()}, *open(base));
-    Manifest manifest;
-    manifest.id = SnapshotId::random();
-    const auto directory = store_.begin(manifest.id);
-    EXPECT_TRUE(directory) << directory.error().message;
-    testing::write_whole_file(*directory / "state", Bytes(1000, std::byte{1}));
-    manifest.vm_state = store_.describe_part(manifest.id, "state").value();
-    manifest.memory_map = store_.write_map(manifest.id, "memory.map", captured->map).value();
-    const Status published = store_.publish(manifest);
-    EXPECT_TRUE(published) << published.error().message;
-    return manifest;
-  }
-  Manifest publish_first() { return publish(BlockMap::zeros(1 << 20).value()); }
-  BlockMap map_of(const Manifest& manifest) { return store_.read_map(manifest.id, *manifest.memory_map).value(); }
-  CollectStats collect(const std::vector<BlockMap>& roots = {}) {
-    const auto stats = store_.collect(roots);
-    EXPECT_TRUE(stats) << stats.error().message;
-    return stats.value_or(CollectStats{});
-  }
-
-  Memory memory_{1 << 20};
-};
+using StoreRoomTest = testing::PublishTest;
 
 TEST_F(StoreRoomTest, APublishedSnapshotIsListedLoadedAndRead) {
   const Manifest manifest = publish_first();
