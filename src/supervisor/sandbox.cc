@@ -160,6 +160,9 @@ Status Sandbox::restore() {
   STASIS_TRY(store_.read_part(base_.id, *base_.vm_state));
   vmm::RestoreSpec spec;
   spec.state = store_.snapshot_dir(base_.id) / base_.vm_state->file;
+  spec.saved_with.name = base_.vmm;
+  spec.saved_with.version = base_.vmm_version;
+  spec.saved_with.cpu_model = base_.cpu_model;
   spec.uffd_socket = Path(kRuntimeDir) / "uffd.sock";
   STASIS_ASSIGN(page_server_, pager::PageServer::start(spec.uffd_socket, memory_, page_server_options()));
   spec.on_started = [this](pid_t pid) {
