@@ -24,7 +24,8 @@ struct LayerSums {
 
   LayerInfo info() const { return {id, size, data_bytes}; }
   Range frame_range(uint32_t frame) const;
-  // Where `frame` is in the tables; nullopt if the layer holds nothing there. O(log n).
+  // Where `frame` is in the tables; nullopt if the layer holds nothing there. O(log n), O(1) where every frame is
+  // there.
   std::optional<size_t> find(uint32_t frame) const;
 
   std::vector<std::byte> encode() const;

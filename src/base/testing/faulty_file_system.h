@@ -47,6 +47,10 @@ class FaultyFileSystem final : public FileSystem {
     if (auto error = injected("read")) return fail(*error);
     return inner_.read_at(fd, offset, out);
   }
+  Result<FileMapping> map(int fd, uint64_t length) override {
+    if (auto error = injected("map")) return fail(*error);
+    return inner_.map(fd, length);
+  }
   Status write_at(int fd, uint64_t offset, std::span<const std::byte> data) override {
     if (auto error = injected("write")) {
       (void)inner_.write_at(fd, offset, data.first(data.size() / 2));
