@@ -52,6 +52,24 @@ inline Pair in_turn(int runs, const std::function<void()>& a, const std::functio
   return {median(times_a), median(times_b)};
 }
 
+// Several pieces of work in turn, each with what clears up after it, which is not measured; the medians.
+struct Work {
+  std::function<void()> run;
+  std::function<void()> after = [] {};
+};
+inline std::vector<double> all_in_turn(int runs, const std::vector<Work>& works) {
+  std::vector<std::vector<double>> times(works.size());
+  for (int run = 0; run < runs; ++run) {
+    for (size_t i = 0; i < works.size(); ++i) {
+      times[i].push_back(cpu_seconds_of(works[i].run));
+      works[i].after();
+    }
+  }
+  std::vector<double> medians;
+  for (const std::vector<double>& one : times) medians.push_back(median(one));
+  return medians;
+}
+
 // A small fast generator: reproducible, and cheap beside what it feeds.
 class Random {
  public:

@@ -29,6 +29,9 @@ void keep(const T& value) {
   asm volatile("" : : "g"(&value) : "memory");
 }
 
+// Bytes that operator new has given out since the start.
+uint64_t allocated_bytes();
+
 void bench_maps(nlohmann::json& out, const Path& directory);
 void bench_capture(nlohmann::json& out, const Path& directory);
 void bench_read(nlohmann::json& out, const Path& directory);

@@ -1,4 +1,4 @@
-// What a warm read costs: one system call, no allocation. Allocations are counted by replacing operator new.
+// What a warm read costs: no allocation. Allocations are counted by replacing operator new.
 #include <gtest/gtest.h>
 
 #include "base/testing/count_heap.h"
