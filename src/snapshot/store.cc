@@ -49,9 +49,15 @@ Status check_part_name(const std::string& file) {
   return fail(Code::kInvalidArgument, "'" + file + "' cannot be the name of a part of a snapshot");
 }
 
-Error damaged(Error error) {
-  if (error.code == Code::kNotFound) error.code = Code::kDataLoss;
-  return error;
+// Why a part cannot be read: one that is missing is damage, unless its snapshot was removed meanwhile.
+Error unreadable(const Store& store, SnapshotId id, const std::string& file, Error error) {
+  if (error.code == Code::kNotFound) {
+    const auto manifest = store.fs().info(store.snapshot_dir(id) / kManifestFile);
+    const bool removed = !manifest && manifest.error().code == Code::kNotFound;
+    if (removed) return {Code::kNotFound, "there is no snapshot " + id.text()};
+    error.code = Code::kDataLoss;
+  }
+  return std::move(error).with_context(describe(id, file));
 }
 
 }  // namespace
@@ -141,13 +147,13 @@ Result<std::vector<std::byte>> Store::read_part(SnapshotId id, const Part& part)
   STASIS_TRY(check_part_name(part.file));
   const Path path = snapshot_dir(id) / part.file;
   auto info = fs_->info(path);
-  if (!info) return fail(damaged(std::move(info).error()).with_context(describe(id, part.file)));
+  if (!info) return fail(unreadable(*this, id, part.file, std::move(info).error()));
   if (info->size != part.size) {
     return fail(Code::kDataLoss, describe(id, part.file) + " has " + std::to_string(info->size) + " bytes instead of " +
                                      std::to_string(part.size));
   }
   auto bytes = read_file(*fs_, path, part.size);
-  if (!bytes) return fail(damaged(std::move(bytes).error()).with_context(describe(id, part.file)));
+  if (!bytes) return fail(unreadable(*this, id, part.file, std::move(bytes).error()));
   if (bytes->size() != part.size || checksum(*bytes) != part.checksum) {
     return fail(Code::kDataLoss, describe(id, part.file) + " is damaged: its checksum is not " +
                                      checksum_text(part.checksum) + " (" + path.string() + ")");
