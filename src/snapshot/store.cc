@@ -49,9 +49,15 @@ Status check_part_name(const std::string& file) {
   return fail(Code::kInvalidArgument, "'" + file + "' cannot be the name of a part of a snapshot");
 }
 
-Error damaged(Error error) {
-  if (error.code == Code::kNotFound) error.code = Code::kDataLoss;
-  return error;
+// Why a part cannot be read: one that is missing is damage, unless its snapshot was removed meanwhile.
+Error unreadable(const Store& store, SnapshotId id, const std::string& file, Error error) {
+  if (error.code == Code::kNotFound) {
+    const auto manifest = store.fs().info(store.snapshot_dir(id) / kManifestFile);
+    const bool removed = !manifest && manifest.error().code == Code::kNotFound;
+    if (removed) return {Code::kNotFound, "there is no snapshot " + id.text()};
+    error.code = Code::kDataLoss;
+  }
+  return std::move(error).with_context(describe(id, file));
 }
 
 }  // namespace
@@ -140,7 +146,7 @@ Result<Manifest> Store::load(SnapshotId id) const {
 Status Store::check_part_size(SnapshotId id, const Part& part) const {
   STASIS_TRY(check_part_name(part.file));
   const auto info = fs_->info(snapshot_dir(id) / part.file);
-  if (!info) return fail(damaged(info.error()).with_context(describe(id, part.file)));
+  if (!info) return fail(unreadable(*this, id, part.file, info.error()));
   if (info->size == part.size) return {};
   return fail(Code::kDataLoss, describe(id, part.file) + " has " + std::to_string(info->size) + " bytes instead of " +
                                    std::to_string(part.size));
@@ -154,7 +160,7 @@ Error Store::damaged_part(SnapshotId id, const Part& part) const {
 Status Store::verify_part(SnapshotId id, const Part& part) const {
   STASIS_TRY(check_part_size(id, part));
   const auto fd = fs_->open_read(snapshot_dir(id) / part.file);
-  if (!fd) return fail(damaged(fd.error()).with_context(describe(id, part.file)));
+  if (!fd) return fail(unreadable(*this, id, part.file, fd.error()));
   auto sum = checksum_of_file(*fs_, fd->get());
   if (!sum) return fail(std::move(sum).error().with_context(describe(id, part.file)));
   if (sum->second == part.size && sum->first == part.checksum) return {};
@@ -164,7 +170,7 @@ Status Store::verify_part(SnapshotId id, const Part& part) const {
 Result<std::vector<std::byte>> Store::read_part(SnapshotId id, const Part& part) const {
   STASIS_TRY(check_part_size(id, part));
   auto bytes = read_file(*fs_, snapshot_dir(id) / part.file, part.size);
-  if (!bytes) return fail(damaged(std::move(bytes).error()).with_context(describe(id, part.file)));
+  if (!bytes) return fail(unreadable(*this, id, part.file, std::move(bytes).error()));
   if (bytes->size() != part.size || checksum(*bytes) != part.checksum) return fail(damaged_part(id, part));
   return bytes;
 }

@@ -74,6 +74,14 @@ TEST_F(StoreRoomTest, DamagedPartsNameFileAndSnapshot) {
   EXPECT_EQ(store_.read_part(manifest.id, *manifest.vm_state).error().code, Code::kDataLoss);
 }
 
+// Whoever has its manifest already must not take it for damaged.
+TEST_F(StoreRoomTest, ASnapshotThatIsRemovedWhileItIsReadIsNotFound) {
+  const Manifest manifest = publish_first();
+  ASSERT_TRUE(store_.remove(manifest.id));
+  EXPECT_EQ(store_.read_part(manifest.id, *manifest.vm_state).error().code, Code::kNotFound);
+  EXPECT_EQ(store_.read_map(manifest.id, *manifest.memory_map).error().code, Code::kNotFound);
+}
+
 TEST_F(StoreRoomTest, ADamagedManifestStaysListedAndIsDataLoss) {
   const Manifest manifest = publish_first();
   testing::damage_file(store_.snapshot_dir(manifest.id) / "manifest", 60);

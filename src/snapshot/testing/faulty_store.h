@@ -2,6 +2,7 @@
 // restores bit by bit, and after a collection there is nothing else.
 #pragma once
 
+#include <atomic>
 #include <functional>
 #include <map>
 #include <memory>
@@ -103,11 +104,11 @@ class FaultyStore {
 class Disk {
  public:
   Disk(FaultyStore& store, uint64_t size)
-      : content(size), map(BlockMap::zeros(size).value()), store_(store), file_(store.dir.path() / "write.0") {
+      : content(size), map(BlockMap::zeros(size).value()), store_(store), file_(new_file(store)) {
     fresh_file();
   }
   Disk(FaultyStore& store, const BlockMap& base, Bytes bytes)
-      : content(std::move(bytes)), map(base), store_(store), file_(store.dir.path() / "write.0") {
+      : content(std::move(bytes)), map(base), store_(store), file_(new_file(store)) {
     fresh_file();
   }
   ~Disk() { std::filesystem::remove(file_); }
@@ -149,6 +150,10 @@ class Disk {
   BlockMap map;
 
  private:
+  static Path new_file(const FaultyStore& store) {
+    static std::atomic<int> made = 0;
+    return store.dir.path() / ("write." + std::to_string(made++));
+  }
   void fresh_file() {
     std::filesystem::remove(file_);
     fd_ = store_.quiet.create(file_).value();
@@ -164,7 +169,7 @@ class Disk {
 // What a pause does: captures memory, seals the disk, publishes; abandons what it began if any of it fails.
 // `memory_map` is the parent's, and the new one's afterwards.
 inline Status snapshot_all(const Store& store, SnapshotId id, const Memory& memory, BlockMap& memory_map, Disk& disk,
-                           const std::vector<Range>& candidates) {
+                           const std::vector<Range>& candidates, const std::vector<Range>& removed = {}) {
   FileSystem& fs = store.fs();
   STASIS_ASSIGN(const StoreLock lock, store.lock_shared());
   const auto take = [&]() -> Result<BlockMap> {
@@ -172,7 +177,8 @@ inline Status snapshot_all(const Store& store, SnapshotId id, const Memory& memo
     STASIS_ASSIGN(const Path directory, store.begin(id));
     STASIS_ASSIGN(const UniqueFd state, fs.create(directory / "state"));
     STASIS_TRY(fs.write_at(state.get(), 0, block_of(0x5a)));
-    STASIS_ASSIGN(const CaptureResult captured, capture(fs, store.layers_dir(), {memory.fd(), candidates, {}}, *base));
+    STASIS_ASSIGN(const CaptureResult captured,
+                  capture(fs, store.layers_dir(), {memory.fd(), candidates, removed}, *base));
     STASIS_ASSIGN(const BlockMap disk_map, disk.seal(fs));
     Manifest manifest;
     manifest.id = id;
