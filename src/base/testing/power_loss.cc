@@ -8,9 +8,9 @@ namespace {
 size_t below(std::mt19937_64& random, size_t end) { return std::uniform_int_distribution<size_t>(0, end - 1)(random); }
 
 // How much of what was not synced has arrived. All kinds of discs occur: those that lose everything or nothing, those
-// that keep the order and stop somewhere, and those that keep none.
-enum class Loss { kEverything, kNothing, kFromSomewhereOn, kAnything };
-Loss any_loss(std::mt19937_64& random) { return static_cast<Loss>(below(random, 4)); }
+// that keep the order and stop somewhere, those that have only the newest, and, most often, those that keep no order.
+enum class Loss { kEverything, kNothing, kFromSomewhereOn, kUntilSomewhere, kAnything };
+Loss any_loss(std::mt19937_64& random) { return static_cast<Loss>(std::min<size_t>(below(random, 6), 4)); }
 
 // The file after each of its changes, the synced state first.
 std::vector<Content> versions_of(const Node& file, const std::optional<Content>& live) {
@@ -98,6 +98,7 @@ Content content_after_loss(const Node& file, const std::optional<Content>& live,
       return versions.back();
     case Loss::kFromSomewhereOn:
       return torn(versions, random);
+    case Loss::kUntilSomewhere:
     case Loss::kAnything:
       break;
   }
@@ -109,9 +110,10 @@ std::map<std::string, NodePtr> entries_after_loss(const Node& directory, std::mt
   result.synced_entries = directory.synced_entries;
   const auto& changes = directory.unsynced_entries;
   const Loss loss = any_loss(random);
+  const size_t begin = loss == Loss::kUntilSomewhere ? below(random, changes.size() + 1) : 0;
   const size_t end = loss == Loss::kFromSomewhereOn ? below(random, changes.size() + 1) : changes.size();
   if (loss == Loss::kEverything) return result.synced_entries;
-  for (size_t i = 0; i < end; ++i) {
+  for (size_t i = begin; i < end; ++i) {
     if (loss != Loss::kAnything || below(random, 2) == 0) result.unsynced_entries.push_back(changes[i]);
   }
   result.apply_entries();
