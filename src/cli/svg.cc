@@ -66,7 +66,10 @@ std::vector<size_t> cells_of(const Json& space, size_t layers) {
   std::vector<size_t> cells;
   const auto found = space.find("cells");
   if (found == space.end() || !found->is_array()) return cells;
-  for (const Json& cell : *found) cells.push_back(cell.is_number_unsigned() ? std::min(cell.get<size_t>(), layers) : 0);
+  for (const Json& cell : *found) {
+    const int64_t layer = cell.is_number_integer() ? cell.get<int64_t>() : 0;
+    cells.push_back(static_cast<size_t>(std::clamp<int64_t>(layer, 0, static_cast<int64_t>(layers))));
+  }
   return cells;
 }
 
