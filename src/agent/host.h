@@ -5,10 +5,13 @@
 #pragma once
 
 #include <atomic>
+#include <chrono>
+#include <functional>
 #include <future>
 #include <map>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <thread>
 #include <vector>
@@ -19,7 +22,10 @@
 #include "agent/tokens.h"
 #include "agent/warm_bases.h"
 #include "base/file_lock.h"
+#include "snapshot/diff.h"
+#include "snapshot/inspect.h"
 #include "snapshot/store.h"
+#include "snapshot/verify.h"
 
 namespace stasis::agent {
 
@@ -92,6 +98,28 @@ class Host {
   // Moves the end of its life to timeout_sec from now. Returns the deadline.
   Result<int64_t> extend(const std::string& id, uint32_t timeout_sec) const;
   Result<int64_t> deadline(const std::string& id) const;
+
+  // host_store.cc: what the store holds, and whether it is whole. None of it waits for sandboxes.
+  // `ids` empty: every snapshot and image.
+  Result<snapshot::VerifyReport> verify(std::vector<snapshot::SnapshotId> ids,
+                                        const snapshot::VerifyOptions& options) const;
+  // kAborted while something is being written.
+  Result<snapshot::CollectStats> collect_store(bool dry_run, std::chrono::seconds grace) const;
+  struct Usage {
+    snapshot::StoreUsage store;
+    std::optional<uint64_t> reclaimable_bytes;  // absent while something is being written
+  };
+  Result<Usage> usage() const;
+  Result<snapshot::SnapshotDetail> inspect(snapshot::SnapshotId id, size_t cells) const;
+  struct Difference {
+    std::string space;  // "memory", "disk"
+    uint64_t from_size = 0;
+    uint64_t to_size = 0;
+    snapshot::SpaceDiff diff;
+  };
+  // `go_on` false ends it with kCancelled.
+  Result<std::vector<Difference>> diff(snapshot::SnapshotId from, snapshot::SnapshotId to,
+                                       const std::function<bool()>& go_on) const;
 
   const snapshot::Store& store() const { return store_; }
   const std::map<std::string, Image>& images() const { return images_; }

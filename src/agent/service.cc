@@ -12,17 +12,6 @@ using snapshot::SnapshotId;
 
 constexpr uint64_t kMib = uint64_t{1} << 20;
 constexpr Milliseconds kPingDeadline{10'000};
-constexpr int kMaxStreams = 128;
-
-grpc::Status answer(grpc::ServerContext* context, const Error& error) {
-  if (!error.remedy.empty()) context->AddTrailingMetadata("stasis-remedy", error.remedy);
-  return {static_cast<grpc::StatusCode>(static_cast<int>(error.code)), error.message};
-}
-
-Result<SnapshotId> snapshot_id(const std::string& text) {
-  STASIS_ASSIGN(const Uuid uuid, Uuid::parse(text));
-  return SnapshotId{uuid};
-}
 
 void fill(v1::RestoreStats* out, const supervisor::StateReply& info) {
   out->set_total_pages(info.total_pages);
@@ -112,21 +101,15 @@ class CancelWatch {
 
 }  // namespace
 
-class Service::StreamSlot {
- public:
-  explicit StreamSlot(Service& service) : service_(service), taken_(++service.streams_ <= kMaxStreams) {}
-  ~StreamSlot() { --service_.streams_; }
-  StreamSlot(const StreamSlot&) = delete;
-  StreamSlot& operator=(const StreamSlot&) = delete;
-  bool taken() const { return taken_; }
-  static Error none_left() {
-    return {Code::kResourceExhausted, "128 commands and transfers are under way on this host", "wait for some to end"};
-  }
+grpc::Status answer(grpc::ServerContext* context, const Error& error) {
+  if (!error.remedy.empty()) context->AddTrailingMetadata("stasis-remedy", error.remedy);
+  return {static_cast<grpc::StatusCode>(static_cast<int>(error.code)), error.message};
+}
 
- private:
-  Service& service_;
-  bool taken_;
-};
+Result<SnapshotId> snapshot_id(const std::string& text) {
+  STASIS_ASSIGN(const Uuid uuid, Uuid::parse(text));
+  return SnapshotId{uuid};
+}
 
 grpc::Status Service::CreateSandbox(Context* context, const v1::CreateSandboxRequest* request,
                                     v1::SandboxStarted* reply) {

@@ -74,6 +74,15 @@ class HostAgentApi {
   virtual Status delete_snapshot(const std::string& snapshot_id) = 0;
   virtual Result<pb::ListSnapshotsReply> list_snapshots() = 0;
   virtual Result<pb::ListImagesReply> list_images() = 0;
+
+  // An error of `on_event` ends the call and is returned.
+  virtual Status verify_snapshots(const pb::VerifySnapshotsRequest& request,
+                                  const std::function<Status(const pb::VerifyEvent&)>& on_event) = 0;
+  virtual Result<pb::CollectStoreReply> collect_store(const pb::CollectStoreRequest& request) = 0;
+  virtual Result<pb::StoreUsage> store_usage() = 0;
+  virtual Result<pb::SnapshotDetail> inspect_snapshot(const pb::InspectSnapshotRequest& request) = 0;
+  virtual Result<pb::SnapshotDiff> diff_snapshots(const pb::DiffSnapshotsRequest& request,
+                                                  Cancellation& cancellation) = 0;
 };
 
 // True if an error of a call leaves open whether it took effect: the line broke, or nobody waited for the answer.

@@ -68,6 +68,9 @@ class ControlPlane final : public Server {
     add_exec_routes(router_, services_);
     add_file_routes(router_, services_);
     add_snapshot_routes(router_, services_);
+    add_store_routes(router_, services_);
+    add_inspect_routes(router_, services_);
+    add_retention_routes(router_, services_);
   }
   ~ControlPlane() override { stop(); }
   ControlPlane(const ControlPlane&) = delete;

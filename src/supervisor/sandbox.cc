@@ -9,6 +9,7 @@
 #include "base/namespaces.h"
 #include "base/process.h"
 #include "net/sandbox_network.h"
+#include "snapshot/verified.h"
 
 namespace stasis::supervisor {
 namespace {
@@ -292,6 +293,9 @@ Result<SnapshotReply> Sandbox::capture_all(SnapshotId id) {
     STASIS_ASSIGN(const disk::SealResult disk, seal_disk());
     STASIS_ASSIGN(Manifest manifest, describe(id, memory, disk));
     STASIS_TRY_CONTEXT(store_.publish(manifest), "publish the snapshot");
+    const snapshot::VerifiedLayers verified(store_);
+    if (memory.layer) verified.note_written(memory.layer->id);
+    if (disk.layer) verified.note_written(disk.layer->id);
     return manifest;
   };
   Result<Manifest> manifest = publish();
