@@ -98,6 +98,7 @@ Status Sandbox::run() {
 Status Sandbox::open_base() {
   STASIS_ASSIGN(const snapshot::StoreLock lock, store_.lock_shared());
   STASIS_ASSIGN(base_, store_.load(config_.base));
+  last_snapshot_ = base_.id;
   STASIS_ASSIGN(BlockMap disk_map, disk_map_of(store_, base_, config_.disk_bytes));
   STASIS_ASSIGN(const auto disk_bytes, disk_map.encode());
   STASIS_TRY(publish_file(store_.fs(), dir_ / kDiskMapFile, disk_bytes));
@@ -108,7 +109,6 @@ Status Sandbox::open_base() {
     return stand_on(zeros);
   }
   shape_ = base_.machine;
-  last_snapshot_ = base_.id;
   if (!base_.memory_map || !base_.vm_state) return fail(Code::kDataLoss, "the snapshot has no memory");
   STASIS_ASSIGN(const BlockMap memory_map, store_.read_map(base_.id, *base_.memory_map));
   return stand_on(memory_map);

@@ -43,7 +43,7 @@ class StoreTest(StasisTestCase):
             path.chmod(mode)
 
     def test_a_flipped_byte_is_found_and_named_with_everyone_who_needs_it(self):
-        sandbox = self.create()
+        sandbox = self.create("--cold", "--memory", "256")
         self.stasis.json("snapshot", "create", sandbox, "first")
         self.write_memory(sandbox, "noise", 2)
         self.stasis.json("snapshot", "create", sandbox, "second")
@@ -82,7 +82,7 @@ class StoreTest(StasisTestCase):
             os.close(fd)
 
     def test_df_a_dry_run_and_gc_agree(self):
-        sandbox = self.create()
+        sandbox = self.create("--cold", "--memory", "256")
         self.stasis.json("pause", sandbox)
         self.stasis.json("snapshot", "create", sandbox, "frozen")
         frozen = self.holder("frozen")
@@ -114,7 +114,7 @@ class StoreTest(StasisTestCase):
         self.assertAlmostEqual(before - after, frozen["own_bytes"], delta=MIB)
 
     def test_inspect_tree_and_diff_show_what_a_guest_wrote(self):
-        sandbox = self.create()
+        sandbox = self.create("--cold", "--memory", "256")
         self.stasis.json("snapshot", "create", sandbox, "before")
         self.write_memory(sandbox, "noise", 16)
         self.stasis.guest(sandbox, "head -c 8M /dev/urandom > /root/noise && sync")
@@ -157,7 +157,7 @@ class StoreTest(StasisTestCase):
         self.assertEqual(holders["before"]["parent_id"], holders["base"]["id"])
 
     def test_retention_removes_the_oldest_and_leaves_clones_alone(self):
-        sandbox = self.create()
+        sandbox = self.create("--cold", "--memory", "256")
         self.stasis.guest(sandbox, "echo first > /dev/shm/which")
         self.stasis.json("snapshot", "create", sandbox, "point-1")
         clone = self.create("--template", "point-1")
