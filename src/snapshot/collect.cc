@@ -1,12 +1,23 @@
 // Collection: mark from manifests and roots, then sweep. Nothing is removed before everything has been marked.
 #include <algorithm>
+#include <unordered_map>
 #include <unordered_set>
 
 #include "base/file_lock.h"
-#include "snapshot/store.h"
+#include "snapshot/staging.h"
 
 namespace stasis::snapshot {
 namespace {
+
+// A name that a snapshot's block maps have had: `memory.map`, or with an id before its end after a compaction.
+bool is_map_file(std::string_view file) {
+  for (const std::string_view space : {"memory", "disk"}) {
+    if (!file.starts_with(space) || !file.ends_with(".map")) continue;
+    const std::string_view between = file.substr(space.size(), file.size() - space.size() - 4);
+    return between.empty() || (between.starts_with('.') && Uuid::parse(between.substr(1)));
+  }
+  return false;
+}
 
 class Collection {
  public:
@@ -22,12 +33,14 @@ class Collection {
  private:
   Status sweep_snapshots();
   Status sweep_snapshot(const std::string& name);
+  Status sweep_replaced_maps(const Path& directory, const Uuid& id, const std::vector<std::string>& files);
   Status sweep_layers();
   Status remove_file(const Path& path);
 
   const Store& store_;
   FileSystem& fs_;
   std::unordered_set<Uuid> live_;
+  std::unordered_map<Uuid, std::vector<std::string>> map_files_;  // by snapshot: what its manifest names
   CollectStats stats_;
 };
 
@@ -39,12 +52,15 @@ Status Collection::mark() {
       if (!part) continue;
       STASIS_ASSIGN(const BlockMap map, store_.read_map(id, *part));
       mark(map);
+      map_files_[id.uuid].push_back(part->file);
     }
   }
   return {};
 }
 
 Status Collection::sweep() {
+  STASIS_ASSIGN(const uint64_t unfinished, sweep_staging(store_));
+  stats_.snapshots_swept += unfinished;
   STASIS_TRY(sweep_snapshots());
   // A manifest that is gone must be gone for good before its layers go.
   STASIS_TRY(fs_.sync_directory(store_.snapshots_dir()));
@@ -69,6 +85,21 @@ Status Collection::sweep_snapshot(const std::string& name) {
   }
   for (const std::string& file : files) {
     if (!file.ends_with(".tmp")) continue;
+    STASIS_TRY(remove_file(directory / file));
+    ++stats_.files_swept;
+  }
+  return sweep_replaced_maps(directory, *Uuid::parse(name), files);
+}
+
+Status Collection::sweep_replaced_maps(const Path& directory, const Uuid& id, const std::vector<std::string>& files) {
+  const std::vector<std::string>& named = map_files_[id];
+  bool synced = false;
+  for (const std::string& file : files) {
+    if (!is_map_file(file) || std::find(named.begin(), named.end(), file) != named.end()) continue;
+    // The manifest that does not name it may not be durable yet: then a power cut would bring the one before back,
+    // which does, and its layers.
+    if (!synced) STASIS_TRY(fs_.sync_directory(directory));
+    synced = true;
     STASIS_TRY(remove_file(directory / file));
     ++stats_.files_swept;
   }

@@ -40,8 +40,24 @@ Status check_part_name(const std::string& file) {
   return fail(Code::kInvalidArgument, "'" + file + "' cannot be the name of a part of a snapshot");
 }
 
-Error damaged(Error error) {
-  if (error.code == Code::kNotFound) error.code = Code::kDataLoss;
+// What reads back as it was.
+Result<std::vector<std::byte>> encode_checked(const Manifest& manifest) {
+  std::vector<std::byte> bytes = manifest.encode();
+  const auto as_read = Manifest::decode(bytes);
+  if (!as_read) return fail(Code::kInvalidArgument, "cannot publish what cannot be read: " + as_read.error().message);
+  if (*as_read != manifest) return fail(Code::kInvalidArgument, "the manifest holds text that is not UTF-8");
+  return bytes;
+}
+
+// Why a part could not be read. One that is missing is damage, unless the snapshot was removed meanwhile: its manifest
+// goes first.
+Error damaged(FileSystem& fs, const Path& directory, SnapshotId id, Error error) {
+  if (error.code != Code::kNotFound) return error;
+  const auto manifest = fs.info(directory / kManifestFile);
+  if (!manifest && manifest.error().code == Code::kNotFound) {
+    return {Code::kNotFound, "there is no snapshot " + id.text() + " any more"};
+  }
+  error.code = Code::kDataLoss;
   return error;
 }
 
@@ -94,10 +110,7 @@ Result<Part> Store::write_map(SnapshotId id, const std::string& file, const Bloc
 }
 
 Status Store::publish(const Manifest& manifest) const {
-  const std::vector<std::byte> bytes = manifest.encode();
-  const auto as_read = Manifest::decode(bytes);
-  if (!as_read) return fail(Code::kInvalidArgument, "cannot publish what cannot be read: " + as_read.error().message);
-  if (*as_read != manifest) return fail(Code::kInvalidArgument, "the manifest holds text that is not UTF-8");
+  STASIS_ASSIGN(const auto bytes, encode_checked(manifest));
   const Path directory = snapshot_dir(manifest.id);
   const Path path = directory / kManifestFile;
   STASIS_TRY(check_absent(*fs_, path, "snapshot " + manifest.id.text()));
@@ -107,6 +120,21 @@ Status Store::publish(const Manifest& manifest) const {
   // It may have its name without being durable: what is reported as failed must not exist.
   (void)fs_->remove(path);
   return fail(std::move(published).error().with_context("publish snapshot " + manifest.id.text()));
+}
+
+Status Store::replace(const Manifest& next) const {
+  STASIS_ASSIGN(const auto bytes, encode_checked(next));
+  const Path directory = snapshot_dir(next.id);
+  STASIS_TRY(fs_->sync_directory(directory));  // as for publish()
+  STASIS_TRY_CONTEXT(publish_file(*fs_, directory / kManifestFile, bytes), "replace the manifest of " + next.id.text());
+  return {};
+}
+
+Result<StoreLock> Store::lock_snapshot(SnapshotId id) const {
+  auto fd = lock_directory(snapshot_dir(id), LockKind::kExclusive);
+  if (fd) return StoreLock(std::move(*fd));
+  if (fd.error().code == Code::kNotFound) return fail(Code::kNotFound, "there is no snapshot " + id.text());
+  return fail(std::move(fd).error());
 }
 
 void Store::abandon(SnapshotId id) const {
@@ -130,13 +158,15 @@ Result<std::vector<std::byte>> Store::read_part(SnapshotId id, const Part& part)
   STASIS_TRY(check_part_name(part.file));
   const Path path = snapshot_dir(id) / part.file;
   auto info = fs_->info(path);
-  if (!info) return fail(damaged(std::move(info).error()).with_context(describe(id, part.file)));
+  if (!info)
+    return fail(damaged(*fs_, snapshot_dir(id), id, std::move(info).error()).with_context(describe(id, part.file)));
   if (info->size != part.size) {
     return fail(Code::kDataLoss, describe(id, part.file) + " has " + std::to_string(info->size) + " bytes instead of " +
                                      std::to_string(part.size));
   }
   auto bytes = read_file(*fs_, path, part.size);
-  if (!bytes) return fail(damaged(std::move(bytes).error()).with_context(describe(id, part.file)));
+  if (!bytes)
+    return fail(damaged(*fs_, snapshot_dir(id), id, std::move(bytes).error()).with_context(describe(id, part.file)));
   if (bytes->size() != part.size || checksum(*bytes) != part.checksum) {
     return fail(Code::kDataLoss, describe(id, part.file) + " is damaged: its checksum is not " +
                                      checksum_text(part.checksum) + " (" + path.string() + ")");
@@ -167,6 +197,8 @@ Result<std::vector<SnapshotId>> Store::list() const {
 Status Store::remove(SnapshotId id) const {
   // A collection sweeps directories without a manifest: it must not meet one that is being taken apart.
   STASIS_ASSIGN(const StoreLock lock, lock_shared());
+  // A compaction that is about to replace its manifest must not bring it back.
+  STASIS_ASSIGN(const StoreLock mine, lock_snapshot(id));
   const Path directory = snapshot_dir(id);
   Status removed = fs_->remove(directory / kManifestFile);
   if (!removed && removed.error().code == Code::kNotFound) {

@@ -53,10 +53,11 @@ class FaultyStore {
     for (const BlockMap& map : roots) expect_layers(map);
     const std::vector<SnapshotId> ids = healthy.list().value();
     for (const SnapshotId id : ids) {
-      for (const char* file : {"manifest", "state", "memory.map", "disk.map"}) {
+      const Manifest manifest = healthy.load(id).value();
+      for (const std::string& file : {std::string(kManifestFile), manifest.vm_state->file, manifest.memory_map->file,
+                                      manifest.disk_map->file}) {
         expected.insert("snapshots/" + id.text() + "/" + file);
       }
-      const Manifest manifest = healthy.load(id).value();
       expect_layers(healthy.read_map(id, *manifest.memory_map).value());
       expect_layers(healthy.read_map(id, *manifest.disk_map).value());
     }

@@ -1,0 +1,75 @@
+#include "snapshot/staging.h"
+
+#include "base/clock.h"
+#include "base/file_lock.h"
+
+namespace stasis::snapshot {
+namespace {
+
+// Long enough for somebody to repair a line over night, short enough not to fill the disk for good.
+constexpr int64_t kKeepNs = int64_t{24} * 3'600 * 1'000'000'000;
+
+Path staging_dir(const Store& store) { return store.root() / "staging"; }
+
+bool may_be_gone_on_with(const std::string& name, const FileInfo& info) {
+  return name.starts_with(kKeptPrefix) && unix_time_ns() - info.modified_unix_ns < kKeepNs;
+}
+
+}  // namespace
+
+Staging::Staging(FileSystem& fs, Path layers_dir, Path directory, UniqueFd lock)
+    : fs_(&fs), layers_dir_(std::move(layers_dir)), directory_(std::move(directory)), lock_(std::move(lock)) {}
+
+Staging::Staging(Staging&& other) noexcept
+    : fs_(other.fs_),
+      layers_dir_(std::move(other.layers_dir_)),
+      directory_(std::move(other.directory_)),
+      lock_(std::move(other.lock_)),
+      kept_(std::exchange(other.kept_, true)) {}
+
+Staging::~Staging() {
+  if (!kept_) (void)remove_tree(*fs_, directory_);
+}
+
+Result<Staging> Staging::open(const Store& store, const std::string& name) {
+  // Between its making and its lock a collection must not come.
+  STASIS_ASSIGN(const StoreLock shared, store.lock_shared());
+  FileSystem& fs = store.fs();
+  STASIS_TRY(fs.make_directory(staging_dir(store)));
+  const Path directory = staging_dir(store) / name;
+  STASIS_TRY(fs.make_directory(directory));
+  STASIS_ASSIGN(UniqueFd lock, lock_directory(directory, LockKind::kTryExclusive));
+  return Staging(fs, store.layers_dir(), directory, std::move(lock));
+}
+
+Status Staging::take_over(LayerId id) const {
+  // The checksums first: data under its final name has them.
+  STASIS_TRY(fs_->rename(layer_sums_path(directory_, id), layer_sums_path(layers_dir_, id)));
+  STASIS_TRY(fs_->rename(layer_data_path(directory_, id), layer_data_path(layers_dir_, id)));
+  return fs_->sync_directory(layers_dir_);
+}
+
+void drop_layer(FileSystem& fs, const Path& layers_dir, LayerId id) {
+  (void)fs.remove(layer_data_path(layers_dir, id));
+  (void)fs.remove(layer_sums_path(layers_dir, id));
+}
+
+Result<uint64_t> sweep_staging(const Store& store) {
+  FileSystem& fs = store.fs();
+  const auto names = fs.list(staging_dir(store));
+  if (!names && names.error().code == Code::kNotFound) return 0;
+  if (!names) return fail(names.error());
+  uint64_t swept = 0;
+  for (const std::string& name : *names) {
+    const Path directory = staging_dir(store) / name;
+    STASIS_ASSIGN(const FileInfo info, fs.info(directory));
+    if (!info.is_directory || may_be_gone_on_with(name, info)) continue;
+    const auto lock = lock_directory(directory, LockKind::kTryExclusive);
+    if (!lock) continue;  // somebody is at work there
+    STASIS_TRY(remove_tree(fs, directory));
+    ++swept;
+  }
+  return swept;
+}
+
+}  // namespace stasis::snapshot
