@@ -1,7 +1,6 @@
 #include "agent/service.h"
 
-#include <thread>
-
+#include "agent/cancel_watch.h"
 #include "base/clock.h"
 #include "base/process_memory.h"
 
@@ -12,17 +11,6 @@ using snapshot::SnapshotId;
 
 constexpr uint64_t kMib = uint64_t{1} << 20;
 constexpr Milliseconds kPingDeadline{10'000};
-constexpr int kMaxStreams = 128;
-
-grpc::Status answer(grpc::ServerContext* context, const Error& error) {
-  if (!error.remedy.empty()) context->AddTrailingMetadata("stasis-remedy", error.remedy);
-  return {static_cast<grpc::StatusCode>(static_cast<int>(error.code)), error.message};
-}
-
-Result<SnapshotId> snapshot_id(const std::string& text) {
-  STASIS_ASSIGN(const Uuid uuid, Uuid::parse(text));
-  return SnapshotId{uuid};
-}
 
 void fill(v1::RestoreStats* out, const supervisor::StateReply& info) {
   out->set_total_pages(info.total_pages);
@@ -75,58 +63,17 @@ SandboxRecord record_of(const Request& request) {
   return record;
 }
 
-// Tells waiting code, by a descriptor, that a gRPC call was cancelled: the synchronous API can only be asked.
-class CancelWatch {
- public:
-  static Result<std::unique_ptr<CancelWatch>> start(grpc::ServerContext* context) {
-    STASIS_ASSIGN(Event cancelled, Event::create());
-    STASIS_ASSIGN(Event done, Event::create());
-    return std::unique_ptr<CancelWatch>(new CancelWatch(context, std::move(cancelled), std::move(done)));
-  }
-  ~CancelWatch() {
-    done_.set();
-    thread_.join();
-  }
-  CancelWatch(const CancelWatch&) = delete;
-  CancelWatch& operator=(const CancelWatch&) = delete;
-  int fd() const { return cancelled_.fd(); }
-
- private:
-  CancelWatch(grpc::ServerContext* context, Event cancelled, Event done)
-      : cancelled_(std::move(cancelled)), done_(std::move(done)) {
-    thread_ = std::thread([this, context] {
-      for (;;) {
-        auto finished = wait_readable(done_.fd(), Deadline::after(Milliseconds(50)));
-        if (!finished || *finished) return;
-        if (context->IsCancelled()) {
-          cancelled_.set();
-          return;
-        }
-      }
-    });
-  }
-  Event cancelled_;
-  Event done_;
-  std::thread thread_;
-};
-
 }  // namespace
 
-class Service::StreamSlot {
- public:
-  explicit StreamSlot(Service& service) : service_(service), taken_(++service.streams_ <= kMaxStreams) {}
-  ~StreamSlot() { --service_.streams_; }
-  StreamSlot(const StreamSlot&) = delete;
-  StreamSlot& operator=(const StreamSlot&) = delete;
-  bool taken() const { return taken_; }
-  static Error none_left() {
-    return {Code::kResourceExhausted, "128 commands and transfers are under way on this host", "wait for some to end"};
-  }
+grpc::Status answer(grpc::ServerContext* context, const Error& error) {
+  if (!error.remedy.empty()) context->AddTrailingMetadata("stasis-remedy", error.remedy);
+  return {static_cast<grpc::StatusCode>(static_cast<int>(error.code)), error.message};
+}
 
- private:
-  Service& service_;
-  bool taken_;
-};
+Result<SnapshotId> snapshot_id(const std::string& text) {
+  STASIS_ASSIGN(const Uuid uuid, Uuid::parse(text));
+  return SnapshotId{uuid};
+}
 
 grpc::Status Service::CreateSandbox(Context* context, const v1::CreateSandboxRequest* request,
                                     v1::SandboxStarted* reply) {

@@ -10,6 +10,10 @@
 
 namespace stasis::agent {
 
+// A failed call, its remedy in the trailing metadata.
+grpc::Status answer(grpc::ServerContext* context, const Error& error);
+Result<snapshot::SnapshotId> snapshot_id(const std::string& text);
+
 class Service final : public v1::HostAgent::Service {
  public:
   explicit Service(Host& host) : host_(host) {}
@@ -32,11 +36,35 @@ class Service final : public v1::HostAgent::Service {
   grpc::Status ListSnapshots(Context*, const v1::ListSnapshotsRequest*, v1::ListSnapshotsReply*) override;
   grpc::Status GetSandboxMetrics(Context*, const v1::GetSandboxMetricsRequest*, v1::SandboxMetrics*) override;
   grpc::Status ListImages(Context*, const v1::ListImagesRequest*, v1::ListImagesReply*) override;
+  // service_archive.cc
+  grpc::Status CompactStore(Context*, const v1::CompactStoreRequest*, v1::CompactStoreReply*) override;
+  grpc::Status ExportSnapshot(Context*, const v1::ExportSnapshotRequest*,
+                              grpc::ServerWriter<v1::ArchiveChunk>*) override;
+  grpc::Status ImportSnapshot(Context*, grpc::ServerReader<v1::ImportSnapshotRequest>*,
+                              v1::ImportSnapshotReply*) override;
 
  private:
+  static constexpr int kMaxStreams = 128;
   class StreamSlot;
   Host& host_;
   std::atomic<int> streams_{0};
+};
+
+// One of the streams that may be open at a time.
+class Service::StreamSlot {
+ public:
+  explicit StreamSlot(Service& service) : service_(service), taken_(++service.streams_ <= kMaxStreams) {}
+  ~StreamSlot() { --service_.streams_; }
+  StreamSlot(const StreamSlot&) = delete;
+  StreamSlot& operator=(const StreamSlot&) = delete;
+  bool taken() const { return taken_; }
+  static Error none_left() {
+    return {Code::kResourceExhausted, "128 commands and transfers are under way on this host", "wait for some to end"};
+  }
+
+ private:
+  Service& service_;
+  bool taken_;
 };
 
 }  // namespace stasis::agent

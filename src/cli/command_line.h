@@ -39,7 +39,9 @@ void add_sandbox_commands(CommandLine& line);  // create ls pause resume rm
 void add_exec_command(CommandLine& line);
 void add_cp_command(CommandLine& line);
 void add_snapshot_commands(CommandLine& line);
-void add_daemon_commands(CommandLine& line, const Daemons& daemons);  // up server agent
+void add_archive_commands(CommandLine& line, CLI::App& snapshot_group);  // snapshot export, import
+void add_store_commands(CommandLine& line);                              // store compact
+void add_daemon_commands(CommandLine& line, const Daemons& daemons);     // up server agent
 void add_doctor_command(CommandLine& line);
 void add_completion_command(CommandLine& line);
 void add_version_command(CommandLine& line);

@@ -25,6 +25,7 @@ void add_sandbox_routes(Router& router, Services& services);
 void add_exec_routes(Router& router, Services& services);
 void add_file_routes(Router& router, Services& services);
 void add_snapshot_routes(Router& router, Services& services);
+void add_archive_routes(Router& router, Services& services);
 
 // Shared by the handlers.
 inline constexpr uint64_t kMaxJsonBody = 1 << 20;

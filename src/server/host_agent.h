@@ -74,6 +74,15 @@ class HostAgentApi {
   virtual Status delete_snapshot(const std::string& snapshot_id) = 0;
   virtual Result<pb::ListSnapshotsReply> list_snapshots() = 0;
   virtual Result<pb::ListImagesReply> list_images() = 0;
+
+  virtual Result<pb::CompactStoreReply> compact_store(const pb::CompactStoreRequest& request,
+                                                      Cancellation& cancellation) = 0;
+  // An error of `on_data` ends the call and is returned. kDataLoss if the agent's stream ended without its end.
+  virtual Status export_snapshot(const pb::ExportSnapshotRequest& request,
+                                 const std::function<Status(std::string_view)>& on_data) = 0;
+  // `source` as for write_file.
+  virtual Result<pb::ImportSnapshotReply> import_snapshot(const std::string& snapshot_id,
+                                                          const std::function<Result<std::string_view>()>& source) = 0;
 };
 
 // True if an error of a call leaves open whether it took effect: the line broke, or nobody waited for the answer.

@@ -1,19 +1,11 @@
 #include "snapshot/staging.h"
 
-#include "base/clock.h"
 #include "base/file_lock.h"
 
 namespace stasis::snapshot {
 namespace {
 
-// Long enough for somebody to repair a line over night, short enough not to fill the disk for good.
-constexpr int64_t kKeepNs = int64_t{24} * 3'600 * 1'000'000'000;
-
 Path staging_dir(const Store& store) { return store.root() / "staging"; }
-
-bool may_be_gone_on_with(const std::string& name, const FileInfo& info) {
-  return name.starts_with(kKeptPrefix) && unix_time_ns() - info.modified_unix_ns < kKeepNs;
-}
 
 }  // namespace
 
@@ -24,11 +16,10 @@ Staging::Staging(Staging&& other) noexcept
     : fs_(other.fs_),
       layers_dir_(std::move(other.layers_dir_)),
       directory_(std::move(other.directory_)),
-      lock_(std::move(other.lock_)),
-      kept_(std::exchange(other.kept_, true)) {}
+      lock_(std::move(other.lock_)) {}
 
 Staging::~Staging() {
-  if (!kept_) (void)remove_tree(*fs_, directory_);
+  if (lock_) (void)remove_tree(*fs_, directory_);
 }
 
 Result<Staging> Staging::open(const Store& store, const std::string& name) {
@@ -39,6 +30,8 @@ Result<Staging> Staging::open(const Store& store, const std::string& name) {
   const Path directory = staging_dir(store) / name;
   STASIS_TRY(fs.make_directory(directory));
   STASIS_ASSIGN(UniqueFd lock, lock_directory(directory, LockKind::kTryExclusive));
+  STASIS_ASSIGN(const auto left, fs.list(directory));  // by a maker that died
+  for (const std::string& file : left) STASIS_TRY(fs.remove(directory / file));
   return Staging(fs, store.layers_dir(), directory, std::move(lock));
 }
 
@@ -63,7 +56,7 @@ Result<uint64_t> sweep_staging(const Store& store) {
   for (const std::string& name : *names) {
     const Path directory = staging_dir(store) / name;
     STASIS_ASSIGN(const FileInfo info, fs.info(directory));
-    if (!info.is_directory || may_be_gone_on_with(name, info)) continue;
+    if (!info.is_directory) continue;
     const auto lock = lock_directory(directory, LockKind::kTryExclusive);
     if (!lock) continue;  // somebody is at work there
     STASIS_TRY(remove_tree(fs, directory));

@@ -9,18 +9,16 @@ namespace stasis::snapshot {
 
 class Staging {
  public:
-  // A new directory of its own, locked. `name`: a plain file name; kAborted if somebody is at work under it. One that
-  // a dead maker left is taken over with what is in it.
+  // A new and empty directory, locked. `name`: a plain file name; kAborted if somebody is at work under it.
   static Result<Staging> open(const Store& store, const std::string& name);
   Staging(Staging&& other) noexcept;
   Staging(const Staging&) = delete;
   Staging& operator=(const Staging&) = delete;
   Staging& operator=(Staging&&) = delete;
-  // Removes the directory with everything in it, unless keep() was called.
+  // Removes the directory with everything in it.
   ~Staging();
 
   const Path& directory() const { return directory_; }
-  void keep() { kept_ = true; }
 
   // Publishes a finished layer of this directory: afterwards it is in layers/. The caller holds the store's shared lock
   // until something refers to it.
@@ -32,15 +30,12 @@ class Staging {
   Path layers_dir_;
   Path directory_;
   UniqueFd lock_;
-  bool kept_ = false;
 };
 
 // Removes the files of a layer that nothing refers to. What cannot be removed is left to a collection.
 void drop_layer(FileSystem& fs, const Path& layers_dir, LayerId id);
 
-// For a collection, which holds the exclusive lock: removes what dead makers left, except what was touched within the
-// last day and may be gone on with (names that begin with kKeptPrefix). Returns the number of directories removed.
-inline constexpr const char* kKeptPrefix = "import-";
+// For a collection, which holds the exclusive lock: removes what dead makers left. Returns how many there were.
 Result<uint64_t> sweep_staging(const Store& store);
 
 }  // namespace stasis::snapshot

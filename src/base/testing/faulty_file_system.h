@@ -12,7 +12,7 @@
 
 namespace stasis::testing {
 
-class FaultyFileSystem final : public FileSystem {
+class FaultyFileSystem : public FileSystem {
  public:
   enum class Mode { kOnce, kFromThenOn };
 
