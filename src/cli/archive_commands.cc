@@ -31,7 +31,7 @@ Result<int> export_snapshot(Session& session, const ExportOptions& options) {
   };
   std::string target = "/v1/snapshots/" + percent_encode(options.name) + "/export";
   if (options.from > 0) target += "?from=" + std::to_string(options.from);
-  if (Status done = client->download(target, take, "GET"); !done || !out.flush()) {
+  if (const auto done = client->download(target, take, "GET"); !done || !out.flush()) {
     Error error = done ? Error{Code::kCancelled, "standard output cannot be written any more"} : done.error();
     if (bytes == 0) return fail(std::move(error));
     return fail(std::move(error).with_remedy(std::to_string(options.from + bytes) +
