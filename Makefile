@@ -8,16 +8,21 @@ MAKEFLAGS += --no-print-directory
 
 PRESET ?= dev
 BENCH_PRESET ?= release
+FUZZ_SECONDS ?= 600
+KILLS ?= 500
+SEED ?= $(shell date +%s)
 JOBS ?= $(shell nproc)
 BUILD := build/$(PRESET)
 SOURCES = $(shell git ls-files '*.h' '*.cc' '*.c')
 
-.PHONY: help setup build image demo check bench fmt lint clean
+.PHONY: help setup build image demo check bench fuzz torture fmt lint clean
 
 help:
 	@echo 'make demo    install what is needed, build, and freeze and thaw a real sandbox, step by step'
 	@echo 'make check   build and run every test; the last line says how many passed and failed'
 	@echo 'make bench   measure; writes build/bench.json'
+	@echo 'make fuzz    libFuzzer on everything that is parsed from outside, for FUZZ_SECONDS=600 in all'
+	@echo 'make torture kill processes that use a store, cut its power, and play long random histories; KILLS=500 SEED=...'
 	@echo 'make build   build the programs (build/$(PRESET)/bin); PRESET=dev|release|asan|tsan|coverage|fuzz'
 	@echo 'make image   build the base image (build/image): kernel, initrd, root disk'
 	@echo 'make fmt     format the sources'
@@ -46,6 +51,15 @@ check: image
 bench: image
 	@$(MAKE) build PRESET=$(BENCH_PRESET)
 	@bench/run build/$(BENCH_PRESET)
+
+fuzz:
+	@tools/setup build run fuzz
+	@$(MAKE) build/fuzz/build.ninja
+	@ninja -C build/fuzz -j $(JOBS) fuzz_targets
+	@tools/fuzz build/fuzz $(FUZZ_SECONDS)
+
+torture: build
+	@tools/torture $(BUILD) $(KILLS) $(SEED)
 
 fmt:
 	@tools/setup lint

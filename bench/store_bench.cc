@@ -1,123 +1,37 @@
-// The store against plain loops measured in the same run: look-up in block maps, capture of memory.
-// usage: bench-store DIRECTORY   (a file system with 3 GiB free; a tmpfs, to measure the code and not the disk)
-#include <cstring>
-#include <iostream>
-#include <nlohmann/json.hpp>
+// The store against plain loops measured in the same run, in turn with it, in processor time of one thread: block maps,
+// capture of memory, reading. usage: bench-store DIRECTORY   (a tmpfs with 6 GiB free, to measure the code and not the
+// disk)
+#include "store_bench.h"
 
-#include "base/memory.h"
-#include "measure.h"
-#include "snapshot/capture.h"
-#include "snapshot/store.h"
+#include <cstdlib>
+#include <new>
+
+namespace {
+uint64_t allocated = 0;  // bytes, ever; of one thread
+}
+
+// Not inlined: the compiler would take malloc with delete for a mistake.
+__attribute__((noinline)) void* operator new(size_t size) {
+  allocated += size;
+  if (void* memory = std::malloc(size)) return memory;
+  throw std::bad_alloc();
+}
+__attribute__((noinline)) void* operator new(size_t size, std::align_val_t alignment) {
+  allocated += size;
+  const auto unit = static_cast<size_t>(alignment);
+  if (void* memory = std::aligned_alloc(unit, (size + unit - 1) / unit * unit)) return memory;
+  throw std::bad_alloc();
+}
+__attribute__((noinline)) void operator delete(void* memory) noexcept { std::free(memory); }
+__attribute__((noinline)) void operator delete(void* memory, size_t /*size*/) noexcept { std::free(memory); }
+__attribute__((noinline)) void operator delete(void* memory, std::align_val_t /*alignment*/) noexcept {
+  std::free(memory);
+}
 
 namespace stasis::bench {
-namespace {
 
-using namespace snapshot;
+uint64_t allocated_bytes() { return allocated; }
 
-constexpr uint64_t kMemory = uint64_t{512} << 20;
-
-template <typename T>
-T must(Result<T> result) {
-  if (result) return std::move(*result);
-  std::cerr << "bench-store: " << result.error().message << "\n";
-  std::exit(1);
-}
-
-BlockMap map_with(uint64_t extents) {
-  std::vector<Extent> list;
-  const LayerId layers[2] = {LayerId::random(), LayerId::random()};
-  for (uint64_t i = 0; i < extents; ++i) list.push_back({i * kBlockSize, kBlockSize, layers[i % 2], i * kBlockSize});
-  return must(BlockMap::from_extents({extents * kBlockSize, 0, Uuid::random(), {}}, list));
-}
-
-// Random look-up against std::upper_bound over plain starts.
-void bench_lookup(nlohmann::json& out, uint64_t extents, const std::string& name) {
-  constexpr int kLookups = 200'000;
-  const BlockMap map = map_with(extents);
-  std::vector<uint32_t> starts(extents);
-  for (uint32_t i = 0; i < extents; ++i) starts[i] = i;
-  uint64_t sink = 0;
-  const Pair times = in_turn(
-      9,
-      [&] {
-        Random random(1);
-        for (int i = 0; i < kLookups; ++i) sink += map.find(random.next() % (extents * kBlockSize)).offset;
-      },
-      [&] {
-        Random random(1);
-        for (int i = 0; i < kLookups; ++i) {
-          const auto block = static_cast<uint32_t>(random.next() % (extents * kBlockSize) / kBlockSize);
-          sink += static_cast<uint64_t>(std::upper_bound(starts.begin(), starts.end(), block) - starts.begin());
-        }
-      });
-  if (sink == 42) std::cerr << "";
-  out["store.lookup_ns." + name] = times.a / kLookups * 1e9;
-  out["store.lookup_ratio." + name] = times.ratio();
-}
-
-// 60 % of the blocks hold data, the rest zeros; with `seed` the content differs.
-void fill(std::span<std::byte> memory, uint64_t seed) {
-  Random random(seed);
-  for (uint64_t at = 0; at < memory.size(); at += kBlockSize) {
-    if (random.next() % 10 >= 6) continue;
-    for (uint64_t i = 0; i < kBlockSize; i += 8) {
-      const uint64_t word = random.next();
-      std::memcpy(memory.data() + at + i, &word, sizeof word);
-    }
-  }
-}
-
-void bench_capture(nlohmann::json& out, const Path& directory) {
-  const Store store = must(Store::open(real_file_system(), directory / "store"));
-  const UniqueFd memory_fd = must(create_memory_file("bench", kMemory));
-  const Mapping memory = must(Mapping::shared(memory_fd.get(), kMemory));
-  fill(memory.bytes(), 7);
-  const std::vector<Range> everything{{0, kMemory}};
-  const auto nothing = must(AddressSpace::open(store.fs(), store.layers_dir(), must(BlockMap::zeros(kMemory))));
-  std::optional<CaptureResult> full;
-  std::vector<std::byte> copy(kMemory);
-  const Pair whole = in_turn(
-      5,
-      [&] {
-        full = must(capture(store.fs(), store.layers_dir(), {memory_fd.get(), everything, {}}, *nothing));
-      },
-      [&] {
-        uint64_t at_copy = 0;
-        for (uint64_t at = 0; at < kMemory; at += kBlockSize) {
-          const std::byte* block = memory.bytes().data() + at;
-          if (block[0] == std::byte{0} && std::memcmp(block, block + 1, kBlockSize - 1) == 0) continue;
-          std::memcpy(copy.data() + at_copy, block, kBlockSize);
-          at_copy += kBlockSize;
-        }
-      });
-  out["store.capture_full_gb_per_s"] = kMemory / whole.a / 1e9;
-  out["store.capture_full_ratio"] = whole.ratio();
-
-  const auto parent = must(AddressSpace::open(store.fs(), store.layers_dir(), full->map));
-  Random random(3);
-  for (uint64_t i = 0; i < kMemory / kBlockSize / 20; ++i) {
-    memory.bytes()[random.next() % (kMemory / kBlockSize) * kBlockSize + 5] ^= std::byte{0x55};
-  }
-  std::vector<std::byte> before(kMemory);
-  must(Result<int>(parent->read(0, before) ? 0 : 1));
-  const Pair diff = in_turn(
-      5,
-      [&] {
-        must(capture(store.fs(), store.layers_dir(), {memory_fd.get(), everything, {}}, *parent));
-      },
-      [&] {
-        uint64_t at_copy = 0;
-        for (uint64_t at = 0; at < kMemory; at += kBlockSize) {
-          if (std::memcmp(memory.bytes().data() + at, before.data() + at, kBlockSize) == 0) continue;
-          std::memcpy(copy.data() + at_copy, memory.bytes().data() + at, kBlockSize);
-          at_copy += kBlockSize;
-        }
-      });
-  out["store.capture_diff_gb_per_s"] = kMemory / diff.a / 1e9;
-  out["store.capture_diff_ratio"] = diff.ratio();
-}
-
-}  // namespace
 }  // namespace stasis::bench
 
 int main(int argc, char** argv) {
@@ -126,10 +40,9 @@ int main(int argc, char** argv) {
     return 2;
   }
   nlohmann::json out;
-  stasis::bench::bench_lookup(out, 1 << 10, "1k");
-  stasis::bench::bench_lookup(out, 1 << 16, "64k");
-  stasis::bench::bench_lookup(out, 1 << 20, "1m");
+  stasis::bench::bench_maps(out, argv[1]);
   stasis::bench::bench_capture(out, argv[1]);
+  stasis::bench::bench_read(out, argv[1]);
   std::cout << out.dump(2) << "\n";
   return 0;
 }

@@ -45,6 +45,7 @@ Result<std::unique_ptr<Agent>> Agent::start(const AgentOptions& options) {
   HostOptions host;
   host.state_dir = options.state_dir;
   host.images = options.images;
+  host.warm_bases = options.warm_bases;
   host.supervisor_program = options.supervisor_program;
   if (host.supervisor_program.empty()) {
     STASIS_ASSIGN(const Path bin, executable_directory());

@@ -11,6 +11,18 @@ namespace stasis::agent {
 namespace {
 
 constexpr Milliseconds kSocketDeadline{20'000};
+// An agent that was killed while it forked a supervisor holds its lock, through the child, until that one has exec'ed.
+constexpr Milliseconds kLockDeadline{2'000};
+constexpr Milliseconds kLockPause{10};
+
+Result<FileLock> lock_state(const Path& file) {
+  const Deadline deadline = Deadline::after(kLockDeadline);
+  for (;;) {
+    auto lock = FileLock::try_exclusive(file);
+    if (lock || lock.error().code != Code::kFailedPrecondition || deadline.passed()) return lock;
+    std::this_thread::sleep_for(kLockPause);
+  }
+}
 
 }  // namespace
 
@@ -24,7 +36,7 @@ Host::Host(HostOptions options, snapshot::Store store, Tokens tokens, FileLock l
 Result<std::unique_ptr<Host>> Host::open(const HostOptions& options) {
   FileSystem& fs = real_file_system();
   STASIS_TRY(fs.make_directory(options.state_dir));
-  auto lock = FileLock::try_exclusive(options.state_dir / "agent.lock");
+  auto lock = lock_state(options.state_dir / "agent.lock");
   if (!lock) return fail(std::move(lock).error().with_context("another agent uses this state directory"));
   STASIS_TRY(fs.make_directory(options.state_dir / "sandboxes"));
   STASIS_ASSIGN(snapshot::Store store, snapshot::Store::open(fs, options.state_dir / "store"));
@@ -32,6 +44,9 @@ Result<std::unique_ptr<Host>> Host::open(const HostOptions& options) {
   STASIS_ASSIGN(Event stop, Event::create());
   std::unique_ptr<Host> host(new Host(options, std::move(store), std::move(tokens), std::move(*lock), std::move(stop)));
   STASIS_ASSIGN(host->images_, load_images(host->store_, options.state_dir / "images.json", options.images));
+  std::vector<snapshot::SnapshotId> image_ids;
+  for (const auto& [name, image] : host->images_) image_ids.push_back(image.id);
+  host->warm_bases_ = std::make_unique<WarmBases>(host->store_, options.state_dir / "warm.json", image_ids);
   STASIS_TRY(host->adopt_all());
   const auto sandboxes = host->list();
   const bool pausing = std::any_of(sandboxes.begin(), sandboxes.end(),

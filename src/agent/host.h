@@ -5,10 +5,13 @@
 #pragma once
 
 #include <atomic>
+#include <chrono>
+#include <functional>
 #include <future>
 #include <map>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <thread>
 #include <vector>
@@ -18,9 +21,13 @@
 #include "agent/images.h"
 #include "agent/sandbox.h"
 #include "agent/tokens.h"
+#include "agent/warm_bases.h"
 #include "base/file_lock.h"
 #include "snapshot/archive.h"
+#include "snapshot/diff.h"
+#include "snapshot/inspect.h"
 #include "snapshot/store.h"
+#include "snapshot/verify.h"
 
 namespace stasis::agent {
 
@@ -29,6 +36,7 @@ struct HostOptions {
   Path supervisor_program;
   std::string vmm;  // "qemu" or "firecracker"
   std::vector<std::pair<std::string, Path>> images;
+  bool warm_bases = true;
 };
 
 // What a sandbox is to be. From an image: shape and disk size are chosen; from a snapshot they are the snapshot's.
@@ -40,6 +48,7 @@ struct StartSpec {
   uint32_t timeout_sec = 0;      // 0: no end
   SandboxRecord record;          // hostname, token, env
   bool same_machine = false;     // a resume: it keeps its identity
+  bool cold = false;             // an image is booted, whatever was kept of an earlier boot
 };
 
 struct Started {
@@ -102,9 +111,33 @@ class Host {
   Result<int64_t> extend(const std::string& id, uint32_t timeout_sec) const;
   Result<int64_t> deadline(const std::string& id) const;
 
+  // host_store.cc: what the store holds, and whether it is whole. None of it waits for sandboxes.
+  // `ids` empty: every snapshot and image.
+  Result<snapshot::VerifyReport> verify(std::vector<snapshot::SnapshotId> ids,
+                                        const snapshot::VerifyOptions& options) const;
+  // kAborted while something is being written.
+  Result<snapshot::CollectStats> collect_store(bool dry_run, std::chrono::seconds grace) const;
+  struct Usage {
+    snapshot::StoreUsage store;
+    std::optional<uint64_t> reclaimable_bytes;  // absent while something is being written
+  };
+  Result<Usage> usage() const;
+  Result<snapshot::SnapshotDetail> inspect(snapshot::SnapshotId id, size_t cells) const;
+  struct Difference {
+    std::string space;  // "memory", "disk"
+    uint64_t from_size = 0;
+    uint64_t to_size = 0;
+    snapshot::SpaceDiff diff;
+  };
+  // `go_on` false ends it with kCancelled.
+  Result<std::vector<Difference>> diff(snapshot::SnapshotId from, snapshot::SnapshotId to,
+                                       const std::function<bool()>& go_on) const;
+
   const snapshot::Store& store() const { return store_; }
   Compactor& compactor() { return *compactor_; }
   const std::map<std::string, Image>& images() const { return images_; }
+  // Whether a snapshot is this host's own affair.
+  bool is_warm_base(snapshot::SnapshotId id) const { return warm_bases_->contains(id); }
 
  private:
   using SandboxPtr = std::shared_ptr<Sandbox>;
@@ -117,6 +150,11 @@ class Host {
 
   // host_start.cc
   Status check(const StartSpec& spec) const;
+  // The same sandbox from the warm base of its shape; nothing if there is none.
+  std::optional<StartSpec> warm_spec(const StartSpec& spec);
+  // Keeps the guest, which has just booted and has no identity yet, as the warm base of its shape, unless there is one.
+  void make_warm_base(const SandboxPtr& sandbox, const StartSpec& spec);
+  Result<Started> start_checked(const StartSpec& spec);
   Result<SandboxPtr> enter(const StartSpec& spec);
   Status make_directory(const SandboxPtr& sandbox, const StartSpec& spec) const;
   Result<Started> bring_up(const SandboxPtr& sandbox, const StartSpec& spec);
@@ -151,6 +189,7 @@ class Host {
   Tokens tokens_;
   FileLock lock_;
   std::map<std::string, Image> images_;
+  std::unique_ptr<WarmBases> warm_bases_;
   mutable std::mutex mutex_;
   std::map<std::string, SandboxPtr> sandboxes_;
   std::atomic<bool> collect_wanted_{true};

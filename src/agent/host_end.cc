@@ -179,6 +179,7 @@ Result<uint64_t> Host::delete_snapshot(SnapshotId id) {
   for (const auto& [name, image] : images_) {
     if (image.id == id) return fail(Code::kFailedPrecondition, "image '" + name + "' is in use by this host");
   }
+  if (warm_bases_->contains(id)) return fail(Code::kNotFound, "there is no snapshot " + id.text());
   STASIS_TRY(store_.remove(id));
   tokens_.forget(id);
   collect_wanted_ = true;

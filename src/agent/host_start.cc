@@ -4,6 +4,7 @@
 #include "agent/host.h"
 #include "agent/identity.h"
 #include "base/file.h"
+#include "base/log.h"
 
 namespace stasis::agent {
 namespace {
@@ -15,6 +16,7 @@ constexpr Milliseconds kBootDeadline{120'000};
 constexpr Milliseconds kRestoreDeadline{60'000};
 constexpr Milliseconds kSupervisorDeadline{150'000};
 constexpr Milliseconds kSocketDeadline{20'000};
+constexpr Milliseconds kWarmBaseDeadline{60'000};
 constexpr Milliseconds kHealthAttempt{300};
 constexpr Milliseconds kHealthPause{5};
 constexpr uint32_t kMaxVcpus = 32;
@@ -26,6 +28,11 @@ constexpr size_t kMaxSandboxes = 1'000;
 uint64_t microseconds_since(std::chrono::steady_clock::time_point start) {
   return static_cast<uint64_t>(
       std::chrono::duration_cast<std::chrono::microseconds>(std::chrono::steady_clock::now() - start).count());
+}
+
+// Not: that the sandbox was destroyed, that its id is in use, or that the host is full.
+bool is_restore_failure(const Error& error) {
+  return error.code != Code::kCancelled && error.code != Code::kAlreadyExists && error.code != Code::kResourceExhausted;
 }
 
 tl::unexpected<Error> destroyed_meanwhile(const std::string& id) {
@@ -108,8 +115,49 @@ Status Host::make_directory(const SandboxPtr& sandbox, const StartSpec& spec) co
   return save_record(sandbox->dir, sandbox->record);
 }
 
+namespace {
+
+WarmKey warm_key(const StartSpec& spec, const std::string& vmm) {
+  return {spec.base, spec.shape.vcpus, spec.shape.memory_mib, spec.disk_bytes, vmm};
+}
+
+}  // namespace
+
+std::optional<StartSpec> Host::warm_spec(const StartSpec& spec) {
+  if (spec.cold || !options_.warm_bases) return std::nullopt;
+  const auto base = warm_bases_->find(warm_key(spec, options_.vmm));
+  if (!base) return std::nullopt;
+  StartSpec warm = spec;
+  warm.base = *base;
+  warm.shape = {};
+  warm.disk_bytes = 0;
+  return warm;
+}
+
+// The first sandbox of a shape pays for it by a fraction of a second, where its boot took some.
+void Host::make_warm_base(const SandboxPtr& sandbox, const StartSpec& spec) {
+  if (spec.cold || !options_.warm_bases) return;
+  const WarmKey key = warm_key(spec, options_.vmm);
+  const auto id = warm_bases_->begin(key);
+  if (!id) return;
+  const auto taken = sandbox->client->snapshot(*id, kWarmBaseDeadline);
+  warm_bases_->done(key, taken.has_value());
+  if (!taken) spdlog::warn("sandbox {}: no warm base could be made of it: {}", sandbox->id, taken.error().message);
+}
+
 Result<Started> Host::start(const StartSpec& spec) {
   STASIS_TRY(check(spec));
+  const auto warm = warm_spec(spec);
+  if (!warm) return start_checked(spec);
+  auto started = start_checked(*warm);
+  if (started || !is_restore_failure(started.error()) || stopping_) return started;
+  spdlog::warn("sandbox {}: the warm base does not restore, the image is booted: {}", spec.id, started.error().message);
+  warm_bases_->drop(warm_key(spec, options_.vmm));
+  collect_wanted_ = true;
+  return start_checked(spec);
+}
+
+Result<Started> Host::start_checked(const StartSpec& spec) {
   STASIS_ASSIGN(const SandboxPtr sandbox, enter(spec));
   const std::lock_guard operation(sandbox->operation, std::adopt_lock);
   Result<Started> started = bring_up(sandbox, spec);
@@ -136,6 +184,7 @@ Result<Started> Host::bring_up(const SandboxPtr& sandbox, const StartSpec& spec)
   STASIS_TRY(await_daemon(sandbox, guest, restored ? kRestoreDeadline : kBootDeadline));
   started.daemon_answered_us = microseconds_since(begun);
   STASIS_ASSIGN(started.info, sandbox->client->state(kSocketDeadline));
+  if (!restored) make_warm_base(sandbox, spec);
   STASIS_TRY(guest.init(init_body({spec.id, spec.same_machine, tokens_.find(spec.base)}, spec.record),
                         Deadline::after(kRestoreDeadline)));
   {

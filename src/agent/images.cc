@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
+#include "snapshot/verified.h"
+
 namespace stasis::agent {
 namespace {
 
@@ -45,6 +47,8 @@ Result<Image> import(const snapshot::Store& store, const Path& directory, const 
   const snapshot::ImageFiles files{directory / "vmlinux", directory / "initrd", directory / "rootfs.ext4",
                                    text_of(description, "kernel_release")};
   STASIS_ASSIGN(const snapshot::Manifest manifest, snapshot::import_image(store, files));
+  STASIS_ASSIGN(const snapshot::BlockMap disk, store.read_map(manifest.id, *manifest.disk_map));
+  for (const snapshot::LayerId layer : disk.layers()) snapshot::VerifiedLayers(store).note_written(layer);
   return Image{text_of(description, "key"), manifest.id};
 }
 

@@ -9,11 +9,12 @@ constexpr uint64_t kMaxMapBytes = uint64_t{1} << 29;  // the largest block map t
 
 }  // namespace
 
-Result<std::vector<snapshot::BlockMap>> sandbox_roots(const Path& sandboxes) {
+Result<std::vector<snapshot::SandboxMaps>> sandbox_maps(const Path& sandboxes) {
   FileSystem& fs = real_file_system();
-  std::vector<snapshot::BlockMap> roots;
+  std::vector<snapshot::SandboxMaps> roots;
   STASIS_ASSIGN(const auto names, fs.list(sandboxes));
   for (const std::string& name : names) {
+    snapshot::SandboxMaps sandbox{name, {}};
     for (const char* file : {supervisor::kMemoryMapFile, supervisor::kDiskMapFile}) {
       const Path path = sandboxes / name / file;
       auto bytes = read_file(fs, path, kMaxMapBytes);
@@ -21,8 +22,18 @@ Result<std::vector<snapshot::BlockMap>> sandbox_roots(const Path& sandboxes) {
       if (!bytes) return fail(std::move(bytes).error());
       auto map = snapshot::BlockMap::decode(*bytes);
       if (!map) return fail(std::move(map).error().with_context(path.string()));
-      roots.push_back(std::move(*map));
+      sandbox.maps.push_back(std::move(*map));
     }
+    roots.push_back(std::move(sandbox));
+  }
+  return roots;
+}
+
+Result<std::vector<snapshot::BlockMap>> sandbox_roots(const Path& sandboxes) {
+  STASIS_ASSIGN(auto all, sandbox_maps(sandboxes));
+  std::vector<snapshot::BlockMap> roots;
+  for (snapshot::SandboxMaps& sandbox : all) {
+    for (snapshot::BlockMap& map : sandbox.maps) roots.push_back(std::move(map));
   }
   return roots;
 }

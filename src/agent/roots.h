@@ -3,11 +3,13 @@
 
 #include <vector>
 
-#include "snapshot/block_map.h"
+#include "snapshot/holders.h"
 
 namespace stasis::agent {
 
-// Fails if a block map that is there cannot be read: then nothing may be collected.
+// One for each sandbox. Fails if a block map that is there cannot be read: then nothing may be collected.
+Result<std::vector<snapshot::SandboxMaps>> sandbox_maps(const Path& sandboxes);
+// The maps alone.
 Result<std::vector<snapshot::BlockMap>> sandbox_roots(const Path& sandboxes);
 
 }  // namespace stasis::agent

@@ -15,7 +15,7 @@ constexpr Milliseconds kPingDeadline{10'000};
 void fill(v1::RestoreStats* out, const supervisor::StateReply& info) {
   out->set_total_pages(info.total_pages);
   out->set_pages_by_fault(info.pages_by_fault);
-  out->set_pages_prefetched(info.pages_around);
+  out->set_pages_prefetched(info.pages_around + info.pages_prefetched);
   out->set_pages_zero(info.pages_zero);
   out->set_faults(info.faults);
   out->set_method(info.restore_method);
@@ -83,6 +83,7 @@ grpc::Status Service::CreateSandbox(Context* context, const v1::CreateSandboxReq
   spec.id = request->sandbox_id();
   spec.base = *base;
   spec.shape = {request->vcpus(), request->memory_mb()};
+  spec.cold = request->cold();
   spec.disk_bytes = request->disk_mb() * kMib;
   spec.timeout_sec = request->timeout_sec();
   spec.record = record_of(*request);
@@ -295,6 +296,9 @@ grpc::Status Service::ListSnapshots(Context* context, const v1::ListSnapshotsReq
   const auto ids = host_.store().list();
   if (!ids) return answer(context, ids.error());
   for (const SnapshotId id : *ids) {
+    if (host_.is_warm_base(id)) continue;
+    const auto lock = host_.store().lock_shared();
+    if (!lock) return answer(context, lock.error());
     const auto manifest = host_.store().load(id);
     if (!manifest) continue;  // deleted meanwhile, or damaged: it cannot be described
     v1::SnapshotInfo* info = reply->add_snapshots();
@@ -327,6 +331,8 @@ grpc::Status Service::GetSandboxMetrics(Context* context, const v1::GetSandboxMe
 
 grpc::Status Service::ListImages(Context* context, const v1::ListImagesRequest*, v1::ListImagesReply* reply) {
   for (const auto& [name, image] : host_.images()) {
+    const auto lock = host_.store().lock_shared();
+    if (!lock) return answer(context, lock.error());
     const auto manifest = host_.store().load(image.id);
     if (!manifest) return answer(context, manifest.error());
     const auto disk = host_.store().read_map(image.id, *manifest->disk_map);

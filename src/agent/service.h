@@ -42,6 +42,13 @@ class Service final : public v1::HostAgent::Service {
                               grpc::ServerWriter<v1::ArchiveChunk>*) override;
   grpc::Status ImportSnapshot(Context*, grpc::ServerReader<v1::ImportSnapshotRequest>*,
                               v1::ImportSnapshotReply*) override;
+  // service_store.cc
+  grpc::Status VerifySnapshots(Context*, const v1::VerifySnapshotsRequest*,
+                               grpc::ServerWriter<v1::VerifyEvent>*) override;
+  grpc::Status CollectStore(Context*, const v1::CollectStoreRequest*, v1::CollectStoreReply*) override;
+  grpc::Status GetStoreUsage(Context*, const v1::GetStoreUsageRequest*, v1::StoreUsage*) override;
+  grpc::Status InspectSnapshot(Context*, const v1::InspectSnapshotRequest*, v1::SnapshotDetail*) override;
+  grpc::Status DiffSnapshots(Context*, const v1::DiffSnapshotsRequest*, v1::SnapshotDiff*) override;
 
  private:
   static constexpr int kMaxStreams = 128;

@@ -33,6 +33,8 @@ class RealFileSystem final : public FileSystem {
     return done;
   }
 
+  Result<FileMapping> map(int fd, uint64_t length) override { return FileMapping::map(fd, length); }
+
   Status write_at(int fd, uint64_t offset, std::span<const std::byte> data) override {
     size_t done = 0;
     while (done < data.size()) {

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "base/fd.h"
+#include "base/file_mapping.h"
 #include "base/result.h"
 
 namespace stasis {
@@ -44,6 +45,11 @@ class FileSystem {
   virtual Result<UniqueFd> open_write(const Path& path) = 0;
 
   virtual Result<size_t> read_at(int fd, uint64_t offset, std::span<std::byte> out) = 0;
+  // The first `length` bytes of a file that does not change, for reading: for speed only, whoever cannot have it reads.
+  // kUnimplemented unless the file system does it.
+  virtual Result<FileMapping> map(int /*fd*/, uint64_t /*length*/) {
+    return fail(Code::kUnimplemented, "this file system maps no files");
+  }
   virtual Status write_at(int fd, uint64_t offset, std::span<const std::byte> data) = 0;
   virtual Status truncate(int fd, uint64_t size) = 0;
   virtual Status punch_hole(int fd, Range range) = 0;  // the range reads as zeros and is not allocated

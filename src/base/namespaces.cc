@@ -8,6 +8,8 @@
 #include <sstream>
 #include <system_error>
 
+#include "base/process.h"
+
 namespace stasis {
 namespace {
 
@@ -31,6 +33,7 @@ Status make_each_mount_private() {
 }  // namespace
 
 Status enter_private_mount_namespace() {
+  STASIS_TRY(executable_directory());  // while /proc/self/exe still says where it is
   if (::unshare(CLONE_NEWNS) != 0) return fail_errno(errno, "create mount namespace (are you root?)");
   if (::mount(nullptr, "/", nullptr, MS_REC | MS_PRIVATE, nullptr) == 0) return {};
   if (errno == EINVAL) return make_each_mount_private();

@@ -26,7 +26,7 @@ std::vector<std::string> merged_environment(const SpawnOptions& options) {
   for (const auto& [name, value] : options.env) merged[name] = value;
   std::vector<std::string> list;
   list.reserve(merged.size());
-  for (const auto& [name, value] : merged) list.push_back(name + "=" + value);
+  for (const auto& [name, value] : merged) list.push_back(std::string(name).append("=").append(value));
   return list;
 }
 
@@ -211,7 +211,6 @@ Result<UniqueFd> open_pidfd(pid_t pid) {
 void signal_pidfd(int pidfd, int number) { ::syscall(SYS_pidfd_send_signal, pidfd, number, nullptr, 0); }
 
 Result<Path> executable_directory() {
-  // Asked once: after entering a mount namespace inside a chroot the link would give the path from outside the chroot.
   static const Result<Path> directory = []() -> Result<Path> {
     std::error_code error;
     const Path self = std::filesystem::read_symlink("/proc/self/exe", error);

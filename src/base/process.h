@@ -70,8 +70,8 @@ Result<UniqueFd> open_pidfd(pid_t pid);
 // Sends a signal through a pidfd: cannot hit a process that reused the number.
 void signal_pidfd(int pidfd, int number);
 
-// Directory of the running executable: where Stasis's other programs are looked for. A process that enters a mount
-// namespace calls it once before that; the answer is kept.
+// Directory of the running executable: where Stasis's other programs are looked for. Asked once and kept, by
+// enter_private_mount_namespace() at the latest: in a chroot the kernel gives the path from outside afterwards.
 Result<Path> executable_directory();
 
 }  // namespace stasis

@@ -79,6 +79,9 @@ void build_command_line(CommandLine& line, const Daemons& daemons) {
   add_exec_command(line);
   add_cp_command(line);
   add_snapshot_commands(line);
+  add_verify_command(line);
+  add_inspect_commands(line);
+  add_retention_commands(line);
   add_store_commands(line);
   add_doctor_command(line);
   add_completion_command(line);

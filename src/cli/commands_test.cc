@@ -9,8 +9,7 @@
 #include <sstream>
 
 #include "base/base64.h"
-#include "cli/testing/fake_server.h"
-#include "cli/testing/harness.h"
+#include "cli/testing/call.h"
 
 namespace stasis::cli {
 namespace {
@@ -29,27 +28,6 @@ json sandbox(const std::string& id, const std::string& state = "running") {
           {"memory_mb", 256},
           {"created_at", "2026-11-24T22:31:05Z"},
           {"times", {{"daemon_answered_ms", 812.5}}}};
-}
-
-FakeReply error_reply(unsigned status, const std::string& code) {
-  return {.status = status,
-          .body = json{{"error", {{"code", code}, {"message", "it is so"}, {"remedy", "do this"}}}}.dump()};
-}
-
-// Runs the program against a server that answers `handler`, and keeps what the server was asked.
-struct Call : Outcome {
-  Call(FakeServer::Handler handler, std::vector<std::string> arguments, Setting setting = {}) {
-    FakeServer server(std::move(handler));
-    setting.environment["STASIS_URL"] = server.url();
-    setting.environment["STASIS_TOKEN"] = "e2b_token";
-    static_cast<Outcome&>(*this) = run_program(arguments, setting);
-    requests = server.requests();
-  }
-  std::vector<FakeRequest> requests;
-};
-
-FakeServer::Handler always(FakeReply reply) {
-  return [reply = std::move(reply)](const FakeRequest&) { return reply; };
 }
 
 TEST(Create, AsksOnlyForWhatWasSaid) {

@@ -15,6 +15,7 @@ struct CreateOptions {
   unsigned vcpus = 0;
   unsigned memory_mb = 0;
   unsigned disk_mb = 0;
+  bool cold = false;
   unsigned timeout_sec = 0;
   std::vector<std::string> env;
   std::vector<std::string> metadata;
@@ -43,6 +44,7 @@ Result<Json> create_body(const CreateOptions& options) {
   if (options.vcpus != 0) body["vcpus"] = options.vcpus;
   if (options.memory_mb != 0) body["memory_mb"] = options.memory_mb;
   if (options.disk_mb != 0) body["disk_mb"] = options.disk_mb;
+  if (options.cold) body["cold"] = true;
   if (options.timeout_sec != 0) body["timeout_sec"] = options.timeout_sec;
   STASIS_ASSIGN(Json env, pairs_object(options.env, "--env"));
   STASIS_ASSIGN(Json metadata, pairs_object(options.metadata, "--metadata"));
@@ -201,6 +203,7 @@ void add_create(CommandLine& line) {
   command.add_option("--vcpus", options->vcpus, "Number of virtual CPUs")->check(CLI::PositiveNumber);
   command.add_option("--memory", options->memory_mb, "Memory in MiB")->check(CLI::PositiveNumber);
   command.add_option("--disk", options->disk_mb, "Disk in MiB")->check(CLI::PositiveNumber);
+  command.add_flag("--cold", options->cold, "Boot the image, even if the host has kept it booted");
   command.add_option("--timeout", options->timeout_sec, "Seconds after which it is destroyed (default: never)");
   add_repeated(command, "-e,--env", options->env, "KEY=VALUE for every command in it; may be repeated");
   add_repeated(command, "-m,--metadata", options->metadata, "KEY=VALUE kept with it, to find it by; may be repeated");

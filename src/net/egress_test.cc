@@ -81,6 +81,8 @@ class Cable {
     stop_.set();
     thread_.join();
   }
+  Cable(const Cable&) = delete;
+  Cable& operator=(const Cable&) = delete;
 
  private:
   void copy() {

@@ -17,6 +17,10 @@ constexpr std::chrono::milliseconds kReadPause{20};
 // ours.
 constexpr size_t kMaxParked = 4096;
 
+// Installed at once by a prefetch: a demand fault that comes meanwhile waits for it, some 60 us.
+constexpr uint64_t kPrefetchPiece = uint64_t{256} << 10;
+static_assert(kPrefetchPiece >= FaultWindow::kMaxPages * snapshot::kBlockSize);
+
 void add(std::atomic<uint64_t>& counter, uint64_t n) {
   counter.store(counter.load(std::memory_order_relaxed) + n, std::memory_order_relaxed);  // one writer: no lock prefix
 }
@@ -30,7 +34,7 @@ FaultHandler::FaultHandler(Handshake handshake, std::shared_ptr<const snapshot::
       memory_(std::move(memory)),
       page_size_(handshake_.regions.front().page_size),
       pages_(memory_->size(), page_size_),
-      buffer_(std::max(page_size_, snapshot::kFrameSize)),
+      buffer_(std::max(page_size_, kPrefetchPiece)),
       zeros_(buffer_.size()) {
   parked_.reserve(kMaxParked);
   retrying_.reserve(kMaxParked);
@@ -53,7 +57,6 @@ Result<bool> FaultHandler::read_and_answer() {
   std::array<FaultEvent, 64> events;
   for (;;) {
     STASIS_ASSIGN(const size_t count, handshake_.uffd.read_events(events));
-    if (count == 0) return true;
     const std::span batch(events.data(), count);
     for (const FaultEvent& event : batch) {
       if (event.kind == FaultEvent::Kind::kRemove) {
@@ -68,6 +71,7 @@ Result<bool> FaultHandler::read_and_answer() {
       STASIS_ASSIGN(const bool go_on, answer_or_park(event.address));
       if (!go_on) return false;
     }
+    if (count < events.size()) return true;
   }
 }
 
@@ -98,6 +102,13 @@ const Region* FaultHandler::region_of(uint64_t address) const {
   if (after == regions.begin()) return nullptr;
   const Region& region = *std::prev(after);
   return address - region.host_address < region.size ? &region : nullptr;
+}
+
+const Region* FaultHandler::region_at(uint64_t offset) const {
+  for (const Region& region : handshake_.regions) {
+    if (offset >= region.offset && offset - region.offset < region.size) return &region;
+  }
+  return nullptr;
 }
 
 Status FaultHandler::apply_remove(const FaultEvent& event) {
@@ -136,35 +147,91 @@ Result<FaultHandler::Answer> FaultHandler::install_page(const Region& region, ui
   STASIS_ASSIGN(Answer answer, install_run(region, {page_offset, page_size_}, zero));
   if (answer != Answer::kDone) return answer;
   if (!zero) add(counters_.pages_by_fault, page_size_ / snapshot::kBlockSize);
-  if (page_size_ >= snapshot::kFrameSize) return Answer::kDone;
-
-  const uint64_t frame = round_down(page_offset, snapshot::kFrameSize);
-  const uint64_t start = std::max({frame, extent.offset, region.offset});
-  const uint64_t end = std::min({frame + snapshot::kFrameSize, extent.end(), region.offset + region.size});
-  STASIS_ASSIGN(answer, install_neighbours(region, page_offset, {start, end - start}, zero));
+  if (page_size_ >= snapshot::kFrameSize) {
+    note_fault({page_offset, page_size_});
+    return Answer::kDone;
+  }
+  const uint64_t page = page_of(page_offset);
+  const bool continues = page > 0 && pages_.state(page - 1) == PageState::kPresent;
+  const Range pages = window_.around(page, continues);
+  const uint64_t start = std::max({pages.offset * page_size_, extent.offset, region.offset});
+  const uint64_t end = std::min({pages.end() * page_size_, extent.end(), region.offset + region.size});
+  note_fault({start, end - start});
+  STASIS_ASSIGN(answer, install_absent(region, {start, end - start}, zero, counters_.pages_around));
   // The faulting page is served: a neighbour that has to wait for a REMOVE event is simply not brought in.
   return answer == Answer::kPark ? Answer::kDone : answer;
 }
 
-Result<FaultHandler::Answer> FaultHandler::install_neighbours(const Region& region, uint64_t page_offset, Range window,
-                                                              bool zero) {
+Result<FaultHandler::Answer> FaultHandler::install_absent(const Region& region, Range window, bool zero,
+                                                          std::atomic<uint64_t>& installed) {
   uint64_t at = window.offset;
   while (at < window.end()) {
-    if (at == page_offset || pages_.state(page_of(at)) != PageState::kAbsent) {
+    if (pages_.state(page_of(at)) != PageState::kAbsent) {
       at += page_size_;
       continue;
     }
     Range run{at, 0};
-    while (run.end() < window.end() && run.end() != page_offset &&
-           pages_.state(page_of(run.end())) == PageState::kAbsent) {
+    while (run.end() < window.end() && pages_.state(page_of(run.end())) == PageState::kAbsent) {
       run.length += page_size_;
     }
     STASIS_ASSIGN(const Answer answer, install_run(region, run, zero));
     if (answer != Answer::kDone) return answer;
-    if (!zero) add(counters_.pages_around, run.length / snapshot::kBlockSize);
+    if (!zero) add(installed, run.length / snapshot::kBlockSize);
     at = run.end();
   }
   return Answer::kDone;
+}
+
+void FaultHandler::expect(std::vector<Range> ranges) {
+  prefetch_ = std::move(ranges);
+  next_prefetch_ = 0;
+}
+
+Result<bool> FaultHandler::prefetch_step() {
+  Range& range = prefetch_[next_prefetch_];
+  const Range piece{range.offset, std::min(range.length, kPrefetchPiece)};
+  const Result<Answer> answer = prefetch_piece(piece);
+  if (!answer) {
+    next_prefetch_ = prefetch_.size();
+    return true;
+  }
+  if (*answer == Answer::kGone) return false;
+  if (*answer == Answer::kPark) return true;  // an event waits to be read; then the same piece again
+  range.offset += piece.length;
+  range.length -= piece.length;
+  if (range.length == 0) ++next_prefetch_;
+  return true;
+}
+
+// A huge page comes in whole if the piece starts in it.
+Result<FaultHandler::Answer> FaultHandler::prefetch_piece(Range piece) {
+  for (uint64_t at = piece.offset; at < piece.end();) {
+    const Region* region = region_at(at);
+    if (region == nullptr) return Answer::kDone;  // between regions: nothing of the guest's
+    const snapshot::Extent extent = memory_->map().find(at);
+    const uint64_t first = round_down(at, page_size_);
+    const bool huge = page_size_ >= snapshot::kFrameSize;
+    const uint64_t end =
+        huge ? first + page_size_ : std::min({piece.end(), extent.end(), region->offset + region->size});
+    const bool zero = extent.is_zero() && extent.end() >= end && extent.offset <= first;
+    STASIS_ASSIGN(const Answer answer, install_absent(*region, {first, end - first}, zero, counters_.pages_prefetched));
+    if (answer != Answer::kDone) return answer;
+    at = end;
+  }
+  return Answer::kDone;
+}
+
+void FaultHandler::record() {
+  recorded_.reserve(snapshot::kMaxRecordedFaults);
+  recording_since_ = std::chrono::steady_clock::now();
+  recording_ = true;
+}
+
+void FaultHandler::note_fault(Range run) {
+  if (!recording_ || recorded_.size() == snapshot::kMaxRecordedFaults) return;
+  const auto age = std::chrono::steady_clock::now() - recording_since_;
+  const auto us = std::chrono::duration_cast<std::chrono::microseconds>(age).count();
+  recorded_.push_back({run, static_cast<uint32_t>(us)});
 }
 
 Result<FaultHandler::Answer> FaultHandler::install_run(const Region& region, Range run, bool zero) {

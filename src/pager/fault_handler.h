@@ -3,14 +3,17 @@
 #pragma once
 
 #include <atomic>
+#include <chrono>
 #include <cstdint>
 #include <memory>
 #include <span>
 #include <vector>
 
+#include "pager/fault_window.h"
 #include "pager/handshake.h"
 #include "pager/page_table.h"
 #include "snapshot/layer.h"
+#include "snapshot/working_set.h"
 
 namespace stasis::pager {
 
@@ -18,6 +21,7 @@ struct FaultCounters {
   std::atomic<uint64_t> faults{0};
   std::atomic<uint64_t> pages_by_fault{0};
   std::atomic<uint64_t> pages_around{0};
+  std::atomic<uint64_t> pages_prefetched{0};
   std::atomic<uint64_t> pages_zero{0};
   std::atomic<uint64_t> pages_removed{0};
 };
@@ -34,6 +38,19 @@ class FaultHandler {
   bool has_parked() const { return !parked_.empty(); }
   Result<bool> retry_parked();
 
+  // What prefetch_step() brings in, in this order: ranges of guest memory, multiples of the block size.
+  void expect(std::vector<Range> ranges);
+  bool has_prefetch() const { return next_prefetch_ < prefetch_.size(); }
+  // Brings in the next piece of it. A piece that cannot be had ends the prefetch, nothing else: the guest may never ask
+  // for it, and if it does, its fault tells. Same answers as handle_events.
+  Result<bool> prefetch_step();
+
+  // From now on (until stop_recording) demand faults are written down, with their neighbours, up to a limit.
+  void record();
+  void stop_recording() { recording_ = false; }
+  // The caller sees to it that nothing is recorded meanwhile.
+  const std::vector<snapshot::WorkingSetEntry>& recorded() const { return recorded_; }
+
   const FaultCounters& counters() const { return counters_; }
   // Complete as of the call: whoever has returned from a madvise that removed pages finds them here.
   std::vector<Range> removed() const;
@@ -43,11 +60,15 @@ class FaultHandler {
   Result<bool> read_and_answer();
   enum class Answer { kDone, kPark, kGone };
   const Region* region_of(uint64_t address) const;
+  const Region* region_at(uint64_t offset) const;  // offset in guest memory
   Status apply_remove(const FaultEvent& event);
   Result<bool> answer_or_park(uint64_t address);
   Result<Answer> answer_fault(uint64_t address);
   Result<Answer> install_page(const Region& region, uint64_t page_offset);
-  Result<Answer> install_neighbours(const Region& region, uint64_t page_offset, Range window, bool zero);
+  // The absent pages of `window`. `installed` grows with what came in.
+  Result<Answer> install_absent(const Region& region, Range window, bool zero, std::atomic<uint64_t>& installed);
+  Result<Answer> prefetch_piece(Range piece);
+  void note_fault(Range run);
   Result<Answer> install_run(const Region& region, Range run, bool zero);
   Result<Answer> install_zeros(const Region& region, Range run);
   Result<Answer> settle(const Region& region, Range run, InstallResult& result, uint64_t& done);
@@ -61,7 +82,13 @@ class FaultHandler {
   PageTable pages_;
   std::vector<uint64_t> parked_;  // fault addresses
   std::vector<uint64_t> retrying_;
-  std::vector<std::byte> buffer_;  // one window: a frame, or one huge page
+  FaultWindow window_;
+  std::vector<Range> prefetch_;
+  size_t next_prefetch_ = 0;
+  bool recording_ = false;
+  std::chrono::steady_clock::time_point recording_since_;
+  std::vector<snapshot::WorkingSetEntry> recorded_;
+  std::vector<std::byte> buffer_;  // the largest window, or one huge page
   std::vector<std::byte> zeros_;
   FaultCounters counters_;
   // Set while events that were read are not yet applied. A flag and not a lock: the path of a fault takes none.

@@ -26,19 +26,25 @@ struct PageServer::State {
   Event stop;
   Event peer_known;
   Event handed_over;
+  Event recorded;
   std::atomic<pid_t> peer{0};
   // Made by the server's thread after the handshake; published by `serving`.
   std::unique_ptr<FaultHandler> handler;
   std::atomic<bool> serving{false};
   std::thread thread;
 
-  State(Event stop_event, Event peer_event, Event handed_over_event)
-      : stop(std::move(stop_event)), peer_known(std::move(peer_event)), handed_over(std::move(handed_over_event)) {}
+  State(Event stop_event, Event peer_event, Event handed_over_event, Event recorded_event)
+      : stop(std::move(stop_event)),
+        peer_known(std::move(peer_event)),
+        handed_over(std::move(handed_over_event)),
+        recorded(std::move(recorded_event)) {}
 
   void run();
   Result<bool> serve();
   Result<std::optional<UniqueFd>> accept_vmm();
   Result<bool> serve_events(int handshake_socket);
+  // When to look again though nothing is to be read.
+  Deadline next_look(const std::optional<Deadline>& recording_ends) const;
 };
 
 void PageServer::State::run() {
@@ -53,6 +59,8 @@ Result<bool> PageServer::State::serve() {
   STASIS_ASSIGN(Handshake handshake,
                 receive_handshake(connection->get(), memory->size(), Deadline::after(options.handshake_deadline)));
   handler = std::make_unique<FaultHandler>(std::move(handshake), memory);
+  handler->expect(std::move(options.prefetch));
+  if (options.record_for > Milliseconds(0)) handler->record();
   serving.store(true, std::memory_order_release);
   handed_over.set();
   return serve_events(connection->get());
@@ -77,9 +85,10 @@ Result<std::optional<UniqueFd>> PageServer::State::accept_vmm() {
 
 Result<bool> PageServer::State::serve_events(int handshake_socket) {
   const std::array fds{handler->fd(), handshake_socket, stop.fd()};
+  std::optional<Deadline> recording_ends;
+  if (options.record_for > Milliseconds(0)) recording_ends = Deadline::after(options.record_for);
   for (;;) {
-    const Deadline deadline = handler->has_parked() ? Deadline::after(kParkedPause) : Deadline::never();
-    STASIS_ASSIGN(const auto ready, wait_any(fds, deadline));
+    STASIS_ASSIGN(const auto ready, wait_any(fds, next_look(recording_ends)));
     // The socket has nothing to say after the handshake: readable means that the VMM has exited.
     if (ready[1] || ready[2]) return false;
     if (ready[0]) {
@@ -89,8 +98,22 @@ Result<bool> PageServer::State::serve_events(int handshake_socket) {
     if (handler->has_parked()) {
       STASIS_ASSIGN(const bool go_on, handler->retry_parked());
       if (!go_on) return false;
+    } else if (handler->has_prefetch() && !ready[0]) {
+      STASIS_ASSIGN(const bool go_on, handler->prefetch_step());
+      if (!go_on) return false;
+    }
+    if (recording_ends && recording_ends->passed()) {
+      recording_ends.reset();
+      handler->stop_recording();
+      recorded.set();
     }
   }
+}
+
+Deadline PageServer::State::next_look(const std::optional<Deadline>& recording_ends) const {
+  if (handler->has_parked()) return Deadline::after(kParkedPause);
+  if (handler->has_prefetch()) return Deadline::after(Milliseconds(0));  // what the guest waits for goes first
+  return recording_ends.value_or(Deadline::never());
 }
 
 PageServer::PageServer(std::unique_ptr<State> state) : state_(std::move(state)) {}
@@ -101,7 +124,9 @@ Result<std::unique_ptr<PageServer>> PageServer::start(const Path& socket,
   STASIS_ASSIGN(Event stop, Event::create());
   STASIS_ASSIGN(Event peer_known, Event::create());
   STASIS_ASSIGN(Event handed_over, Event::create());
-  auto state = std::make_unique<State>(std::move(stop), std::move(peer_known), std::move(handed_over));
+  STASIS_ASSIGN(Event recorded, Event::create());
+  auto state =
+      std::make_unique<State>(std::move(stop), std::move(peer_known), std::move(handed_over), std::move(recorded));
   STASIS_ASSIGN(state->listener, listen_unix(socket));
   state->socket_path = socket;
   state->memory = std::move(memory);
@@ -136,6 +161,7 @@ PageServerStats PageServer::stats() const {
   stats.faults = counters.faults.load(std::memory_order_relaxed);
   stats.pages_by_fault = counters.pages_by_fault.load(std::memory_order_relaxed);
   stats.pages_around = counters.pages_around.load(std::memory_order_relaxed);
+  stats.pages_prefetched = counters.pages_prefetched.load(std::memory_order_relaxed);
   stats.pages_zero = counters.pages_zero.load(std::memory_order_relaxed);
   stats.pages_removed = counters.pages_removed.load(std::memory_order_relaxed);
   return stats;
@@ -143,6 +169,13 @@ PageServerStats PageServer::stats() const {
 
 std::vector<Range> PageServer::removed() const {
   return state_->serving.load(std::memory_order_acquire) ? state_->handler->removed() : std::vector<Range>{};
+}
+
+int PageServer::working_set_fd() const { return state_->recorded.fd(); }
+
+std::vector<snapshot::WorkingSetEntry> PageServer::working_set() const {
+  const auto ended = wait_readable(state_->recorded.fd(), Deadline::after(Milliseconds(0)));
+  return ended && *ended ? state_->handler->recorded() : std::vector<snapshot::WorkingSetEntry>{};
 }
 
 std::vector<Region> PageServer::regions() const {

@@ -1,9 +1,10 @@
 // The page server: answers a VMM's page faults from an AddressSpace through userfaultfd. It listens on a unix socket,
-// takes one handshake in Firecracker's form (handshake.h), and serves on a thread of its own until the VMM goes or
-// stop() is called. A fault brings in the whole frame of 64 KiB around it as far as its extent reaches; zeros are
-// installed as zero pages. Rules: shared/notes/uffd.md. A page that cannot be had, or an event that is not understood,
-// ends the sandbox: on_failure is called once with the reason, from the server's thread, and the server stops; the
-// faulting vCPU stays blocked, so the callee must kill the VMM. The VMM's exit is not a failure.
+// takes one handshake in Firecracker's form (handshake.h), and serves on a thread of its own until the VMM goes or it
+// is destroyed. A fault brings in its page first, then neighbours of the same extent (fault_window.h); between faults
+// what is expected to be needed comes in by large pieces; zeros are installed as zero pages. Rules:
+// shared/notes/uffd.md. A page that cannot be had, or an event that is not understood, ends the sandbox: on_failure is
+// called once with the reason, from the server's thread, and the server stops; the faulting vCPU stays blocked, so the
+// callee must kill the VMM. The VMM's exit is not a failure.
 #pragma once
 
 #include <atomic>
@@ -16,22 +17,28 @@
 #include "base/unix_socket.h"
 #include "pager/handshake.h"
 #include "snapshot/layer.h"
+#include "snapshot/working_set.h"
 
 namespace stasis::pager {
 
 struct PageServerOptions {
   Milliseconds handshake_deadline{10'000};
   std::function<void(const Error&)> on_failure;
+  // What the guest is expected to touch soon: sorted, disjoint, multiples of the block size within the memory.
+  std::vector<Range> prefetch;
+  // How long from the handshake on demand faults are written down (the working set); zero: not at all.
+  Milliseconds record_for{0};
 };
 
-// Counts since the handshake. pages_* are 4 KiB pages; fault + around + zero = all pages installed.
+// Counts since the handshake. pages_* are 4 KiB pages; fault + around + prefetched + zero = all pages installed.
 struct PageServerStats {
   uint64_t faults = 0;
   uint64_t pages_by_fault = 0;  // the faulting pages themselves, from layers
   uint64_t pages_around = 0;    // their neighbours, from layers
-  uint64_t pages_zero = 0;      // zero pages
-  uint64_t pages_removed = 0;   // given back by the guest
-  uint64_t total_pages = 0;     // of guest memory
+  uint64_t pages_prefetched = 0;
+  uint64_t pages_zero = 0;     // zero pages
+  uint64_t pages_removed = 0;  // given back by the guest
+  uint64_t total_pages = 0;    // of guest memory
 };
 
 class PageServer {
@@ -56,6 +63,10 @@ class PageServer {
   PageServerStats stats() const;
   // Guest memory that the guest has given back and not touched since: it reads as zeros. Sorted, merged.
   std::vector<Range> removed() const;
+  // Readable once working_set() is there: `record_for` after the handshake.
+  int working_set_fd() const;
+  // In the order in which they were needed. Empty before.
+  std::vector<snapshot::WorkingSetEntry> working_set() const;
   // The regions of the handshake; empty before it.
   std::vector<Region> regions() const;
 

@@ -16,6 +16,8 @@
 #include "base/memory.h"
 #include "base/testing/temp_dir.h"
 #include "base/userfaultfd.h"
+#include "pager/fault_window.h"
+#include "snapshot/testing/fixtures.h"
 
 namespace stasis::pager {
 namespace {
@@ -115,7 +117,7 @@ struct FakeVmm {
   }
 };
 
-TEST_F(PageServerTest, EveryPageHasItsContentAndFaultsBringTheirFrame) {
+TEST_F(PageServerTest, EveryPageHasItsContentAndNeighboursComeAlong) {
   start_server();
   FakeVmm vmm;
   vmm.set_up();
@@ -130,8 +132,98 @@ TEST_F(PageServerTest, EveryPageHasItsContentAndFaultsBringTheirFrame) {
   EXPECT_EQ(stats.total_pages, kPages);
   EXPECT_EQ(stats.pages_by_fault + stats.pages_around, 156U);
   EXPECT_EQ(stats.pages_zero, 100U);
-  // 16 frames of 16 pages; two of them (pages 96-111, 192-207) are cut by an extent's edge and take two faults.
-  EXPECT_EQ(stats.faults, 18U);
+  // Read in order, the window grows from 16 to 64 pages and stops at the edges of extents and regions: faults on pages
+  // 0, 16, 48, 100, 128, 192, 200.
+  EXPECT_EQ(stats.faults, 7U);
+}
+
+TEST(FaultWindowTest, GrowsOnReadingOnAndShrinksOnJumpingAbout) {
+  FaultWindow window;
+  for (uint64_t jump = 0; jump < 7; ++jump) EXPECT_EQ(window.around(1000 * jump + 20, false).length, 16U);
+  EXPECT_EQ(window.around(100, false), (Range{96, 8}));  // the eighth: less from now on
+  EXPECT_EQ(window.around(100, true), (Range{100, 16}));
+  EXPECT_EQ(window.around(116, true), (Range{116, 32}));
+  for (uint64_t jump = 0; jump < 7; ++jump) EXPECT_EQ(window.around(1000 * jump + 20, false).length, 32U);
+  EXPECT_EQ(window.around(148, true), (Range{148, 64}));
+  EXPECT_EQ(window.around(212, true), (Range{212, 64}));
+  for (int jump = 0; jump < 8 * 6; ++jump) (void)window.around(3, false);
+  EXPECT_EQ(window.around(3, false), (Range{3, 1}));
+  for (int jump = 0; jump < 8; ++jump) EXPECT_EQ(window.around(3, false), (Range{3, 1}));
+}
+
+TEST_F(PageServerTest, WhatIsExpectedComesWithoutAFault) {
+  PageServerOptions options;
+  // Two extents and an edge between regions (page 128).
+  options.prefetch = {{10 * kBlockSize, 100 * kBlockSize}, {120 * kBlockSize, 100 * kBlockSize}};
+  start_server(std::move(options));
+  FakeVmm vmm;
+  vmm.set_up();
+  server_->expect_peer(::getpid());
+  vmm.hand_over(socket_path());
+  PageServerStats stats = server_->stats();
+  while (stats.pages_prefetched + stats.pages_zero < 200) stats = server_->stats();
+  for (uint64_t page = 10; page < 110; ++page) ASSERT_EQ(vmm.touch(page), content_of(page)) << page;
+  for (uint64_t page = 120; page < 220; ++page) ASSERT_EQ(vmm.touch(page), content_of(page)) << page;
+  stats = server_->stats();
+  EXPECT_EQ(stats.faults, 0U);
+  EXPECT_EQ(stats.pages_prefetched, 110U);
+  EXPECT_EQ(stats.pages_zero, 90U);
+  EXPECT_EQ(vmm.touch(3), content_of(3));
+  EXPECT_EQ(server_->stats().faults, 1U);
+}
+
+TEST_F(PageServerTest, WhatTheGuestGaveBackIsNotPrefetched) {
+  for (int round = 0; round < 20; ++round) {
+    PageServerOptions options;
+    options.prefetch = {{0, 100 * kBlockSize}, {200 * kBlockSize, 56 * kBlockSize}};
+    failure_ = {};
+    start_server(std::move(options));
+    FakeVmm vmm;
+    vmm.set_up();
+    server_->expect_peer(::getpid());
+    vmm.hand_over(socket_path());
+    // Beside the prefetch, before or behind it: what reads as zeros once stays so.
+    ASSERT_TRUE(discard_anonymous(vmm.memory.bytes().subspan(200 * kBlockSize, 40 * kBlockSize)));
+    ASSERT_TRUE(discard_anonymous(vmm.memory.bytes().subspan(0, 5 * kBlockSize)));
+    for (uint64_t page = 200; page < 240; ++page) ASSERT_EQ(vmm.touch(page), std::byte{0}) << page;
+    for (uint64_t page = 0; page < 5; ++page) ASSERT_EQ(vmm.touch(page), std::byte{0}) << page;
+    for (uint64_t page = 5; page < 100; ++page) ASSERT_EQ(vmm.touch(page), content_of(page)) << page;
+    server_.reset();
+  }
+}
+
+TEST_F(PageServerTest, DamageThatOnlyThePrefetchMeetsEndsNothing) {
+  snapshot::testing::damage_file(layer_file_, 20 * kBlockSize);
+  PageServerOptions options;
+  options.prefetch = {{16 * kBlockSize, 84 * kBlockSize}};
+  start_server(std::move(options));
+  FakeVmm vmm;
+  vmm.set_up();
+  server_->expect_peer(::getpid());
+  vmm.hand_over(socket_path());
+  for (uint64_t page = 200; page < kPages; ++page) ASSERT_EQ(vmm.touch(page), content_of(page));
+  EXPECT_EQ(server_->stats().pages_prefetched, 0U);
+  server_.reset();
+  EXPECT_EQ(failure_.get_future().wait_for(std::chrono::milliseconds(0)), std::future_status::timeout);
+}
+
+TEST_F(PageServerTest, WhatWasNeededIsToldInItsOrder) {
+  PageServerOptions options;
+  options.record_for = Milliseconds(1000);
+  start_server(std::move(options));
+  FakeVmm vmm;
+  vmm.set_up();
+  server_->expect_peer(::getpid());
+  vmm.hand_over(socket_path());
+  ASSERT_EQ(vmm.touch(90), content_of(90));
+  ASSERT_EQ(vmm.touch(3), content_of(3));
+  EXPECT_THAT(server_->working_set(), IsEmpty());
+  ASSERT_TRUE(wait_readable(server_->working_set_fd(), Deadline::after(Milliseconds(20'000))).value());
+  const auto set = server_->working_set();
+  ASSERT_EQ(set.size(), 2U);
+  EXPECT_EQ(set[0].range, (Range{80 * kBlockSize, 16 * kBlockSize}));
+  EXPECT_EQ(set[1].range, (Range{0, 16 * kBlockSize}));
+  EXPECT_LE(set[0].when_us, set[1].when_us);
 }
 
 TEST_F(PageServerTest, ManyThreadsOnOnePageAllGoOn) {
@@ -220,13 +312,7 @@ TEST_F(PageServerTest, WriteProtectedInstallTellsExactlyWhatWasWritten) {
 }
 
 TEST_F(PageServerTest, DamagedLayerEndsTheSandboxWithTheReason) {
-  std::filesystem::permissions(layer_file_, std::filesystem::perms(0600));
-  {
-    const auto fd = real_file_system().open_write(layer_file_);
-    ASSERT_TRUE(fd);
-    const std::array flipped{std::byte{0xff}};
-    ASSERT_TRUE(real_file_system().write_at(fd->get(), 20 * kBlockSize, flipped));
-  }
+  snapshot::testing::damage_file(layer_file_, 20 * kBlockSize);
   start_server();
   FakeVmm vmm;
   vmm.set_up();
@@ -285,9 +371,9 @@ TEST_F(PageServerTest, StrangersAreTurnedAway) {
   options.handshake_deadline = Milliseconds(200);
   start_server(std::move(options));
   server_->expect_peer(1);
-  FakeVmm vmm;
-  vmm.set_up();
-  vmm.hand_over(socket_path());
+  const auto stranger = connect_unix(socket_path());
+  ASSERT_TRUE(stranger);
+  (void)send_all(stranger->get(), std::as_bytes(std::span("[]", 2)), {});  // it may be turned away before
   EXPECT_EQ(failure_.get_future().get().code, Code::kDeadlineExceeded);
   EXPECT_TRUE(server_->regions().empty());
 }

@@ -105,6 +105,23 @@ class Client final : public GrpcAgent {
   Result<pb::ListSnapshotsReply> list_snapshots() override {
     return call<pb::ListSnapshotsReply>(&Stub::ListSnapshots, pb::ListSnapshotsRequest(), kShort);
   }
+  Status verify_snapshots(const pb::VerifySnapshotsRequest& request,
+                          const std::function<Status(const pb::VerifyEvent&)>& on_event) override {
+    return read_stream<pb::VerifyEvent>(&Stub::VerifySnapshots, request, on_event);
+  }
+  Result<pb::CollectStoreReply> collect_store(const pb::CollectStoreRequest& request) override {
+    return call<pb::CollectStoreReply>(&Stub::CollectStore, request, kAsLongAsItTakes);
+  }
+  Result<pb::StoreUsage> store_usage() override {
+    return call<pb::StoreUsage>(&Stub::GetStoreUsage, pb::GetStoreUsageRequest(), kFiles);
+  }
+  Result<pb::SnapshotDetail> inspect_snapshot(const pb::InspectSnapshotRequest& request) override {
+    return call<pb::SnapshotDetail>(&Stub::InspectSnapshot, request, kFiles);
+  }
+  Result<pb::SnapshotDiff> diff_snapshots(const pb::DiffSnapshotsRequest& request,
+                                          Cancellation& cancellation) override {
+    return call<pb::SnapshotDiff>(&Stub::DiffSnapshots, request, kAsLongAsItTakes, &cancellation);
+  }
   Result<pb::ListImagesReply> list_images() override {
     return call<pb::ListImagesReply>(&Stub::ListImages, pb::ListImagesRequest(), kShort);
   }
@@ -127,17 +144,7 @@ class Client final : public GrpcAgent {
 
   Status read_file(const pb::ReadFileRequest& request,
                    const std::function<Status(const pb::FileChunk&)>& on_data) override {
-    Call scope(*this);
-    STASIS_TRY(scope.status());
-    auto reader = stub_->ReadFile(&scope.context(), request);
-    pb::FileChunk chunk;
-    Status taken;
-    while (taken && reader->Read(&chunk)) taken = on_data(chunk);
-    if (!taken) scope.context().TryCancel();
-    const grpc::Status status = reader->Finish();
-    if (!taken) return taken;
-    if (!status.ok()) return fail(error_of(status, scope.context()));
-    return {};
+    return read_stream<pb::FileChunk>(&Stub::ReadFile, request, on_data);
   }
 
   Result<pb::WriteFileReply> write_file(const pb::WriteFileRequest::Open& open,
@@ -242,14 +249,33 @@ class Client final : public GrpcAgent {
 
   template <typename Reply, typename Request>
   Result<Reply> call(grpc::Status (Stub::*method)(grpc::ClientContext*, const Request&, Reply*), const Request& request,
-                     std::optional<milliseconds> limit) {
+                     std::optional<milliseconds> limit, Cancellation* cancellation = nullptr) {
     Call scope(*this);
     STASIS_TRY(scope.status());
     if (limit) scope.context().set_deadline(std::chrono::system_clock::now() + *limit);
+    if (cancellation != nullptr) cancellation->set_action([&] { scope.context().TryCancel(); });
     Reply reply;
     const grpc::Status status = (stub_.get()->*method)(&scope.context(), request, &reply);
+    if (cancellation != nullptr) cancellation->set_action(nullptr);
     if (!status.ok()) return fail(error_of(status, scope.context()));
     return reply;
+  }
+
+  // Hands out what comes; an error of `on_message` ends the call and is returned.
+  template <typename Message, typename Request>
+  Status read_stream(std::unique_ptr<grpc::ClientReader<Message>> (Stub::*method)(grpc::ClientContext*, const Request&),
+                     const Request& request, const std::function<Status(const Message&)>& on_message) {
+    Call scope(*this);
+    STASIS_TRY(scope.status());
+    const auto reader = (stub_.get()->*method)(&scope.context(), request);
+    Message message;
+    Status taken;
+    while (taken && reader->Read(&message)) taken = on_message(message);
+    if (!taken) scope.context().TryCancel();
+    const grpc::Status status = reader->Finish();
+    if (!taken) return taken;
+    if (!status.ok()) return fail(error_of(status, scope.context()));
+    return {};
   }
 
   std::shared_ptr<grpc::Channel> channel_;

@@ -26,6 +26,9 @@ void add_exec_routes(Router& router, Services& services);
 void add_file_routes(Router& router, Services& services);
 void add_snapshot_routes(Router& router, Services& services);
 void add_archive_routes(Router& router, Services& services);
+void add_store_routes(Router& router, Services& services);
+void add_inspect_routes(Router& router, Services& services);
+void add_retention_routes(Router& router, Services& services);
 
 // Shared by the handlers.
 inline constexpr uint64_t kMaxJsonBody = 1 << 20;

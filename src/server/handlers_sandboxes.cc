@@ -10,9 +10,9 @@ namespace {
 
 constexpr size_t kMaxPage = 1000;
 constexpr size_t kMaxMetadataEntries = 64;
-constexpr size_t kMaxMetadataBytes = 64 * 1024;
+constexpr size_t kMaxMetadataBytes = size_t{64} * 1024;
 constexpr size_t kMaxEnvEntries = 1024;
-constexpr size_t kMaxEnvBytes = 256 * 1024;
+constexpr size_t kMaxEnvBytes = size_t{256} * 1024;
 constexpr uint32_t kAnyNumber = UINT32_MAX;  // the operation knows the limits
 
 template <typename Number>
@@ -38,6 +38,7 @@ Result<CreateRequest> create_request(const Json& body) {
   request.vcpus = reader.number("vcpus", kAnyNumber);
   request.memory_mb = reader.number("memory_mb", kAnyNumber);
   request.disk_mb = reader.number("disk_mb", kAnyNumber);
+  request.cold = reader.flag("cold").value_or(false);
   request.timeout_sec = reader.number("timeout_sec", kMaxTimeoutSec).value_or(0);
   if (auto metadata = reader.text_map("metadata", kMaxMetadataEntries, kMaxMetadataBytes)) request.metadata = *metadata;
   if (auto env = reader.text_map("env", kMaxEnvEntries, kMaxEnvBytes)) request.env = *env;

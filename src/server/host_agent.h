@@ -83,6 +83,14 @@ class HostAgentApi {
   // `source` as for write_file.
   virtual Result<pb::ImportSnapshotReply> import_snapshot(const std::string& snapshot_id,
                                                           const std::function<Result<std::string_view>()>& source) = 0;
+  // An error of `on_event` ends the call and is returned.
+  virtual Status verify_snapshots(const pb::VerifySnapshotsRequest& request,
+                                  const std::function<Status(const pb::VerifyEvent&)>& on_event) = 0;
+  virtual Result<pb::CollectStoreReply> collect_store(const pb::CollectStoreRequest& request) = 0;
+  virtual Result<pb::StoreUsage> store_usage() = 0;
+  virtual Result<pb::SnapshotDetail> inspect_snapshot(const pb::InspectSnapshotRequest& request) = 0;
+  virtual Result<pb::SnapshotDiff> diff_snapshots(const pb::DiffSnapshotsRequest& request,
+                                                  Cancellation& cancellation) = 0;
 };
 
 // True if an error of a call leaves open whether it took effect: the line broke, or nobody waited for the answer.

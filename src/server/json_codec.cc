@@ -59,6 +59,7 @@ Json template_json(const TemplateRecord& record) {
           {"size_bytes", record.size_bytes},
           {"created_at", time_json(record.created_ms)},
           {"sandbox_id", or_null(record.sandbox_id)},
+          {"template", or_null(record.source_template)},
           {"capture", record.capture}};
 }
 

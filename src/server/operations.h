@@ -20,6 +20,7 @@ struct CreateRequest {
   std::optional<uint32_t> vcpus;
   std::optional<uint32_t> memory_mb;
   std::optional<uint32_t> disk_mb;
+  bool cold = false;
   uint32_t timeout_sec = 0;
   Json metadata = Json::object();  // strings
   Json env = Json::object();       // strings

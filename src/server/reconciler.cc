@@ -4,6 +4,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "server/retention.h"
 
 namespace stasis::server {
 namespace {
@@ -41,6 +42,8 @@ Status Reconciler::pass() {
     if (!done) spdlog::warn("sandbox {}: {}", record.id, done.error().message);
   }
   end_unknown(rows, view);
+  STASIS_ASSIGN(const auto let_go, apply_retention(store_, unix_time_ms()));
+  for (const std::string& name : let_go) spdlog::info("snapshot '{}': deleted by its retention policy", name);
   settler_.collect();
   STASIS_TRY(settler_.sync_images());
   return store_.write([](Tables& tables) { return tables.sandboxes.purge_stopped(unix_time_ms() - kKeepStoppedMs); });

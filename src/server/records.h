@@ -50,7 +50,8 @@ struct TemplateRecord {
   int64_t created_ms = 0;
   std::string owner;
   std::string sandbox_id;
-  Json capture;  // null for a base
+  std::string source_template;  // of that sandbox
+  Json capture;                 // null for a base
 };
 
 }  // namespace stasis::server

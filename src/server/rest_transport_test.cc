@@ -69,7 +69,7 @@ TEST_F(RestTransport, LimitsAndBrokenRequests) {
   EXPECT_EQ(client().send("POST", "/v1/sandboxes", "[]").status, 400u);
   EXPECT_EQ(client().send("POST", "/v1/sandboxes", std::string(2 << 20, ' ')).status, 413u);
   EXPECT_THAT(client().raw("NONSENSE\r\n\r\n"), StartsWith("HTTP/1.1 400"));
-  EXPECT_THAT(client().raw("GET / HTTP/1.1\r\nX: " + std::string(64 * 1024, 'x') + "\r\n\r\n"),
+  EXPECT_THAT(client().raw("GET / HTTP/1.1\r\nX: " + std::string(size_t{64} * 1024, 'x') + "\r\n\r\n"),
               StartsWith("HTTP/1.1 431"));
   EXPECT_EQ(client().get("/healthz").status, 200u);
 }
@@ -93,6 +93,7 @@ TEST_F(RestTransport, AsksForABodyThatWaitsToBeAsked) {
 TEST_F(RestTransport, TooManyConnectionsAreToldSo) {
   agent_->hold("CreateSandbox");
   std::vector<std::thread> threads;
+  threads.reserve(8);
   for (int i = 0; i < 8; ++i) threads.emplace_back([&] { EXPECT_EQ(client().post("/v1/sandboxes").status, 201u); });
   EXPECT_TRUE(eventually([&] { return agent_->calls("CreateSandbox") == 8; }));
   EXPECT_EQ(client().send_plain("GET", "/healthz", "", {}).status, 503u);

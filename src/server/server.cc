@@ -69,8 +69,13 @@ class ControlPlane final : public Server {
     add_file_routes(router_, services_);
     add_snapshot_routes(router_, services_);
     add_archive_routes(router_, services_);
+    add_store_routes(router_, services_);
+    add_inspect_routes(router_, services_);
+    add_retention_routes(router_, services_);
   }
   ~ControlPlane() override { stop(); }
+  ControlPlane(const ControlPlane&) = delete;
+  ControlPlane& operator=(const ControlPlane&) = delete;
 
   Status listen() {
     // Snapshots that a killed server was making are nobody's.

@@ -7,11 +7,12 @@
 namespace stasis::server {
 namespace {
 
-TemplateRecord new_template(const SnapshotRequest& request) {
+TemplateRecord new_template(const SnapshotRequest& request, const SandboxRecord& sandbox) {
   TemplateRecord record;
   record.name = request.name;
   record.type = "snapshot";
   record.sandbox_id = request.sandbox_id;
+  record.source_template = sandbox.template_name;
   record.created_ms = unix_time_ms();
   return record;
 }
@@ -49,7 +50,7 @@ Result<TemplateRecord> Operations::snapshot_of_paused(const SnapshotRequest& req
   return store_.write([&](Tables& tables) -> Result<TemplateRecord> {
     STASIS_ASSIGN(const SandboxRecord sandbox, tables.sandboxes.get(request.sandbox_id));
     if (sandbox.state != State::kPaused) return fail(wrong_state(sandbox, "be snapshotted"));
-    TemplateRecord record = new_template(request);
+    TemplateRecord record = new_template(request, sandbox);
     record.vcpus = sandbox.vcpus;
     record.memory_mb = sandbox.memory_mb;
     record.disk_mb = sandbox.disk_mb;
@@ -79,7 +80,7 @@ Result<TemplateRecord> Operations::snapshot_of_running(const SnapshotRequest& re
     wake_();
     return fail(Error(taken.error()).with_context("snapshot of sandbox " + sandbox.id));
   }
-  TemplateRecord record = new_template(request);
+  TemplateRecord record = new_template(request, sandbox);
   record.vcpus = taken->vcpus();
   record.memory_mb = taken->memory_mb();
   record.disk_mb = static_cast<uint32_t>(taken->disk_bytes() >> 20);
@@ -111,6 +112,8 @@ Result<TemplateRecord> Operations::snapshot(const SnapshotRequest& request) {
   STASIS_ASSIGN(TemplateRecord record,
                 sandbox.state == State::kPaused ? snapshot_of_paused(request) : snapshot_of_running(request, sandbox));
   settler_.collect();  // what the name stood for before
+  const auto policies = store_.read([](Tables& tables) { return tables.retention.list(); });
+  if (policies && !policies->empty()) wake_();  // it may be one more than is kept
   spdlog::info("snapshot '{}' of sandbox {}: {} bytes stored", record.name, record.sandbox_id, record.size_bytes);
   return record;
 }

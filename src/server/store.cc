@@ -6,7 +6,7 @@ namespace stasis::server {
 namespace {
 
 // What leads from version n to n + 1. Never edit one that was released: add the next.
-constexpr std::array<const char*, 1> kMigrations = {R"sql(
+constexpr std::array<const char*, 2> kMigrations = {R"sql(
 CREATE TABLE sandboxes (
   id TEXT PRIMARY KEY,
   template TEXT NOT NULL,
@@ -58,6 +58,18 @@ CREATE TABLE idempotency_keys (
   sandbox_id TEXT NOT NULL REFERENCES sandboxes (id) ON DELETE CASCADE
 ) STRICT;
 CREATE INDEX idempotency_by_sandbox ON idempotency_keys (sandbox_id);
+)sql",
+                                                    R"sql(
+CREATE TABLE retention (
+  scope TEXT NOT NULL,
+  target TEXT NOT NULL,
+  keep_last INTEGER NOT NULL,
+  max_age_sec INTEGER NOT NULL,
+  PRIMARY KEY (scope, target)
+) STRICT;
+ALTER TABLE templates ADD COLUMN source_template TEXT NOT NULL DEFAULT '';
+UPDATE templates SET source_template =
+  coalesce((SELECT template FROM sandboxes WHERE sandboxes.id = templates.sandbox_id), '');
 )sql"};
 
 }  // namespace

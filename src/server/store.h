@@ -8,6 +8,7 @@
 
 #include "server/database.h"
 #include "server/idempotency_table.h"
+#include "server/retention_table.h"
 #include "server/sandbox_table.h"
 #include "server/template_table.h"
 
@@ -15,11 +16,12 @@ namespace stasis::server {
 
 struct Tables {
   explicit Tables(Database& database)
-      : sandboxes(database), templates(database), orphans(database), idempotency(database) {}
+      : sandboxes(database), templates(database), orphans(database), idempotency(database), retention(database) {}
   SandboxTable sandboxes;
   TemplateTable templates;
   OrphanTable orphans;
   IdempotencyTable idempotency;
+  RetentionTable retention;
 };
 
 class Store {

@@ -106,6 +106,7 @@ TEST_F(TableTest, OfManyThreadsExactlyOneMakesEachChange) {
   for (int round = 0; round < 10; ++round) {
     std::atomic<int> won = 0;
     std::vector<std::thread> threads;
+    threads.reserve(8);
     for (int i = 0; i < 8; ++i) {
       threads.emplace_back([&] {
         if (*change({"a", State::kRunning, {}, State::kPausing, "", {}})) ++won;

@@ -4,7 +4,8 @@ namespace stasis::server {
 namespace {
 
 const char* const kColumns =
-    "name, type, vcpus, memory_mb, disk_mb, size_bytes, snapshot_id, created_ms, owner, sandbox_id, capture";
+    "name, type, vcpus, memory_mb, disk_mb, size_bytes, snapshot_id, created_ms, owner, sandbox_id, source_template, "
+    "capture";
 
 TemplateRecord record_of(const Row& row) {
   TemplateRecord record;
@@ -18,7 +19,8 @@ TemplateRecord record_of(const Row& row) {
   record.created_ms = row.integer(7);
   record.owner = row.text(8);
   record.sandbox_id = row.text(9);
-  record.capture = Json::parse(row.text(10), nullptr, false);
+  record.source_template = row.text(10);
+  record.capture = Json::parse(row.text(11), nullptr, false);
   if (record.capture.is_discarded()) record.capture = Json();
   return record;
 }
@@ -26,11 +28,11 @@ TemplateRecord record_of(const Row& row) {
 }  // namespace
 
 Status TemplateTable::write(const char* verb, const TemplateRecord& record) {
-  STASIS_TRY(
-      database_.run(std::string(verb) + " INTO templates (" + kColumns + ") VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                    {record.name, record.type, int64_t{record.vcpus}, int64_t{record.memory_mb},
-                     int64_t{record.disk_mb}, static_cast<int64_t>(record.size_bytes), record.snapshot_id,
-                     record.created_ms, record.owner, record.sandbox_id, record.capture.dump()}));
+  STASIS_TRY(database_.run(
+      std::string(verb) + " INTO templates (" + kColumns + ") VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+      {record.name, record.type, int64_t{record.vcpus}, int64_t{record.memory_mb}, int64_t{record.disk_mb},
+       static_cast<int64_t>(record.size_bytes), record.snapshot_id, record.created_ms, record.owner, record.sandbox_id,
+       record.source_template, record.capture.dump()}));
   return {};
 }
 

@@ -55,6 +55,11 @@ Status AddressSpace::read(uint64_t offset, std::span<std::byte> out) const {
   return {};
 }
 
+std::span<const std::byte> AddressSpace::view(uint64_t offset, uint64_t length) const {
+  const BlockMap::Entry& entry = map_.entries_[map_.index_of(offset)];
+  return layers_[entry.layer - 1]->view(entry.layer_offset + (offset - entry.first_block * kBlockSize), length);
+}
+
 Layer* AddressSpace::layer(LayerId id) const {
   const auto ids = map_.layers();
   const auto found = std::find(ids.begin(), ids.end(), id);

@@ -32,6 +32,7 @@ Result<BlockMap> BlockMap::zeros(uint64_t size) {
   BlockMap map;
   map.metadata_ = {size, 0, Uuid{}, Uuid{}};
   map.entries_.push_back({0, 0, 0});
+  STASIS_TRY(map.seal());
   return map;
 }
 
@@ -40,6 +41,7 @@ Result<BlockMap> BlockMap::from_extents(const Metadata& metadata, std::span<cons
   BlockMap map;
   map.metadata_ = metadata;
   Builder builder;
+  builder.entries.reserve(extents.size());
   std::unordered_map<Uuid, uint32_t> index_of_layer{{Uuid{}, 0}};
   uint64_t position = 0;
   for (const Extent& extent : extents) {
@@ -78,23 +80,20 @@ Result<BlockMap> BlockMap::grow(uint64_t new_size) const {
 }
 
 Status BlockMap::seal() {
-  std::vector<uint32_t> new_index(layers_.size() + 1, 0);
-  for (const Entry& entry : entries_) new_index[entry.layer] = 1;
-  new_index[0] = 0;
-  std::vector<LayerId> used;
-  for (size_t i = 0; i < layers_.size(); ++i) {
-    if (new_index[i + 1] == 0) continue;
-    used.push_back(layers_[i]);
-    new_index[i + 1] = static_cast<uint32_t>(used.size());
-  }
-  if (used.size() != layers_.size()) {
-    for (Entry& entry : entries_) entry.layer = new_index[entry.layer];
-    layers_ = std::move(used);
-  }
   if (entries_.size() > kMaxExtents) {
     return fail(Code::kResourceExhausted, "a block map of " + std::to_string(entries_.size()) +
                                               " extents: the limit is " + std::to_string(kMaxExtents));
   }
+  // Many neighbours that were merged leave a table that is mostly reserve.
+  if (entries_.capacity() - entries_.size() > entries_.size() / 8) entries_.shrink_to_fit();
+  std::vector<uint8_t> used(layers_.size() + 1);
+  index_.start(entries_.size(), size() / kBlockSize);
+  for (size_t i = 0; i < entries_.size(); ++i) {
+    used[entries_[i].layer] = 1;
+    index_.add(entries_[i].first_block, i);
+  }
+  index_.finish();
+  if (std::find(used.begin() + 1, used.end(), 0) != used.end()) drop_unused(used);
   if (layers_.size() > kMaxLayers) {
     return fail(Code::kResourceExhausted, "a block map of " + std::to_string(layers_.size()) +
                                               " layers: the limit is " + std::to_string(kMaxLayers));
@@ -102,17 +101,20 @@ Status BlockMap::seal() {
   return {};
 }
 
-size_t BlockMap::index_of(uint64_t offset) const {
-  // Without branches: which half is taken cannot be predicted, and a wrong guess costs more than a step.
-  const uint32_t block = static_cast<uint32_t>(offset / kBlockSize);
-  const Entry* base = entries_.data();
-  size_t count = entries_.size();
-  while (count > 1) {
-    const size_t half = count / 2;
-    base += base[half].first_block <= block ? half : 0;
-    count -= half;
+void BlockMap::drop_unused(std::span<const uint8_t> used) {
+  std::vector<uint32_t> new_index(layers_.size() + 1, 0);
+  std::vector<LayerId> kept;
+  for (size_t i = 0; i < layers_.size(); ++i) {
+    if (used[i + 1] == 0) continue;
+    kept.push_back(layers_[i]);
+    new_index[i + 1] = static_cast<uint32_t>(kept.size());
   }
-  return static_cast<size_t>(base - entries_.data());
+  for (Entry& entry : entries_) entry.layer = new_index[entry.layer];
+  layers_ = std::move(kept);
+}
+
+size_t BlockMap::index_of(uint64_t offset) const {
+  return index_.find(entries_.data(), &Entry::first_block, offset / kBlockSize);
 }
 
 uint64_t BlockMap::end_of(size_t index) const {

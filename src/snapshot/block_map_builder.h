@@ -20,7 +20,7 @@ struct BlockMap::Builder {
     entries.push_back(entry);
   }
 
-  std::vector<Entry> entries;
+  Entries entries;
 };
 
 // A size that an address space may have.

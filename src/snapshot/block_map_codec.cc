@@ -105,30 +105,69 @@ Result<std::vector<std::byte>> BlockMap::encode() const {
 
 Result<BlockMap> BlockMap::decode(std::span<const std::byte> bytes) {
   STASIS_ASSIGN(const Header header, decode_head(bytes));
-  const auto table = bytes.subspan(header.head_size());
-  if (crc32c(table) != header.extents_crc) return bad("has a damaged table of extents");
   BlockMap map;
   map.metadata_ = header.metadata;
   map.layers_.resize(header.layers);
   WireReader in(bytes.subspan(kHeaderSize));
   in.copy(map.layers_.data(), header.layers * kLayerSize);
   STASIS_TRY(check_layers(map.layers_));
-  map.entries_.resize(header.extents);
-  in.copy(map.entries_.data(), table.size());
-  STASIS_TRY(map.check_entries());
+  STASIS_TRY(map.load_entries(bytes.subspan(header.head_size()), header.extents_crc));
   return map;
 }
 
-Status BlockMap::check_entries() const {
+// In pieces that stay in the cache while they are summed, copied, checked and indexed.
+Status BlockMap::load_entries(std::span<const std::byte> table, uint32_t crc) {
+  constexpr size_t kPiece = 1024;
+  const size_t count = table.size() / kExtentSize;
+  entries_.resize(count);
+  index_.start(count, size() / kBlockSize);
+  std::vector<uint8_t> used(layers_.size() + 1);
+  uint32_t found_crc = 0;
+  size_t checked = 0;
+  bool wrong = false;
+  for (size_t copied = 0; copied < count;) {
+    const auto piece = table.subspan(copied * kExtentSize, std::min(kPiece, count - copied) * kExtentSize);
+    found_crc = crc32c(piece, found_crc);
+    std::memcpy(entries_.data() + copied, piece.data(), piece.size());
+    copied += piece.size() / kExtentSize;
+    // The last one copied is checked with the next piece, which says where it ends.
+    const size_t complete = copied < count ? copied - 1 : count;
+    wrong = wrong || any_wrong(checked, complete, used);
+    for (; checked < complete && !wrong; ++checked) index_.add(entries_[checked].first_block, checked);
+  }
+  if (found_crc != crc) return bad("has a damaged table of extents");
+  if (wrong) return what_is_wrong();
+  if (std::find(used.begin() + 1, used.end(), 0) != used.end()) return bad("names a layer that no extent uses");
+  index_.finish();
+  return {};
+}
+
+// Without a branch for each rule: half of the time that decode() takes.
+bool BlockMap::any_wrong(size_t begin, size_t end, std::span<uint8_t> used) const {
+  const uint64_t layers = layers_.size();
+  const uint64_t blocks = size() / kBlockSize;
+  bool wrong = entries_.front().first_block != 0;
+  for (size_t i = begin; i < end; ++i) {
+    const Entry& entry = entries_[i];
+    const uint64_t stop = end_of(i) / kBlockSize;
+    const uint64_t length = stop - entry.first_block;
+    wrong |= (stop <= entry.first_block) | (stop > blocks) | (entry.layer > layers) |
+             ((entry.layer == 0) & (entry.layer_offset != 0)) | (entry.layer_offset % kBlockSize != 0) |
+             (entry.layer_offset / kBlockSize + length > kMaxAddressSpace / kBlockSize);
+    wrong |= i > 0 && Builder::continues(entries_[i - 1], entry);
+    used[std::min<uint64_t>(entry.layer, layers)] = 1;
+  }
+  return wrong;
+}
+
+Status BlockMap::what_is_wrong() const {
   const auto wrong = [](size_t index, const char* what) {
     return bad("is wrong: extent " + std::to_string(index) + what);
   };
-  std::vector<bool> used(layers_.size() + 1);
-  const uint64_t blocks = size() / kBlockSize;
   if (entries_.front().first_block != 0) return wrong(0, " does not start at 0");
   for (size_t i = 0; i < entries_.size(); ++i) {
     const Entry& entry = entries_[i];
-    const uint64_t end = i + 1 < entries_.size() ? entries_[i + 1].first_block : blocks;
+    const uint64_t end = end_of(i) / kBlockSize;
     if (end <= entry.first_block) return wrong(i, " has no length");
     if (entry.layer > layers_.size()) return wrong(i, " names a layer that the map does not have");
     if (entry.layer == 0 && entry.layer_offset != 0) return wrong(i, " is of zeros and has an offset in a layer");
@@ -137,11 +176,8 @@ Status BlockMap::check_entries() const {
       return wrong(i, " ends behind the limit of a layer");
     }
     if (i > 0 && Builder::continues(entries_[i - 1], entry)) return wrong(i, " continues the one before");
-    used[entry.layer] = true;
   }
-  used[0] = true;
-  if (std::find(used.begin(), used.end(), false) != used.end()) return bad("names a layer that no extent uses");
-  return {};
+  return bad("is wrong");
 }
 
 }  // namespace stasis::snapshot

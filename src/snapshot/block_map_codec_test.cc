@@ -145,12 +145,56 @@ TEST(Crc32cTest, KnownValueAndBothWaysAgree) {
   const std::string digits = "123456789";
   EXPECT_EQ(crc32c(std::as_bytes(std::span(digits))), 0xE3069283U);
   Random random(5);
-  for (size_t size = 0; size < 100; ++size) {
+  for (size_t size = 0; size < 20'000; size = size < 100 ? size + 1 : size + testing::pick(random, 1, 500)) {
     const Bytes bytes = testing::random_bytes(random, size);
     const auto all = std::span<const std::byte>(bytes);
-    EXPECT_EQ(crc32c(all), crc32c_portable(all));
-    EXPECT_EQ(crc32c(all.subspan(size / 3), crc32c(all.first(size / 3))), crc32c(all));
-    EXPECT_EQ(crc32c_portable(all.subspan(size / 3), crc32c_portable(all.first(size / 3))), crc32c(all));
+    ASSERT_EQ(crc32c(all), crc32c_portable(all)) << size << " bytes";
+    const size_t first = testing::pick(random, 0, size);
+    ASSERT_EQ(crc32c(all.subspan(first), crc32c(all.first(first))), crc32c(all)) << size << " bytes";
+    ASSERT_EQ(crc32c_portable(all.subspan(first), crc32c_portable(all.first(first))), crc32c(all));
+  }
+}
+
+// A table of more entries than are checked at once, sealed, with one of them changed.
+class LargeForgery {
+ public:
+  static constexpr uint64_t kExtents = 3000;
+  LargeForgery() : bytes_(map().encode().value()) {}
+
+  static BlockMap map() {
+    std::vector<Change> changes;
+    for (uint64_t i = 0; i < kExtents; i += 2) changes.push_back({testing::blocks(2 * i, 2), false});
+    const BlockMap zeros = BlockMap::zeros(2 * kExtents * kBlockSize).value();
+    return zeros.merge(LayerId{Uuid{{1}}}, changes).value();
+  }
+  std::string refusal(uint64_t size_in_blocks, size_t index, uint32_t first_block) {
+    Bytes bytes = bytes_;
+    const uint64_t size = size_in_blocks * kBlockSize;
+    std::memcpy(bytes.data() + 24, &size, sizeof(size));
+    std::memcpy(bytes.data() + kLayersAt + 16 + index * 16, &first_block, sizeof(first_block));
+    testing::Resealer(bytes).block_map();
+    const auto decoded = BlockMap::decode(bytes);
+    return decoded ? "" : decoded.error().message;
+  }
+
+ private:
+  Bytes bytes_;
+};
+
+TEST(BlockMapCodecTest, LargeTablesAreCheckedToTheLastEntry) {
+  LargeForgery forgery;
+  ASSERT_EQ(forgery.map().extent_count(), LargeForgery::kExtents);
+  EXPECT_EQ(forgery.refusal(6000, 0, 0), "");
+  EXPECT_EQ(BlockMap::decode(forgery.map().encode().value())->extents(), forgery.map().extents());
+  for (const size_t index : {1, 2, 1022, 1023, 1024, 1025, 2047, 2048, 2998, 2999}) {
+    const auto before = static_cast<uint32_t>(2 * (index - 1));
+    EXPECT_EQ(forgery.refusal(6000, index, before + 1), "") << "another place, and still in order";
+    EXPECT_THAT(forgery.refusal(6000, index, before),
+                HasSubstr("extent " + std::to_string(index - 1) + " has no length"));
+    EXPECT_THAT(forgery.refusal(6000, index, 0xffffffff), HasSubstr("extent " + std::to_string(index) + " has no"));
+  }
+  for (const uint64_t size : {1, 100, 3000, 5998}) {
+    EXPECT_THAT(forgery.refusal(size, 0, 0), HasSubstr("has no length")) << "an address space of " << size;
   }
 }
 

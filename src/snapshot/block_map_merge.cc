@@ -26,6 +26,18 @@ Status check(std::span<const Change> changes, uint64_t size, LayerId layer) {
   return {};
 }
 
+// The first from `begin` on that is not `before`, in steps that double: the next change is near, and what is passed
+// over is copied afterwards anyway.
+template <typename Iterator, typename Before>
+Iterator gallop(Iterator begin, Iterator end, Before before) {
+  ptrdiff_t step = 1;
+  while (step < end - begin && before(begin[step])) {
+    begin += step;
+    step *= 2;
+  }
+  return std::partition_point(begin, begin + std::min<ptrdiff_t>(step, end - begin), before);
+}
+
 }  // namespace
 
 Result<BlockMap> BlockMap::merge(LayerId layer, std::span<const Change> changes) const {
@@ -41,19 +53,17 @@ Result<BlockMap> BlockMap::merge(LayerId layer, std::span<const Change> changes)
 
   Builder builder;
   builder.entries.reserve(entries_.size() + 2 * changes.size());
-  size_t at = 0;          // the entry that holds `position`, or one before it
   uint64_t position = 0;  // blocks; everything before it is in the builder
   const auto copy_old_until = [&](uint64_t end) {
     if (position == end) return;
-    while (at + 1 < entries_.size() && entries_[at + 1].first_block <= position) ++at;
+    const size_t at = index_of(position * kBlockSize);
     Entry first = entries_[at];
     if (first.layer != 0) first.layer_offset += (position - first.first_block) * kBlockSize;
     first.first_block = static_cast<uint32_t>(position);
     builder.append(first);
     const auto begin = entries_.begin() + static_cast<ptrdiff_t>(at) + 1;
-    const auto stop = std::partition_point(begin, entries_.end(), [&](const Entry& e) { return e.first_block < end; });
+    const auto stop = gallop(begin, entries_.end(), [&](const Entry& e) { return e.first_block < end; });
     builder.entries.insert(builder.entries.end(), begin, stop);
-    at = static_cast<size_t>(stop - entries_.begin()) - 1;
     position = end;
   };
   for (const Change& change : changes) {

@@ -212,5 +212,43 @@ TEST(BlockMapTest, ManyGenerationsAreLikeTheModel) {
   }
 }
 
+// A map of `count` extents whose lengths are drawn by `length`: what a plain search finds in it is what find() finds.
+template <typename Length>
+void expect_found_like_plain_search(Random& random, uint64_t count, Length length) {
+  std::vector<Extent> extents;
+  uint64_t at = 0;
+  for (uint64_t i = 0; i < count; ++i) {
+    const uint64_t blocks_in_it = length(i);
+    extents.push_back(extent(at, blocks_in_it, i % 2 == 0 ? kA : kNil, i % 2 == 0 ? at + 7 : 0));
+    at += blocks_in_it;
+  }
+  const BlockMap built = map_of(at, extents);
+  const BlockMap decoded = BlockMap::decode(built.encode().value()).value();
+  const auto check = [&](uint64_t offset) {
+    const auto after = std::upper_bound(extents.begin(), extents.end(), offset,
+                                        [](uint64_t value, const Extent& e) { return value < e.offset; });
+    ASSERT_EQ(built.find(offset), *std::prev(after)) << "of " << count << " at " << offset;
+    ASSERT_EQ(decoded.find(offset), *std::prev(after)) << "of " << count << " at " << offset;
+  };
+  for (const Extent& e : extents) {
+    check(e.offset);
+    check(e.end() - 1);
+  }
+  for (int i = 0; i < 1000; ++i) check(pick(random, 0, at * kBlockSize - 1));
+}
+
+TEST(BlockMapTest, FindsWhatAPlainSearchFinds) {
+  Random random(21);
+  for (const uint64_t count : {1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 100, 1023, 1024, 1025, 5000}) {
+    expect_found_like_plain_search(random, count, [](uint64_t) { return uint64_t{1}; });
+    expect_found_like_plain_search(random, count, [&](uint64_t) { return pick(random, 1, 50); });
+    // All in one corner: the buckets are of no use.
+    expect_found_like_plain_search(random, count, [&](uint64_t i) { return i == 0 ? uint64_t{1} << 31 : 1; });
+    expect_found_like_plain_search(random, count, [&](uint64_t i) { return i + 1 == count ? uint64_t{1} << 31 : 1; });
+    // Lengths of every order of magnitude.
+    expect_found_like_plain_search(random, count, [&](uint64_t) { return uint64_t{1} << pick(random, 0, 19); });
+  }
+}
+
 }  // namespace
 }  // namespace stasis::snapshot

@@ -12,10 +12,14 @@
 namespace stasis::snapshot {
 
 struct CaptureSource {
-  int fd = -1;                        // holds the address space at its own offsets: a memfd, or a VMM's memory file
+  // Holds the address space at its own offsets: a memfd, or a VMM's memory file. A hole in it stays one.
+  int fd = -1;
   std::span<const Range> candidates;  // sorted, disjoint, multiples of kBlockSize: read from fd
   std::span<const Range> removed;  // sorted, disjoint: known to read as zeros now (not read from fd); a block named by
                                    // both is taken from `candidates`
+  // The whole address space where the caller has it in memory already: it is taken from there and `fd` is not read,
+  // which spares a copy of all candidates. It must not change meanwhile: what is checksummed is written afterwards.
+  std::span<const std::byte> memory = {};
 };
 
 struct CaptureResult {

@@ -141,5 +141,98 @@ TEST_F(CaptureTest, ADamagedParentCostsOnlyWhatItDamages) {
   EXPECT_EQ(read_all(*open(second->map)), memory.content) << "the new generation stands without the damaged frame";
 }
 
+TEST_F(CaptureTest, AParentThatIsCutShortMeanwhileIsIncomparableAndNotASignal) {
+  Random random(3);
+  Memory memory(1 << 20);
+  memory.write(0, random_bytes(random, 1 << 20));
+  const auto first = take(memory, {memory.whole()}, *zeros(1 << 20));
+  ASSERT_TRUE(first);
+  const auto parent = open(first->map);
+  ASSERT_EQ(read_all(*parent), memory.content) << "verified, so that it is compared where it is mapped";
+  const Path file = layer_data_path(store_.layers_dir(), first->layer->id);
+  std::filesystem::permissions(file, std::filesystem::perms(0600));
+  std::filesystem::resize_file(file, (1 << 20) - kFrameSize - kBlockSize);
+  const auto second = take(memory, {memory.whole()}, *parent);
+  ASSERT_TRUE(second) << second.error().message;
+  EXPECT_EQ(second->blocks_incomparable, 32U);
+  EXPECT_EQ(second->blocks_stored, 32U);
+  EXPECT_EQ(second->blocks_zeroed, 0U);
+}
+
+// One way of being given the source, and one of having the parent.
+struct Way {
+  bool in_memory;
+  bool parent_verified;
+};
+
+class EveryWay : public CaptureTest, public ::testing::WithParamInterface<Way> {};
+
+// Random content over random parents, of sizes that end within frames and chunks, against the plainest capture there
+// is: block by block.
+TEST_P(EveryWay, StoresWhatAPlainLoopStores) {
+  for (uint64_t seed = 1; seed <= 12; ++seed) {
+    SCOPED_TRACE("seed " + std::to_string(seed));
+    Random random(seed);
+    const uint64_t count = testing::pick(random, 1, 150);
+    Memory memory(count * kBlockSize);
+    BlockMap map = BlockMap::zeros(count * kBlockSize).value();
+    for (int generation = 0; generation < 4; ++generation) {
+      const auto base = open(map);
+      const Bytes before = memory.content;
+      if (GetParam().parent_verified) {
+        ASSERT_EQ(read_all(*base), before);
+      }
+      std::vector<Range> candidates;
+      uint64_t stored = 0;
+      uint64_t zeroed = 0;
+      for (uint64_t block = 0; block < count; ++block) {
+        const uint64_t what = testing::pick(random, 0, 5);
+        if (what == 0) continue;
+        candidates.push_back(blocks(block, 1));
+        if (what == 1) memory.zero(blocks(block, 1));
+        if (what >= 4) memory.write(block * kBlockSize, random_bytes(random, kBlockSize));
+        const auto at = static_cast<ptrdiff_t>(block * kBlockSize);
+        const auto is_same =
+            std::equal(before.begin() + at, before.begin() + at + kBlockSize, memory.content.begin() + at);
+        const bool zero = std::all_of(memory.content.begin() + at, memory.content.begin() + at + kBlockSize,
+                                      [](std::byte byte) { return byte == std::byte{0}; });
+        stored += is_same || zero ? 0 : 1;
+        zeroed += !is_same && zero ? 1 : 0;
+      }
+      std::vector<Range> joined;
+      for (const Range& range : candidates) {
+        if (!joined.empty() && joined.back().end() == range.offset) {
+          joined.back().length += range.length;
+        } else {
+          joined.push_back(range);
+        }
+      }
+      CaptureSource source{memory.fd(), joined, {}};
+      if (GetParam().in_memory) source.memory = memory.content;
+      const auto result = capture(fs_, store_.layers_dir(), source, *base);
+      ASSERT_TRUE(result) << result.error().message;
+      EXPECT_EQ(result->blocks_compared, candidates.size());
+      EXPECT_EQ(result->blocks_stored, stored);
+      EXPECT_EQ(result->blocks_zeroed, zeroed);
+      EXPECT_EQ(result->blocks_incomparable, 0U);
+      map = result->map;
+      ASSERT_EQ(read_all(*open(map)), memory.content);  // verifies all checksums too
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(, EveryWay,
+                         ::testing::Values(Way{false, false}, Way{false, true}, Way{true, false}, Way{true, true}));
+
+TEST_F(CaptureTest, MemoryOfAnotherSizeIsRefused) {
+  Memory memory(8 * kBlockSize);
+  const std::vector<Range> candidates{memory.whole()};
+  CaptureSource source{memory.fd(), candidates, {}};
+  const Bytes other(9 * kBlockSize);
+  source.memory = other;
+  EXPECT_EQ(capture(fs_, store_.layers_dir(), source, *zeros(8 * kBlockSize)).error().code, Code::kInvalidArgument);
+  EXPECT_THAT(layer_files(), IsEmpty());
+}
+
 }  // namespace
 }  // namespace stasis::snapshot

@@ -21,7 +21,7 @@ bool is_map_file(std::string_view file) {
 
 class Collection {
  public:
-  explicit Collection(const Store& store) : store_(store), fs_(store.fs()) {}
+  Collection(const Store& store, const CollectOptions& options) : store_(store), fs_(store.fs()), options_(options) {}
 
   Status mark();
   void mark(const BlockMap& map) {
@@ -34,11 +34,19 @@ class Collection {
   Status sweep_snapshots();
   Status sweep_snapshot(const std::string& name);
   Status sweep_replaced_maps(const Path& directory, const Uuid& id, const std::vector<std::string>& files);
+  // Of a snapshot without a manifest, or of work that was never finished.
+  Status sweep_directory(const Path& directory);
+  Status sweep_staging();
   Status sweep_layers();
-  Status remove_file(const Path& path);
+  Status sweep_notes();
+  // False: it was younger than the grace period, and stays.
+  Result<bool> remove_file(const Path& path);
+  bool is_young(const FileInfo& info) const;
+  void removed(const Path& path, uint64_t bytes);
 
   const Store& store_;
   FileSystem& fs_;
+  const CollectOptions& options_;
   std::unordered_set<Uuid> live_;
   std::unordered_map<Uuid, std::vector<std::string>> map_files_;  // by snapshot: what its manifest names
   CollectStats stats_;
@@ -59,12 +67,12 @@ Status Collection::mark() {
 }
 
 Status Collection::sweep() {
-  STASIS_ASSIGN(const uint64_t unfinished, sweep_staging(store_));
-  stats_.snapshots_swept += unfinished;
+  STASIS_TRY(sweep_staging());
   STASIS_TRY(sweep_snapshots());
   // A manifest that is gone must be gone for good before its layers go.
-  STASIS_TRY(fs_.sync_directory(store_.snapshots_dir()));
-  return sweep_layers();
+  if (!options_.dry_run) STASIS_TRY(fs_.sync_directory(store_.snapshots_dir()));
+  STASIS_TRY(sweep_layers());
+  return sweep_notes();
 }
 
 Status Collection::sweep_snapshots() {
@@ -78,15 +86,11 @@ Status Collection::sweep_snapshots() {
 Status Collection::sweep_snapshot(const std::string& name) {
   const Path directory = store_.snapshots_dir() / name;
   STASIS_ASSIGN(const auto files, fs_.list(directory));
-  if (std::find(files.begin(), files.end(), kManifestFile) == files.end()) {
-    STASIS_TRY(remove_tree(fs_, directory));
-    ++stats_.snapshots_swept;
-    return {};
-  }
+  if (std::find(files.begin(), files.end(), kManifestFile) == files.end()) return sweep_directory(directory);
   for (const std::string& file : files) {
     if (!file.ends_with(".tmp")) continue;
-    STASIS_TRY(remove_file(directory / file));
-    ++stats_.files_swept;
+    STASIS_ASSIGN(const bool gone, remove_file(directory / file));
+    if (gone) ++stats_.files_swept;
   }
   return sweep_replaced_maps(directory, *Uuid::parse(name), files);
 }
@@ -98,11 +102,50 @@ Status Collection::sweep_replaced_maps(const Path& directory, const Uuid& id, co
     if (!is_map_file(file) || std::find(named.begin(), named.end(), file) != named.end()) continue;
     // The manifest that does not name it may not be durable yet: then a power cut would bring the one before back,
     // which does, and its layers.
-    if (!synced) STASIS_TRY(fs_.sync_directory(directory));
+    if (!synced && !options_.dry_run) STASIS_TRY(fs_.sync_directory(directory));
     synced = true;
-    STASIS_TRY(remove_file(directory / file));
-    ++stats_.files_swept;
+    STASIS_ASSIGN(const bool gone, remove_file(directory / file));
+    if (gone) ++stats_.files_swept;
   }
+  return {};
+}
+
+Status Collection::sweep_staging() {
+  const Path staging = staging_dir(store_);
+  const auto names = fs_.list(staging);
+  if (!names && names.error().code == Code::kNotFound) return {};
+  if (!names) return fail(names.error());
+  for (const std::string& name : *names) {
+    STASIS_ASSIGN(const FileInfo info, fs_.info(staging / name));
+    if (!info.is_directory) continue;
+    const auto lock = lock_directory(staging / name, LockKind::kTryExclusive);
+    if (lock) STASIS_TRY(sweep_directory(staging / name));  // else somebody is at work there
+  }
+  return {};
+}
+
+Status Collection::sweep_directory(const Path& directory) {
+  STASIS_ASSIGN(const FileInfo own, fs_.info(directory));
+  STASIS_ASSIGN(const auto files, fs_.list(directory));
+  bool young = is_young(own);
+  uint64_t bytes = 0;
+  for (const std::string& file : files) {
+    STASIS_ASSIGN(const FileInfo info, fs_.info(directory / file));
+    young = young || is_young(info);
+    bytes += info.stored_bytes;
+  }
+  if (young) {
+    ++stats_.files_kept;
+    return {};
+  }
+  if (!options_.dry_run) {
+    // Its manifest may have been taken away by somebody who did not live to sync that, and would come back with a power
+    // cut, without its parts.
+    STASIS_TRY(fs_.sync_directory(directory));
+    STASIS_TRY(remove_tree(fs_, directory));
+  }
+  ++stats_.snapshots_swept;
+  removed(directory, bytes);
   return {};
 }
 
@@ -111,37 +154,66 @@ Status Collection::sweep_layers() {
   for (const std::string& name : names) {
     const Path path = store_.layers_dir() / name;
     if (name.ends_with(".tmp")) {
-      STASIS_TRY(remove_file(path));
-      ++stats_.files_swept;
+      STASIS_ASSIGN(const bool gone, remove_file(path));
+      if (gone) ++stats_.files_swept;
       continue;
     }
     const bool is_data = name.ends_with(".raw");
     if (!is_data && !name.ends_with(".sums")) continue;
     const auto uuid = Uuid::parse(path.stem().string());
     if (!uuid || live_.contains(*uuid)) continue;
-    STASIS_TRY(remove_file(path));
-    if (is_data) ++stats_.layers_removed;
+    STASIS_ASSIGN(const bool gone, remove_file(path));
+    if (is_data && gone) ++stats_.layers_removed;
   }
   return {};
 }
 
-Status Collection::remove_file(const Path& path) {
-  STASIS_ASSIGN(const FileInfo info, fs_.info(path));
-  STASIS_TRY(fs_.remove(path));
-  stats_.bytes_freed += info.stored_bytes;
+// Notes of layers that are gone, and what a killed process left of one. They are small and not told of.
+Status Collection::sweep_notes() {
+  const Path directory = store_.root() / kVerifiedDirectory;
+  const auto names = fs_.list(directory);
+  if (options_.dry_run || (!names && names.error().code == Code::kNotFound)) return {};
+  if (!names) return fail(names.error());
+  for (const std::string& name : *names) {
+    const auto uuid = Uuid::parse(name);
+    if (uuid && live_.contains(*uuid)) continue;
+    Status gone = fs_.remove(directory / name);
+    if (!gone && gone.error().code != Code::kNotFound) return gone;  // a verification may have been faster
+  }
   return {};
+}
+
+bool Collection::is_young(const FileInfo& info) const {
+  const int64_t age = options_.now_unix_ns - info.modified_unix_ns;
+  return options_.grace.count() > 0 && age < std::chrono::nanoseconds(options_.grace).count();
+}
+
+Result<bool> Collection::remove_file(const Path& path) {
+  STASIS_ASSIGN(const FileInfo info, fs_.info(path));
+  if (is_young(info)) {
+    ++stats_.files_kept;
+    return false;
+  }
+  if (!options_.dry_run) STASIS_TRY(fs_.remove(path));
+  removed(path, info.stored_bytes);
+  return true;
+}
+
+void Collection::removed(const Path& path, uint64_t bytes) {
+  stats_.bytes_freed += bytes;
+  stats_.removed.push_back({path.lexically_relative(store_.root()).string(), bytes});
 }
 
 }  // namespace
 
-Result<CollectStats> Store::collect(std::span<const BlockMap> roots) const {
+Result<CollectStats> Store::collect(std::span<const BlockMap> roots, const CollectOptions& options) const {
   return collect_with(
-      [&]() -> Result<std::vector<BlockMap>> { return std::vector<BlockMap>(roots.begin(), roots.end()); });
+      [&]() -> Result<std::vector<BlockMap>> { return std::vector<BlockMap>(roots.begin(), roots.end()); }, options);
 }
 
-Result<CollectStats> Store::collect_with(const RootsFunction& roots) const {
+Result<CollectStats> Store::collect_with(const RootsFunction& roots, const CollectOptions& options) const {
   STASIS_ASSIGN(const UniqueFd lock, lock_file(root_ / "lock", LockKind::kTryExclusive));
-  Collection collection(*this);
+  Collection collection(*this, options);
   STASIS_ASSIGN(const auto maps, roots());
   for (const BlockMap& map : maps) collection.mark(map);
   STASIS_TRY_CONTEXT(collection.mark(), "collect");

@@ -19,10 +19,11 @@ Error missing(Error error, LayerId id) {
 }  // namespace
 
 struct Layer::State {
-  State(FileSystem& file_system, Path data_path, UniqueFd data, LayerSums table)
+  State(FileSystem& file_system, Path data_path, UniqueFd data, FileMapping mapped, LayerSums table)
       : fs(file_system),
         path(std::move(data_path)),
         fd(std::move(data)),
+        mapping(std::move(mapped)),
         sums(std::move(table)),
         verified((sums.frames.size() + 63) / 64) {}
 
@@ -36,6 +37,7 @@ struct Layer::State {
 
   Status read_bytes(uint64_t offset, std::span<std::byte> out) const;
   Status read(uint64_t offset, std::span<std::byte> out);
+  Status read_verified(uint64_t offset, std::span<std::byte> out) const;
   Status read_unverified(size_t index, uint64_t offset, std::span<std::byte> out);
   Status read_frame(size_t index, std::span<std::byte> out);
   Result<size_t> index_of(uint64_t offset) const;
@@ -43,6 +45,9 @@ struct Layer::State {
   FileSystem& fs;
   const Path path;
   const UniqueFd fd;
+  // For frames that are verified. What comes from storage for the first time is read: an error of the device is then
+  // told with its reason, and a hole of a file in memory stays one.
+  const FileMapping mapping;
   const LayerSums sums;
   std::vector<std::atomic<uint64_t>> verified;  // one bit for each frame of `sums`
   std::atomic<size_t> verified_count = 0;
@@ -72,7 +77,9 @@ Result<std::shared_ptr<Layer>> Layer::open(FileSystem& fs, const Path& layers_di
   }
   auto fd = fs.open_read(data_path);
   if (!fd) return fail(missing(std::move(fd).error(), id));
-  auto state = std::make_unique<State>(fs, data_path, std::move(*fd), std::move(*sums));
+  auto mapping = fs.map(fd->get(), sums->size);
+  auto state = std::make_unique<State>(fs, data_path, std::move(*fd), mapping ? std::move(*mapping) : FileMapping(),
+                                       std::move(*sums));
   return std::shared_ptr<Layer>(new Layer(std::move(state)));
 }
 
@@ -90,15 +97,31 @@ Status Layer::read(uint64_t offset, std::span<std::byte> out) {
   return status;
 }
 
+LayerInfo Layer::info() const { return state_->sums.info(); }
+
+std::span<const uint32_t> Layer::frames() const { return state_->sums.frames; }
+
+Result<uint64_t> Layer::verify_frame(size_t index, std::span<std::byte> buffer) {
+  const uint64_t length = state_->sums.frame_range(state_->sums.frames[index]).length;
+  STASIS_TRY(state_->read_frame(index, buffer.first(length)));
+  return length;
+}
+
+std::span<const std::byte> Layer::view(uint64_t offset, uint64_t length) const {
+  for (uint64_t at = offset - offset % kFrameSize; at < offset + length; at += kFrameSize) {
+    const auto index = state_->sums.find(static_cast<uint32_t>(at / kFrameSize));
+    if (!index || !state_->is_verified(*index)) return {};
+  }
+  return state_->mapping.intact() ? state_->mapping.bytes().subspan(offset, length) : std::span<const std::byte>();
+}
+
 Status Layer::verify_all() {
   std::vector<std::byte> buffer(kFrameSize);
-  for (size_t i = 0; i < state_->sums.frames.size(); ++i) {
-    STASIS_TRY(state_->read_frame(i, std::span(buffer).first(state_->sums.frame_range(state_->sums.frames[i]).length)));
-  }
+  for (size_t i = 0; i < frames().size(); ++i) STASIS_TRY(verify_frame(i, buffer));
   return {};
 }
 
-// Verified frames that follow each other are read at once.
+// Verified frames that follow each other are copied at once.
 Status Layer::State::read(uint64_t offset, std::span<std::byte> out) {
   size_t ready = 0;  // bytes at the start of `out` that need no check
   while (ready < out.size()) {
@@ -109,11 +132,20 @@ Status Layer::State::read(uint64_t offset, std::span<std::byte> out) {
       ready += here;
       continue;
     }
-    STASIS_TRY(read_bytes(offset, out.first(ready)));
+    STASIS_TRY(read_verified(offset, out.first(ready)));
     STASIS_TRY(read_unverified(index, at, out.subspan(ready, here)));
     offset = at + here;
     out = out.subspan(ready + here);
     ready = 0;
+  }
+  return read_verified(offset, out);
+}
+
+Status Layer::State::read_verified(uint64_t offset, std::span<std::byte> out) const {
+  if (out.empty()) return {};
+  if (mapping.intact()) {
+    std::memcpy(out.data(), mapping.bytes().data() + offset, out.size());
+    if (mapping.intact()) return {};
   }
   return read_bytes(offset, out);
 }
@@ -126,7 +158,6 @@ Result<size_t> Layer::State::index_of(uint64_t offset) const {
 }
 
 Status Layer::State::read_bytes(uint64_t offset, std::span<std::byte> out) const {
-  if (out.empty()) return {};
   auto n = fs.read_at(fd.get(), offset, out);
   if (!n) return fail(std::move(n).error().with_context(path.string() + " at " + std::to_string(offset)));
   if (*n == out.size()) return {};
@@ -136,7 +167,8 @@ Status Layer::State::read_bytes(uint64_t offset, std::span<std::byte> out) const
 Status Layer::State::read_unverified(size_t index, uint64_t offset, std::span<std::byte> out) {
   const Range range = sums.frame_range(sums.frames[index]);
   if (out.size() == range.length) return read_frame(index, out);
-  std::vector<std::byte> frame(range.length);
+  thread_local std::vector<std::byte> buffer(kFrameSize);  // kept: an allocation for each frame of a capture adds up
+  const auto frame = std::span(buffer).first(range.length);
   STASIS_TRY(read_frame(index, frame));
   std::memcpy(out.data(), frame.data() + (offset - range.offset), out.size());
   return {};

@@ -65,6 +65,16 @@ class Layer {
   // Reads out.size() bytes at `offset` (both multiples of kBlockSize, within size()). A frame that holds no data at all
   // is kDataLoss too: no block map points into one. `out` is zeroed on failure.
   Status read(uint64_t offset, std::span<std::byte> out);
+  LayerInfo info() const;
+  // The frames that hold data, by number (offset / kFrameSize), ascending.
+  std::span<const uint32_t> frames() const;
+  // Reads frame frames()[index] from storage, also one that was verified before, and checks it: its length in bytes.
+  // `buffer` has room for kFrameSize. kDataLoss names file and frame.
+  Result<uint64_t> verify_frame(size_t index, std::span<std::byte> buffer);
+  // The bytes of [offset, offset + length) where they are, if every frame of them has been verified and the file could
+  // be mapped; otherwise nothing: read() them. They are good only if view() of the same range still gives them after
+  // they were read (base/file_mapping.h).
+  std::span<const std::byte> view(uint64_t offset, uint64_t length) const;
   // Reads and verifies every frame. kDataLoss names the first damaged one.
   Status verify_all();
   // True once every frame has been verified by this object.
@@ -88,6 +98,8 @@ class AddressSpace {
   // offset and out.size() are multiples of kBlockSize within size(). Zeros where the map says so. `out` is zeroed on
   // failure.
   Status read(uint64_t offset, std::span<std::byte> out) const;
+  // Layer::view() of a range within one extent that is not of zeros.
+  std::span<const std::byte> view(uint64_t offset, uint64_t length) const;
   // The open layer behind an extent of map(); nullptr for zeros.
   Layer* layer(LayerId id) const;
 

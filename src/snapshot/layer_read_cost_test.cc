@@ -1,24 +1,8 @@
-// What a warm read costs: one system call, no allocation. Allocations are counted by replacing operator new.
+// What a warm read costs: no allocation. Allocations are counted by replacing operator new.
 #include <gtest/gtest.h>
 
-#include <atomic>
-#include <cstdlib>
-#include <new>
-
+#include "base/testing/count_heap.h"
 #include "snapshot/testing/fixtures.h"
-
-namespace {
-std::atomic<uint64_t> allocations = 0;
-}
-
-// Not inlined: the compiler would take malloc with delete for a mistake.
-__attribute__((noinline)) void* operator new(size_t size) {
-  ++allocations;
-  if (void* memory = std::malloc(size)) return memory;
-  throw std::bad_alloc();
-}
-__attribute__((noinline)) void operator delete(void* memory) noexcept { std::free(memory); }
-__attribute__((noinline)) void operator delete(void* memory, size_t /*size*/) noexcept { std::free(memory); }
 
 namespace stasis::snapshot {
 namespace {
@@ -37,14 +21,14 @@ TEST_F(ReadCostTest, AWarmReadAllocatesNothing) {
   const auto space = open(captured.value().map);
   ASSERT_EQ(testing::read_all(*space), memory.content);
   Bytes buffer(64 * 1024);
-  const uint64_t before = allocations;
+  const uint64_t before = stasis::testing::heap_allocations;
   for (uint64_t offset = 0; offset < 1 << 20; offset += buffer.size()) {
     ASSERT_TRUE(space->read(offset, buffer));
   }
   for (uint64_t block = 0; block < 256; ++block) {
     ASSERT_TRUE(space->read(block * kBlockSize, std::span(buffer).first(kBlockSize)));
   }
-  EXPECT_EQ(allocations - before, 0U);
+  EXPECT_EQ(stasis::testing::heap_allocations - before, 0U);
 }
 
 }  // namespace

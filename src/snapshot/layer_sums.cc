@@ -14,6 +14,7 @@ constexpr std::array<char, 8> kMagic = {'S', 'T', 'A', 'S', 'I', 'S', 'L', 'S'};
 constexpr uint32_t kVersion = 1;
 constexpr uint32_t kXxh3 = 1;
 constexpr size_t kHeaderSize = 72;
+constexpr size_t kTableCrcAt = 64;
 constexpr size_t kHeadCrcAt = 68;
 constexpr size_t kEntrySize = sizeof(uint64_t) + sizeof(uint32_t);
 
@@ -47,16 +48,14 @@ Range LayerSums::frame_range(uint32_t frame) const {
 }
 
 std::optional<size_t> LayerSums::find(uint32_t frame) const {
+  if (frame < frames.size() && frames[frame] == frame) return frame;
   const auto at = std::lower_bound(frames.begin(), frames.end(), frame);
   if (at == frames.end() || *at != frame) return std::nullopt;
   return static_cast<size_t>(at - frames.begin());
 }
 
 std::vector<std::byte> LayerSums::encode() const {
-  WireWriter table(frames.size() * kEntrySize);
-  table.append(checksums.data(), checksums.size() * sizeof(uint64_t));
-  table.append(frames.data(), frames.size() * sizeof(uint32_t));
-  WireWriter out(kHeaderSize + table.bytes().size());
+  WireWriter out(kHeaderSize + frames.size() * kEntrySize);
   out.append(kMagic.data(), kMagic.size());
   out.u32(kVersion);
   out.u32(static_cast<uint32_t>(kFrameSize));
@@ -66,9 +65,12 @@ std::vector<std::byte> LayerSums::encode() const {
   out.u32(kXxh3);
   out.u32(0);
   out.u64(frames.size());
-  out.u32(crc32c(table.bytes()));
-  out.u32(crc32c(out.bytes().first(kHeadCrcAt)));
-  out.append(table.bytes().data(), table.bytes().size());
+  out.u32(0);
+  out.u32(0);
+  out.append(checksums.data(), checksums.size() * sizeof(uint64_t));
+  out.append(frames.data(), frames.size() * sizeof(uint32_t));
+  out.set_u32(kTableCrcAt, crc32c(out.bytes().subspan(kHeaderSize)));
+  out.set_u32(kHeadCrcAt, crc32c(out.bytes().first(kHeadCrcAt)));
   return out.take();
 }
 

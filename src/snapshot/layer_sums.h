@@ -4,6 +4,7 @@
 // the layer.
 #pragma once
 
+#include <algorithm>
 #include <optional>
 #include <span>
 #include <vector>
@@ -24,7 +25,8 @@ struct LayerSums {
 
   LayerInfo info() const { return {id, size, data_bytes}; }
   Range frame_range(uint32_t frame) const;
-  // Where `frame` is in the tables; nullopt if the layer holds nothing there. O(log n).
+  // Where `frame` is in the tables; nullopt if the layer holds nothing there. O(log n), O(1) where every frame is
+  // there.
   std::optional<size_t> find(uint32_t frame) const;
 
   std::vector<std::byte> encode() const;
@@ -35,7 +37,12 @@ struct LayerSums {
 // Computes the table from data that comes in ascending order.
 class FrameHasher {
  public:
-  FrameHasher(LayerId id, uint64_t size) { sums_.id = id, sums_.size = size; }
+  FrameHasher(LayerId id, uint64_t size) {
+    sums_.id = id, sums_.size = size;
+    // Growing to the frames of 1 GiB would allocate as much again.
+    const uint64_t room = std::min<uint64_t>(frame_count(size), 16 << 10);
+    sums_.frames.reserve(room), sums_.checksums.reserve(room);
+  }
   void add(uint64_t offset, std::span<const std::byte> data);
   // The whole table; nothing may be added afterwards.
   LayerSums finish();

@@ -145,7 +145,7 @@ TEST_F(LayerTest, VerifyAllVerifiesWhole) {
   EXPECT_TRUE(layer->verified_whole());
 }
 
-TEST_F(LayerTest, AFrameIsVerifiedOnceAndReadAtOnceFromThenOn) {
+TEST_F(LayerTest, AFrameIsVerifiedOnceAndCostsNoCallFromThenOn) {
   write_layer();
   FaultyFileSystem counting;
   const auto layer = Layer::open(counting, store_.layers_dir(), id_).value();
@@ -155,7 +155,51 @@ TEST_F(LayerTest, AFrameIsVerifiedOnceAndReadAtOnceFromThenOn) {
   const uint64_t before = counting.calls();
   Bytes bytes(16 * kBlockSize);
   ASSERT_TRUE(layer->read(0, bytes));
-  EXPECT_EQ(counting.calls() - before, 1U);
+  EXPECT_EQ(counting.calls() - before, 0U);
+}
+
+TEST_F(LayerTest, WhatCannotBeMappedIsRead) {
+  write_layer();
+  FaultyFileSystem faulty;
+  faulty.fail_at(6, ENOMEM);  // after the checksums: info, open, read; and of the data: info, open
+  const auto layer = Layer::open(faulty, store_.layers_dir(), id_);
+  ASSERT_TRUE(faulty.fired());
+  ASSERT_TRUE(layer) << layer.error().message;
+  ASSERT_TRUE((*layer)->verify_all());
+  EXPECT_TRUE((*layer)->view(0, kFrameSize).empty());
+  const uint64_t before = faulty.calls();
+  Bytes bytes(16 * kBlockSize);
+  ASSERT_TRUE((*layer)->read(0, bytes));
+  EXPECT_EQ(bytes, expected(blocks(0, 16)));
+  EXPECT_EQ(faulty.calls() - before, 1U) << "neighbours are read at once";
+}
+
+TEST_F(LayerTest, AViewIsOfVerifiedFramesOnly) {
+  write_layer();
+  const auto layer = open_layer();
+  EXPECT_TRUE(layer->view(blocks(1, 1).offset, kBlockSize).empty()) << "not verified";
+  Bytes block(kBlockSize);
+  ASSERT_TRUE(layer->read(kBlockSize, block));
+  const auto view = layer->view(5 * kBlockSize, kBlockSize);
+  EXPECT_EQ(Bytes(view.begin(), view.end()), expected(blocks(5, 1)));
+  EXPECT_TRUE(layer->view(15 * kBlockSize, 2 * kBlockSize).empty()) << "the second frame holds nothing";
+  EXPECT_TRUE(layer->view(33 * kBlockSize, kBlockSize).empty()) << "not verified";
+}
+
+TEST_F(LayerTest, AVerifiedFrameThatIsGoneIsDataLossAndNotASignal) {
+  write_layer();
+  const auto layer = open_layer();
+  ASSERT_TRUE(layer->verify_all());
+  std::filesystem::permissions(data_path(), std::filesystem::perms(0600));
+  std::filesystem::resize_file(data_path(), 33 * kBlockSize);
+  Bytes bytes(2 * kBlockSize, std::byte{0xee});
+  const Status status = layer->read(33 * kBlockSize, bytes);
+  EXPECT_EQ(status.error().code, Code::kDataLoss);
+  EXPECT_THAT(status.error().message, HasSubstr(data_path().string()));
+  EXPECT_EQ(bytes, Bytes(2 * kBlockSize));
+  Bytes first(16 * kBlockSize);
+  ASSERT_TRUE(layer->read(0, first)) << "the rest is still there";
+  EXPECT_EQ(first, expected(blocks(0, 16)));
 }
 
 TEST_F(LayerTest, ReadsOutsideAreRefused) {

@@ -3,11 +3,8 @@
 #include "base/file_lock.h"
 
 namespace stasis::snapshot {
-namespace {
 
 Path staging_dir(const Store& store) { return store.root() / "staging"; }
-
-}  // namespace
 
 Staging::Staging(FileSystem& fs, Path layers_dir, Path directory, UniqueFd lock)
     : fs_(&fs), layers_dir_(std::move(layers_dir)), directory_(std::move(directory)), lock_(std::move(lock)) {}
@@ -45,24 +42,6 @@ Status Staging::take_over(LayerId id) const {
 void drop_layer(FileSystem& fs, const Path& layers_dir, LayerId id) {
   (void)fs.remove(layer_data_path(layers_dir, id));
   (void)fs.remove(layer_sums_path(layers_dir, id));
-}
-
-Result<uint64_t> sweep_staging(const Store& store) {
-  FileSystem& fs = store.fs();
-  const auto names = fs.list(staging_dir(store));
-  if (!names && names.error().code == Code::kNotFound) return 0;
-  if (!names) return fail(names.error());
-  uint64_t swept = 0;
-  for (const std::string& name : *names) {
-    const Path directory = staging_dir(store) / name;
-    STASIS_ASSIGN(const FileInfo info, fs.info(directory));
-    if (!info.is_directory) continue;
-    const auto lock = lock_directory(directory, LockKind::kTryExclusive);
-    if (!lock) continue;  // somebody is at work there
-    STASIS_TRY(remove_tree(fs, directory));
-    ++swept;
-  }
-  return swept;
 }
 
 }  // namespace stasis::snapshot

@@ -7,6 +7,9 @@
 
 namespace stasis::snapshot {
 
+// Where they all are. It need not exist.
+Path staging_dir(const Store& store);
+
 class Staging {
  public:
   // A new and empty directory, locked. `name`: a plain file name; kAborted if somebody is at work under it.
@@ -34,8 +37,5 @@ class Staging {
 
 // Removes the files of a layer that nothing refers to. What cannot be removed is left to a collection.
 void drop_layer(FileSystem& fs, const Path& layers_dir, LayerId id);
-
-// For a collection, which holds the exclusive lock: removes what dead makers left. Returns how many there were.
-Result<uint64_t> sweep_staging(const Store& store);
 
 }  // namespace stasis::snapshot

@@ -11,13 +11,22 @@ namespace {
 
 constexpr uint64_t kHashChunk = 1 << 20;
 
-// Makes a directory and its missing parents, durably.
+// Makes a directory and its missing parents, durably. One that is there may have been made by somebody who was killed
+// before its name was synced.
 Status make_directory_durably(FileSystem& fs, const Path& path) {
-  if (exists(fs, path)) return {};
   const Path parent = path.parent_path();
-  if (parent != path && !parent.empty()) STASIS_TRY(make_directory_durably(fs, parent));
-  STASIS_TRY(fs.make_directory(path));
+  if (!exists(fs, path)) {
+    if (parent != path && !parent.empty() && !exists(fs, parent)) STASIS_TRY(make_directory_durably(fs, parent));
+    STASIS_TRY(fs.make_directory(path));
+  }
   return parent.empty() ? Status{} : fs.sync_directory(parent);
+}
+
+// Takes the manifest of `directory` away for good. Nothing that it names may go before: a power cut could bring it
+// back.
+Status remove_manifest(FileSystem& fs, const Path& directory) {
+  STASIS_TRY(fs.remove(directory / kManifestFile));
+  return fs.sync_directory(directory);
 }
 
 std::string describe(SnapshotId id, const std::string& file) { return "snapshot " + id.text() + ", " + file; }
@@ -49,16 +58,15 @@ Result<std::vector<std::byte>> encode_checked(const Manifest& manifest) {
   return bytes;
 }
 
-// Why a part could not be read. One that is missing is damage, unless the snapshot was removed meanwhile: its manifest
-// goes first.
-Error damaged(FileSystem& fs, const Path& directory, SnapshotId id, Error error) {
-  if (error.code != Code::kNotFound) return error;
-  const auto manifest = fs.info(directory / kManifestFile);
-  if (!manifest && manifest.error().code == Code::kNotFound) {
-    return {Code::kNotFound, "there is no snapshot " + id.text() + " any more"};
+// Why a part cannot be read: one that is missing is damage, unless its snapshot was removed meanwhile.
+Error unreadable(const Store& store, SnapshotId id, const std::string& file, Error error) {
+  if (error.code == Code::kNotFound) {
+    const auto manifest = store.fs().info(store.snapshot_dir(id) / kManifestFile);
+    const bool removed = !manifest && manifest.error().code == Code::kNotFound;
+    if (removed) return {Code::kNotFound, "there is no snapshot " + id.text()};
+    error.code = Code::kDataLoss;
   }
-  error.code = Code::kDataLoss;
-  return error;
+  return std::move(error).with_context(describe(id, file));
 }
 
 }  // namespace
@@ -117,8 +125,8 @@ Status Store::publish(const Manifest& manifest) const {
   STASIS_TRY(fs_->sync_directory(directory));  // the parts have their names before the manifest has its own
   Status published = publish_file(*fs_, path, bytes);
   if (published) return {};
-  // It may have its name without being durable: what is reported as failed must not exist.
-  (void)fs_->remove(path);
+  // It may have its name, durable or not: what is reported as failed must not exist, nor come back with a power cut.
+  (void)remove_manifest(*fs_, directory);
   return fail(std::move(published).error().with_context("publish snapshot " + manifest.id.text()));
 }
 
@@ -138,8 +146,10 @@ Result<StoreLock> Store::lock_snapshot(SnapshotId id) const {
 }
 
 void Store::abandon(SnapshotId id) const {
-  (void)fs_->remove(snapshot_dir(id) / kManifestFile);
-  (void)remove_tree(*fs_, snapshot_dir(id));
+  const Path directory = snapshot_dir(id);
+  const auto gone = [](const Status& done) { return done || done.error().code == Code::kNotFound; };
+  if (!gone(fs_->remove(directory / kManifestFile)) || !gone(fs_->sync_directory(directory))) return;
+  (void)remove_tree(*fs_, directory);
 }
 
 Result<Manifest> Store::load(SnapshotId id) const {
@@ -154,23 +164,35 @@ Result<Manifest> Store::load(SnapshotId id) const {
   return manifest;
 }
 
-Result<std::vector<std::byte>> Store::read_part(SnapshotId id, const Part& part) const {
+Status Store::check_part_size(SnapshotId id, const Part& part) const {
   STASIS_TRY(check_part_name(part.file));
-  const Path path = snapshot_dir(id) / part.file;
-  auto info = fs_->info(path);
-  if (!info)
-    return fail(damaged(*fs_, snapshot_dir(id), id, std::move(info).error()).with_context(describe(id, part.file)));
-  if (info->size != part.size) {
-    return fail(Code::kDataLoss, describe(id, part.file) + " has " + std::to_string(info->size) + " bytes instead of " +
-                                     std::to_string(part.size));
-  }
-  auto bytes = read_file(*fs_, path, part.size);
-  if (!bytes)
-    return fail(damaged(*fs_, snapshot_dir(id), id, std::move(bytes).error()).with_context(describe(id, part.file)));
-  if (bytes->size() != part.size || checksum(*bytes) != part.checksum) {
-    return fail(Code::kDataLoss, describe(id, part.file) + " is damaged: its checksum is not " +
-                                     checksum_text(part.checksum) + " (" + path.string() + ")");
-  }
+  const auto info = fs_->info(snapshot_dir(id) / part.file);
+  if (!info) return fail(unreadable(*this, id, part.file, info.error()));
+  if (info->size == part.size) return {};
+  return fail(Code::kDataLoss, describe(id, part.file) + " has " + std::to_string(info->size) + " bytes instead of " +
+                                   std::to_string(part.size));
+}
+
+Error Store::damaged_part(SnapshotId id, const Part& part) const {
+  return {Code::kDataLoss, describe(id, part.file) + " is damaged: its checksum is not " +
+                               checksum_text(part.checksum) + " (" + (snapshot_dir(id) / part.file).string() + ")"};
+}
+
+Status Store::verify_part(SnapshotId id, const Part& part) const {
+  STASIS_TRY(check_part_size(id, part));
+  const auto fd = fs_->open_read(snapshot_dir(id) / part.file);
+  if (!fd) return fail(unreadable(*this, id, part.file, fd.error()));
+  auto sum = checksum_of_file(*fs_, fd->get());
+  if (!sum) return fail(std::move(sum).error().with_context(describe(id, part.file)));
+  if (sum->second == part.size && sum->first == part.checksum) return {};
+  return fail(damaged_part(id, part));
+}
+
+Result<std::vector<std::byte>> Store::read_part(SnapshotId id, const Part& part) const {
+  STASIS_TRY(check_part_size(id, part));
+  auto bytes = read_file(*fs_, snapshot_dir(id) / part.file, part.size);
+  if (!bytes) return fail(unreadable(*this, id, part.file, std::move(bytes).error()));
+  if (bytes->size() != part.size || checksum(*bytes) != part.checksum) return fail(damaged_part(id, part));
   return bytes;
 }
 
@@ -200,12 +222,11 @@ Status Store::remove(SnapshotId id) const {
   // A compaction that is about to replace its manifest must not bring it back.
   STASIS_ASSIGN(const StoreLock mine, lock_snapshot(id));
   const Path directory = snapshot_dir(id);
-  Status removed = fs_->remove(directory / kManifestFile);
+  Status removed = remove_manifest(*fs_, directory);
   if (!removed && removed.error().code == Code::kNotFound) {
     return fail(Code::kNotFound, "there is no snapshot " + id.text());
   }
   if (!removed) return removed;
-  STASIS_TRY(fs_->sync_directory(directory));
   (void)remove_tree(*fs_, directory);  // what stays is rubbish that the next collection sweeps
   return {};
 }

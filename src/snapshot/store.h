@@ -6,11 +6,13 @@
 //                                        collection
 // What a manifest names is there for as long as the manifest stands, and for as long as the shared lock was held since
 // the manifest was read: who reads a block map, or opens layers, holds it from load() on.
+//
 // Snapshots share layers by reference. A layer lives as long as a manifest or one of the `roots` given to collect()
 // names it: running sandboxes keep a copy of their block maps in their own directory, and those are the roots.
 // Functions are thread-safe; several processes (the agent and each supervisor) use one store at a time.
 #pragma once
 
+#include <chrono>
 #include <functional>
 #include <span>
 #include <string>
@@ -22,6 +24,9 @@
 
 namespace stasis::snapshot {
 
+// Notes of layers that are known to be whole (verified.h).
+inline constexpr char kVerifiedDirectory[] = "verified";
+
 // A held lock on the store; released by its destructor.
 class StoreLock {
  public:
@@ -31,11 +36,25 @@ class StoreLock {
   UniqueFd fd_;
 };
 
+struct CollectOptions {
+  bool dry_run = false;  // says what it would do, and does nothing
+  // What was written less than so long ago stays, though nothing needs it. For stores that somebody writes into without
+  // holding the lock; who holds it is safe without.
+  std::chrono::seconds grace{0};
+  int64_t now_unix_ns = 0;  // for `grace`
+};
+
 struct CollectStats {
   uint64_t snapshots_swept = 0;  // directories without a manifest, or of work that was never finished
   uint64_t layers_removed = 0;
   uint64_t bytes_freed = 0;
   uint64_t files_swept = 0;  // temporary files, block maps that compaction has replaced
+  uint64_t files_kept = 0;   // rubbish, and younger than `grace`
+  struct Removed {
+    std::string file;    // below the store's root; of a snapshot, its directory
+    uint64_t bytes = 0;  // on the device
+  };
+  std::vector<Removed> removed;  // the same, one by one
 };
 
 class Store {
@@ -75,6 +94,8 @@ class Store {
   // was removed since its manifest was read.
   Result<std::vector<std::byte>> read_part(SnapshotId id, const Part& part) const;
   Result<BlockMap> read_map(SnapshotId id, const Part& part) const;
+  // The same check without keeping the bytes, in constant memory.
+  Status verify_part(SnapshotId id, const Part& part) const;
   // Ids of all published snapshots and images, sorted.
   Result<std::vector<SnapshotId>> list() const;
   // Takes the manifest away first (from then on it does not exist), then the rest. Layers stay until collect().
@@ -82,16 +103,20 @@ class Store {
   Status remove(SnapshotId id) const;
 
   // Removes layers that no manifest and none of `roots` needs, snapshot directories without a manifest, block maps that
-  // their manifest names no longer, and temporary files. Takes the exclusive lock: kAborted at once if somebody holds
-  // it shared. A manifest that cannot be read stops the collection (its layers are unknown) with kDataLoss.
-  Result<CollectStats> collect(std::span<const BlockMap> roots) const;
+  // their manifest names no longer, what dead makers left in staging, and temporary files. Takes the exclusive lock:
+  // kAborted at once if somebody holds it shared. A manifest that cannot be read stops the collection (its layers are
+  // unknown) with kDataLoss.
+  Result<CollectStats> collect(std::span<const BlockMap> roots, const CollectOptions& options = {}) const;
   // The same with roots that are asked for under the lock: who writes down a new root under the shared lock is always
   // seen. An error of `roots` stops the collection before anything is removed.
   using RootsFunction = std::function<Result<std::vector<BlockMap>>()>;
-  Result<CollectStats> collect_with(const RootsFunction& roots) const;
+  Result<CollectStats> collect_with(const RootsFunction& roots, const CollectOptions& options = {}) const;
 
  private:
   Store(FileSystem& fs, Path root) : fs_(&fs), root_(std::move(root)) {}
+  Status check_part_size(SnapshotId id, const Part& part) const;
+  Error damaged_part(SnapshotId id, const Part& part) const;
+
   FileSystem* fs_;
   Path root_;
 };

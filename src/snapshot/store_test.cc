@@ -3,7 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include "snapshot/testing/fixtures.h"
+#include "snapshot/testing/published.h"
 
 namespace stasis::snapshot {
 namespace {
@@ -14,38 +14,10 @@ using testing::Bytes;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
-using testing::Memory;
 using ::testing::SizeIs;
 using ::testing::UnorderedElementsAre;
 
-class StoreRoomTest : public testing::StoreTest {
- protected:
-  StoreRoomTest() { memory_.write(0, Bytes(1 << 20, std::byte{7})); }
-
-  // Publishes what memory_ is now, above `base`.
-  Manifest publish(const BlockMap& base) {
-    const auto captured = take(memory_, {memory_.whole()}, *open(base));
-    Manifest manifest;
-    manifest.id = SnapshotId::random();
-    const auto directory = store_.begin(manifest.id);
-    EXPECT_TRUE(directory) << directory.error().message;
-    testing::write_whole_file(*directory / "state", Bytes(1000, std::byte{1}));
-    manifest.vm_state = store_.describe_part(manifest.id, "state").value();
-    manifest.memory_map = store_.write_map(manifest.id, "memory.map", captured->map).value();
-    const Status published = store_.publish(manifest);
-    EXPECT_TRUE(published) << published.error().message;
-    return manifest;
-  }
-  Manifest publish_first() { return publish(BlockMap::zeros(1 << 20).value()); }
-  BlockMap map_of(const Manifest& manifest) { return store_.read_map(manifest.id, *manifest.memory_map).value(); }
-  CollectStats collect(const std::vector<BlockMap>& roots = {}) {
-    const auto stats = store_.collect(roots);
-    EXPECT_TRUE(stats) << stats.error().message;
-    return stats.value_or(CollectStats{});
-  }
-
-  Memory memory_{1 << 20};
-};
+using StoreRoomTest = testing::PublishTest;
 
 TEST_F(StoreRoomTest, APublishedSnapshotIsListedLoadedAndRead) {
   const Manifest manifest = publish_first();
@@ -100,6 +72,14 @@ TEST_F(StoreRoomTest, DamagedPartsNameFileAndSnapshot) {
   EXPECT_THAT(store_.read_part(manifest.id, *manifest.vm_state).error().message, HasSubstr("10 bytes instead of 1000"));
   std::filesystem::remove(directory / "state");
   EXPECT_EQ(store_.read_part(manifest.id, *manifest.vm_state).error().code, Code::kDataLoss);
+}
+
+// Whoever has its manifest already must not take it for damaged.
+TEST_F(StoreRoomTest, ASnapshotThatIsRemovedWhileItIsReadIsNotFound) {
+  const Manifest manifest = publish_first();
+  ASSERT_TRUE(store_.remove(manifest.id));
+  EXPECT_EQ(store_.read_part(manifest.id, *manifest.vm_state).error().code, Code::kNotFound);
+  EXPECT_EQ(store_.read_map(manifest.id, *manifest.memory_map).error().code, Code::kNotFound);
 }
 
 TEST_F(StoreRoomTest, ADamagedManifestStaysListedAndIsDataLoss) {

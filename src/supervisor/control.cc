@@ -17,7 +17,7 @@ using nlohmann::json;
 // The agent holds one connection, and an adopting one another for a moment; more is somebody's mistake.
 constexpr size_t kMaxClients = 16;
 constexpr size_t kFirstClient =
-    5;  // in the list of descriptors that are waited for: before it what the sandbox is made of
+    6;  // in the list of descriptors that are waited for: before it what the sandbox is made of
 // A client that has begun a message finishes it at once: both ends are on this host.
 constexpr Milliseconds kMessageDeadline{2'000};
 
@@ -48,8 +48,12 @@ class Control {
 
 ExitRecord Control::run() {
   while (!ended_) {
-    std::vector<int> fds{sandbox_->vmm_pidfd(), sandbox_->failure_fd(), sandbox_->disk_failure_fd(), signal_fd_,
-                         clients_.size() < kMaxClients ? listener_ : -1};
+    std::vector<int> fds{sandbox_->vmm_pidfd(),
+                         sandbox_->failure_fd(),
+                         sandbox_->disk_failure_fd(),
+                         signal_fd_,
+                         clients_.size() < kMaxClients ? listener_ : -1,
+                         sandbox_->working_set_fd()};
     for (const UniqueFd& client : clients_) fds.push_back(client.get());
     auto ready = wait_any(fds, Deadline::never());
     if (!ready) {
@@ -65,6 +69,7 @@ ExitRecord Control::run() {
     }
     clients_ = std::move(kept);
     if (!ended_ && (*ready)[4]) accept_client();
+    if (!ended_ && (*ready)[5]) sandbox_->keep_working_set();
   }
   return *ended_;
 }

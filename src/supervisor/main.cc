@@ -8,7 +8,6 @@
 
 #include "base/log.h"
 #include "base/namespaces.h"
-#include "base/process.h"
 #include "base/signals.h"
 #include "base/unix_socket.h"
 #include "supervisor/control.h"
@@ -34,7 +33,6 @@ ExitRecord failed_start(Error error) { return {false, "start failed: " + error.m
 
 // Everything that must happen while the process has one thread: signals, namespaces. Then the sandbox itself.
 Result<std::unique_ptr<Sandbox>> start(const SandboxConfig& config, const Path& dir) {
-  STASIS_TRY(executable_directory());  // while /proc/self/exe still says where it is
   STASIS_TRY(enter_private_mount_namespace());
   STASIS_TRY(enter_private_network_namespace());
   return Sandbox::start(config, dir);

@@ -122,6 +122,7 @@ json to_json(const StateReply& reply) {
           {"faults", reply.faults},
           {"pages_by_fault", reply.pages_by_fault},
           {"pages_around", reply.pages_around},
+          {"pages_prefetched", reply.pages_prefetched},
           {"pages_zero", reply.pages_zero},
           {"disk_blocks_written", reply.disk_blocks_written}};
 }
@@ -147,6 +148,7 @@ Result<StateReply> state_from_json(const json& object) {
   fields.read("faults", reply.faults);
   fields.read("pages_by_fault", reply.pages_by_fault);
   fields.read("pages_around", reply.pages_around);
+  fields.read("pages_prefetched", reply.pages_prefetched);
   fields.read("pages_zero", reply.pages_zero);
   fields.read("disk_blocks_written", reply.disk_blocks_written);
   return fields.finish(std::move(reply), "supervisor's state");

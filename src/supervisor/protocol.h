@@ -56,6 +56,7 @@ struct StateReply {
   uint64_t faults = 0;
   uint64_t pages_by_fault = 0;
   uint64_t pages_around = 0;
+  uint64_t pages_prefetched = 0;
   uint64_t pages_zero = 0;
   uint64_t disk_blocks_written = 0;
 };

@@ -9,6 +9,7 @@
 #include "base/namespaces.h"
 #include "base/process.h"
 #include "net/sandbox_network.h"
+#include "snapshot/verified.h"
 
 namespace stasis::supervisor {
 namespace {
@@ -24,6 +25,9 @@ using snapshot::SnapshotKind;
 constexpr Milliseconds kHandOverDeadline{2'000};
 constexpr uint64_t kRuntimeBytes = 16 << 20;  // sockets and mount points only
 constexpr const char* kStatePart = "state";
+// How long a restore writes down what it touches: until the daemon has answered (0.2 s on an idle machine under TCG, a
+// second or two on a loaded one) and a little longer.
+constexpr Milliseconds kRecordFor{3'000};
 
 // Recommended by images/README.md, where each word is explained. Quiet, because each line on the serial console costs a
 // guest under TCG milliseconds.
@@ -155,12 +159,13 @@ Status Sandbox::boot() {
 Status Sandbox::restore() {
   // The device state is checked before the VMM sees it: a damaged one is reported, not loaded.
   STASIS_TRY(store_.read_part(base_.id, *base_.vm_state));
-  pager::PageServerOptions options;
-  options.on_failure = [this](const Error& error) { page_server_failed(error); };
   vmm::RestoreSpec spec;
   spec.state = store_.snapshot_dir(base_.id) / base_.vm_state->file;
+  spec.saved_with.name = base_.vmm;
+  spec.saved_with.version = base_.vmm_version;
+  spec.saved_with.cpu_model = base_.cpu_model;
   spec.uffd_socket = Path(kRuntimeDir) / "uffd.sock";
-  STASIS_ASSIGN(page_server_, pager::PageServer::start(spec.uffd_socket, memory_, std::move(options)));
+  STASIS_ASSIGN(page_server_, pager::PageServer::start(spec.uffd_socket, memory_, page_server_options()));
   spec.on_started = [this](pid_t pid) {
     if (auto pidfd = open_pidfd(pid)) {
       const std::lock_guard lock(failure_mutex_);
@@ -175,6 +180,33 @@ Status Sandbox::restore() {
   return vmm_->resume();
 }
 
+// What earlier restores of this snapshot touched comes in ahead; where there was none, this one writes it down.
+pager::PageServerOptions Sandbox::page_server_options() {
+  pager::PageServerOptions options;
+  options.on_failure = [this](const Error& error) { page_server_failed(error); };
+  auto set = snapshot::load_working_set(store_, base_.id);
+  const bool fits = set && set->memory_size == memory_->size();
+  if (fits) options.prefetch = snapshot::prefetch_ranges(set->entries, snapshot::kMaxPrefetchBytes);
+  records_ = !fits || set->restores == 0;
+  if (records_) options.record_for = kRecordFor;
+  if (fits) touched_ = std::move(set->entries);
+  return options;
+}
+
+void Sandbox::keep_working_set() {
+  // What was brought in ahead may have been touched or not: it comes last.
+  snapshot::WorkingSet set{memory_->size(), 1, page_server_->working_set()};
+  set.entries.insert(set.entries.end(), touched_.begin(), touched_.end());
+  if (set.entries.size() > snapshot::kMaxWorkingSetEntries) set.entries.resize(snapshot::kMaxWorkingSetEntries);
+  records_ = false;
+  // Another clone may have been first: what both have touched is what the next one will touch.
+  const auto there = snapshot::load_working_set(store_, base_.id);
+  if (there && there->restores > 0 && there->memory_size == set.memory_size) set = snapshot::intersect(*there, set);
+  touched_ = set.entries;
+  // Only speed depends on it, and the snapshot may have been deleted meanwhile.
+  (void)snapshot::keep_working_set(store_, base_.id, set);
+}
+
 // Runs on the page server's thread. A guest must not wait for pages that never come: its VMM ends now.
 void Sandbox::page_server_failed(const Error& error) {
   const std::lock_guard lock(failure_mutex_);
@@ -183,7 +215,7 @@ void Sandbox::page_server_failed(const Error& error) {
   failure_event_.set();
 }
 
-Error Sandbox::prefer_page_server_failure(Error error) {
+Error Sandbox::prefer_page_server_failure(const Error& error) {
   const std::lock_guard lock(failure_mutex_);
   return failure_ ? *failure_ : error;
 }
@@ -218,6 +250,7 @@ StateReply Sandbox::state() const {
     reply.faults = stats.faults;
     reply.pages_by_fault = stats.pages_by_fault;
     reply.pages_around = stats.pages_around;
+    reply.pages_prefetched = stats.pages_prefetched;
     reply.pages_zero = stats.pages_zero;
   }
   return reply;
@@ -251,10 +284,18 @@ Result<SnapshotReply> Sandbox::take_snapshot(SnapshotId id, bool keep_running) {
 Result<SnapshotReply> Sandbox::capture_all(SnapshotId id) {
   STASIS_ASSIGN(const Path snapshot_dir, store_.begin(id));
   STASIS_ASSIGN(const snapshot::CaptureResult memory, capture_memory(snapshot_dir));
+  // Of the first generation everything is new: that says nothing about what is touched next.
+  if (memory.map.metadata().generation > 0) {
+    const snapshot::LayerId newest = memory.layer ? memory.layer->id : snapshot::LayerId{};
+    (void)snapshot::write_first_guess(store_, id, memory.map, newest, touched_);
+  }
   auto publish = [&]() -> Result<Manifest> {
     STASIS_ASSIGN(const disk::SealResult disk, seal_disk());
     STASIS_ASSIGN(Manifest manifest, describe(id, memory, disk));
     STASIS_TRY_CONTEXT(store_.publish(manifest), "publish the snapshot");
+    const snapshot::VerifiedLayers verified(store_);
+    if (memory.layer) verified.note_written(memory.layer->id);
+    if (disk.layer) verified.note_written(disk.layer->id);
     return manifest;
   };
   Result<Manifest> manifest = publish();

@@ -12,6 +12,7 @@
 #include "disk/fuse_export.h"
 #include "pager/page_server.h"
 #include "snapshot/store.h"
+#include "snapshot/working_set.h"
 #include "supervisor/protocol.h"
 #include "vmm/vmm.h"
 
@@ -40,6 +41,10 @@ class Sandbox {
   int failure_fd() const { return failure_event_.fd(); }
   // Readable when the disk has failed the guest (a damaged layer, not a full disk).
   int disk_failure_fd() const { return disk_export_->failed_fd(); }
+  // Readable when it is known what this restore touched; keep_working_set() then writes it down beside the snapshot and
+  // the descriptor is -1 from then on.
+  int working_set_fd() const { return records_ ? page_server_->working_set_fd() : -1; }
+  void keep_working_set();
   // Ends the VMM if it has not ended. Why: the page server's or the disk's failure if there was one, else how it ended.
   Error end_of_vmm();
 
@@ -52,8 +57,9 @@ class Sandbox {
   vmm::MachineConfig machine_config() const;
   Status boot();
   Status restore();
+  pager::PageServerOptions page_server_options();
   void page_server_failed(const Error& error);
-  Error prefer_page_server_failure(Error error);
+  Error prefer_page_server_failure(const Error& error);
   Result<SnapshotReply> capture_all(snapshot::SnapshotId id);
   Result<snapshot::CaptureResult> capture_memory(const Path& snapshot_dir);
   Result<disk::SealResult> seal_disk();
@@ -81,6 +87,8 @@ class Sandbox {
   std::optional<Error> failure_;
   UniqueFd failing_vmm_;  // pidfd, for the page server's thread
   std::unique_ptr<pager::PageServer> page_server_;
+  bool records_ = false;                            // the page server writes down what is touched
+  std::vector<snapshot::WorkingSetEntry> touched_;  // by this restore, as far as it is known
   std::unique_ptr<vmm::Vmm> vmm_;
 };
 

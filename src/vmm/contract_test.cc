@@ -139,6 +139,15 @@ TEST_P(Contract, RestoredMemoryIsEqual) {
   EXPECT_EQ(machine.page_failure(), std::nullopt);
 }
 
+TEST_P(Contract, AStateThatAnotherVersionSavedIsNotLoaded) {
+  Snapshot first = filled_snapshot(7);
+  first.saved_with.version = "0.1.0";
+  auto machine = lab_->restore(first);
+  ASSERT_OK(machine);
+  EXPECT_FAILS(machine->status, Code::kFailedPrecondition);
+  EXPECT_TRUE(ended(machine->vmm()));
+}
+
 TEST_P(Contract, RestoringLoadsLazily) {
   const Snapshot first = filled_snapshot(7);
   Restored machine = restored(first);

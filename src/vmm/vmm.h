@@ -38,9 +38,17 @@ struct BootSpec {
   std::string command_line;  // of the guest kernel; the driver adds what its machine needs
 };
 
+struct VmmInfo {
+  std::string name;              // "qemu", "firecracker"
+  std::string version;           // "7.2.22", "1.16.1"
+  std::string accelerator = {};  // "kvm", "tcg"
+  std::string cpu_model = {};    // what a saved state depends on: "qemu64", or the host's model name
+};
+
 struct RestoreSpec {
-  Path state;        // the device state that save() wrote
-  Path uffd_socket;  // a page server listens here and serves before restore() is called
+  Path state;          // the device state that save() wrote
+  VmmInfo saved_with;  // by which VMM
+  Path uffd_socket;    // a page server listens here and serves before restore() is called
   // Called with the VMM's pid as soon as its process exists, before anything waits for it: the page server must be told
   // whom to expect (PageServer::expect_peer), since loading faults pages in.
   std::function<void(pid_t)> on_started;
@@ -53,13 +61,6 @@ struct SavedMemory {
   std::vector<Range> candidates;  // sorted, disjoint, multiples of 4 KiB
 };
 
-struct VmmInfo {
-  std::string name;              // "qemu", "firecracker"
-  std::string version;           // "7.2.22", "1.16.1"
-  std::string accelerator = {};  // "kvm", "tcg"
-  std::string cpu_model = {};    // what a saved state depends on: "qemu64", or the host's model name
-};
-
 class Vmm {
  public:
   virtual ~Vmm() = default;  // ends the process, whatever state it is in
@@ -68,7 +69,8 @@ class Vmm {
   virtual Status boot(const BootSpec& spec) = 0;
   // Starts the process and loads device state; memory comes through the uffd. The guest is stopped when this returns. A
   // failed restore ends the process and says why: kNotFound for a state that is not there, kDataLoss for one that is
-  // damaged or that the VMM calls foreign, kUnavailable if nobody serves pages.
+  // damaged or that the VMM calls foreign, kFailedPrecondition for one that another VMM saved (compatible.h),
+  // kUnavailable if nobody serves pages.
   virtual Status restore(const RestoreSpec& spec) = 0;
 
   virtual Status pause() = 0;   // vCPUs stop; in-flight disk writes have reached the disk. Repeating it is fine.

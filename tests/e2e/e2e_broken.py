@@ -111,7 +111,7 @@ class DyingMachineTest(StasisTestCase):
     def test_a_vmm_that_dies_while_it_boots(self):
         for delay in (0.0, 0.5):
             answer = []
-            creator = threading.Thread(target=lambda: answer.append(self.stasis.rest("POST", "/v1/sandboxes", {"memory_mb": 256})))
+            creator = threading.Thread(target=lambda: answer.append(self.stasis.rest("POST", "/v1/sandboxes", {"memory_mb": 256, "cold": True})))
             before = set(self.all_vmms())
             creator.start()
             self.stasis.wait_until(lambda: set(self.all_vmms()) - before, "a VMM")

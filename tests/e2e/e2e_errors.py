@@ -97,7 +97,7 @@ class FullDiskTest(unittest.TestCase):
         stasis = Stasis(state=state)
         try:
             stasis.start()
-            sandbox = stasis.json("create", "--template", "base", "--memory", "256")["id"]
+            sandbox = stasis.json("create", "--template", "base", "--memory", "256", "--cold")["id"]
             stasis.guest(sandbox, "echo here > /dev/shm/mark")
             filler = state / "filler"
             self.fill(filler)

@@ -16,6 +16,19 @@ class LifecycleTest(StasisTestCase):
                                           {"command": ["/bin/sh", "-c", "echo out; echo err >&2; exit 7"]})
         self.assertEqual((status, answer["exit_code"], answer["stdout"], answer["stderr"]), (200, 7, "out\n", "err\n"))
 
+    def test_an_image_is_booted_once_and_then_restored(self):
+        first, second = (self.stasis.json("create", "--memory", "320") for _ in range(2))
+        self.assertIsNone(first.get("restore"))
+        self.assertLess(second["restore"]["pages_by_fault"], second["restore"]["total_pages"] / 2)
+        cold = self.stasis.json("create", "--memory", "320", "--cold")
+        self.assertIsNone(cold.get("restore"))
+        identity = "cat /etc/machine-id /proc/sys/kernel/hostname; head -c 16 /dev/urandom | base64"
+        seen = [self.stasis.guest(one["id"], identity).split() for one in (first, second, cold)]
+        for values in zip(*seen):
+            self.assertEqual(len(set(values)), 3, values)
+        self.assertLess(abs(float(self.stasis.guest(second["id"], "date +%s.%N")) - time.time()), 2)
+        self.assertEqual([one["type"] for one in self.stasis.json("snapshot", "ls")["snapshots"]], ["base"])
+
     def test_files_go_in_and_out_unchanged(self):
         sandbox = self.create()
         content = bytes(range(256)) * 4096 * 3
@@ -27,7 +40,7 @@ class LifecycleTest(StasisTestCase):
         source.unlink()
 
     def test_three_pauses_in_a_row_keep_counter_memory_and_disk(self):
-        sandbox = self.create()
+        sandbox = self.create("--cold", "--memory", "256")
         digest = self.stasis.start_counter(sandbox)
         for generation in range(3):
             self.stasis.guest(sandbox, f"echo {generation} >> /root/log")
@@ -60,7 +73,7 @@ class LifecycleTest(StasisTestCase):
         self.assertEqual(self.stasis.guest(sandbox, count), f"{4096 * 512} {4096 * 512} 0")
 
     def test_later_generations_store_what_changed(self):
-        sandbox = self.create()
+        sandbox = self.create("--cold", "--memory", "256")
         first = self.stasis.json("pause", sandbox)["last_snapshot"]["memory"]
         self.stasis.json("resume", sandbox)
         self.stasis.guest(sandbox, "head -c 4194304 /dev/urandom > /dev/shm/new")

@@ -91,6 +91,8 @@ class HostedQemu final : public Vmm {
         qemu_(make_qemu(config)) {}
   // QEMU first: as long as it lives it may wait for its disk.
   ~HostedQemu() override { qemu_.reset(); }
+  HostedQemu(const HostedQemu&) = delete;
+  HostedQemu& operator=(const HostedQemu&) = delete;
 
   static Path disk_file(const Path& directory) { return directory / "disk" / "root.raw"; }
 

@@ -72,6 +72,7 @@ class AgentFixture : public ::testing::Test {
     options.images = {{"base", image()}};
     options.supervisor_program = bin_ / "agent_fake_supervisor";
     options.vmm = "qemu";
+    options.warm_bases = warm_bases_;
     return options;
   }
 
@@ -244,6 +245,7 @@ class AgentFixture : public ::testing::Test {
 
   testing::TempDir root_;
   Path bin_;
+  bool warm_bases_ = false;  // so that a test's snapshots are those that it asks for
   std::unique_ptr<Agent> agent_;
   std::unique_ptr<Stub> stub_;
   std::string remedy_;

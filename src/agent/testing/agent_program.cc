@@ -9,5 +9,6 @@ int main(int argc, char** argv) {
   options.supervisor_program = argv[2];
   options.images = {{"base", argv[3]}};
   options.vmm = "qemu";
+  options.warm_bases = false;
   return stasis::agent::run_agent(options) ? 0 : 1;
 }

@@ -3,13 +3,12 @@
 // id>, words separated by spaces (STATE: the directory of the store):
 //   no-socket       never listens
 //   exit            ends at once with an error
+//   exit-restored   ends at once with an error if it is to restore a snapshot
 //   no-daemon       the "guest" runs, but nothing answers in it
 //   hold-state      does not answer `state` until STATE/fake/<id>.go is there
 //   fail-pause      refuses to pause or to take a snapshot
-//   hold-pause      does not pause or take a snapshot until STATE/fake/<id>.go is there; STATE/fake/<id>.held says that
-//   it
-//                   was asked
-//   lose-answer     publishes, then dies without an answer
+//   hold-pause      does not pause or take a snapshot until STATE/fake/<id>.go is there; <id>.held says that it was
+//   asked lose-answer     publishes, then dies without an answer
 #include <fcntl.h>
 #include <signal.h>
 #include <unistd.h>
@@ -44,8 +43,12 @@ class Fake {
   }
 
   int run(const Path& guest_program) {
-    if (does("exit"))
+    if (does("exit")) {
       return end({false, "start failed: no memory for it", {Code::kResourceExhausted, "no memory for it"}});
+    }
+    if (does("exit-restored") && config_.shape.vcpus == 0) {
+      return end({false, "start failed: damaged", {Code::kDataLoss, "damaged"}});
+    }
     auto signals = take_signals({SIGTERM});
     if (does("no-socket")) (void)wait_readable(signals->get(), Deadline::never());
     auto listener = listen_unix(dir_ / kControlSocket);

@@ -2,6 +2,7 @@
 
 #include <grpcpp/grpcpp.h>
 
+#include <algorithm>
 #include <chrono>
 #include <optional>
 
@@ -169,7 +170,7 @@ class ScriptedAgent::Service final : public pb::HostAgent::Service {
   // "raw" prints what is not UTF-8; the end is an exit status of as many as there are arguments.
   Status Exec(ServerContext* context, const pb::ExecRequest* request,
               grpc::ServerWriter<pb::ExecEvent>* writer) override {
-    const Status allowed = run("Exec", *context, [&]() -> Status {
+    Status allowed = run("Exec", *context, [&]() -> Status {
       return sandboxes_.contains(request->sandbox_id()) ? Status::OK : failed(grpc::NOT_FOUND, "no such sandbox");
     });
     if (!allowed.ok()) return allowed;
@@ -178,7 +179,7 @@ class ScriptedAgent::Service final : public pb::HostAgent::Service {
     writer->Write(event);
     if (request->command() == "wait") wait_for_cancel(*context);
     if (request->command() == "flood") {
-      event.set_stdout(std::string(256 * 1024, 'x'));
+      event.set_stdout(std::string(size_t{256} * 1024, 'x'));
       while (writer->Write(event)) {
       }
     }
@@ -198,7 +199,7 @@ class ScriptedAgent::Service final : public pb::HostAgent::Service {
   Status ReadFile(ServerContext* context, const pb::ReadFileRequest* request,
                   grpc::ServerWriter<pb::FileChunk>* writer) override {
     std::optional<std::string> content;
-    const Status allowed = run("ReadFile", *context, [&]() -> Status {
+    Status allowed = run("ReadFile", *context, [&]() -> Status {
       const auto sandbox = sandboxes_.find(request->sandbox_id());
       if (sandbox == sandboxes_.end()) return failed(grpc::NOT_FOUND, "no such sandbox");
       const auto file = sandbox->second.files.find(request->path());
@@ -363,12 +364,112 @@ class ScriptedAgent::Service final : public pb::HostAgent::Service {
     });
   }
 
+  Status VerifySnapshots(ServerContext* context, const pb::VerifySnapshotsRequest* request,
+                         grpc::ServerWriter<pb::VerifyEvent>* writer) override {
+    return run("VerifySnapshots", *context, [&]() -> Status {
+      for (const std::string& id : request->snapshot_ids()) {
+        if (!snapshots_.contains(id)) return failed(grpc::NOT_FOUND, "there is no snapshot " + id);
+      }
+      pb::VerifyEvent event;
+      event.mutable_progress()->set_total_bytes(65'536);
+      writer->Write(event);
+      uint64_t damages = 0;
+      for (const auto& [id, snapshot] : snapshots_) {
+        const auto& asked = request->snapshot_ids();
+        if (!asked.empty() && std::find(asked.begin(), asked.end(), id) == asked.end()) continue;
+        if (!snapshot.damaged) continue;
+        ++damages;
+        event.Clear();
+        event.mutable_damage()->set_file("/store/layers/x.raw");
+        event.mutable_damage()->set_frame(3);
+        event.mutable_damage()->set_message("frame 3 is damaged");
+        event.mutable_damage()->add_snapshot_ids(id);
+        writer->Write(event);
+      }
+      if (verify_error_) return status_of(*verify_error_, *context);
+      event.mutable_done()->set_bytes(65'536);
+      event.mutable_done()->set_damages(damages);
+      writer->Write(event);
+      return Status::OK;
+    });
+  }
+
+  Status CollectStore(ServerContext* context, const pb::CollectStoreRequest* request,
+                      pb::CollectStoreReply* reply) override {
+    return run("CollectStore", *context, [&]() -> Status {
+      if (request->grace_sec() > 0) {
+        reply->set_kept_young(1);
+        return Status::OK;
+      }
+      reply->add_removed()->set_file("layers/x.raw");
+      reply->mutable_removed(0)->set_bytes(4096);
+      reply->set_count(1);
+      reply->set_bytes(4096);
+      return Status::OK;
+    });
+  }
+
+  Status GetStoreUsage(ServerContext* context, const pb::GetStoreUsageRequest*, pb::StoreUsage* reply) override {
+    return run("GetStoreUsage", *context, [&]() -> Status {
+      for (const auto& [id, snapshot] : snapshots_) {
+        pb::StoreHolder* holder = reply->add_holders();
+        holder->set_kind(snapshot.kind);
+        holder->set_id(id);
+        holder->set_created_unix_ms(1'700'000'000'000);
+        holder->set_own_bytes(4096);
+        if (snapshot.damaged) holder->set_damage("its manifest is damaged");
+      }
+      for (const auto& [id, sandbox] : sandboxes_) {
+        pb::StoreHolder* holder = reply->add_holders();
+        holder->set_kind("sandbox");
+        holder->set_id(id);
+      }
+      reply->set_total_bytes(8192);
+      if (sandboxes_.empty()) reply->set_reclaimable_bytes(0);
+      return Status::OK;
+    });
+  }
+
+  Status InspectSnapshot(ServerContext* context, const pb::InspectSnapshotRequest* request,
+                         pb::SnapshotDetail* reply) override {
+    return run("InspectSnapshot", *context, [&]() -> Status {
+      const auto found = snapshots_.find(request->snapshot_id());
+      if (found == snapshots_.end()) return failed(grpc::NOT_FOUND, "there is no such snapshot");
+      reply->mutable_info()->set_snapshot_id(found->first);
+      reply->mutable_info()->set_kind(found->second.kind);
+      reply->mutable_info()->set_created_unix_ms(1'700'000'000'000);
+      reply->add_parents()->set_snapshot_id(kGoneId);
+      pb::SpaceDetail* space = reply->add_spaces();
+      space->set_name("memory");
+      space->set_size(8192);
+      space->set_fragmentation(0.5);
+      space->add_layers()->set_layer_id("x");
+      for (uint32_t i = 0; i < std::min(request->cells(), 2U); ++i) space->add_cells(i);
+      return Status::OK;
+    });
+  }
+
+  Status DiffSnapshots(ServerContext* context, const pb::DiffSnapshotsRequest* request,
+                       pb::SnapshotDiff* reply) override {
+    return run("DiffSnapshots", *context, [&]() -> Status {
+      if (!snapshots_.contains(request->from_id()) || !snapshots_.contains(request->to_id())) {
+        return failed(grpc::NOT_FOUND, "there is no such snapshot");
+      }
+      pb::SpaceDiff* space = reply->add_spaces();
+      space->set_name("disk");
+      space->set_runs(1);
+      space->add_changed()->set_length(4096);
+      return Status::OK;
+    });
+  }
+
+  std::optional<Error> verify_error_;
   std::map<std::string, ScriptedSandbox> sandboxes_;
   std::map<std::string, ScriptedSnapshot> snapshots_;
   std::map<std::string, std::string> images_;
 
  private:
-  static constexpr size_t kChunk = 64 * 1024;
+  static constexpr size_t kChunk = size_t{64} * 1024;
   struct Failure {
     Error error;
     int times = 0;
@@ -528,6 +629,13 @@ std::set<std::string> ScriptedAgent::snapshots() const {
 
 size_t ScriptedAgent::sandbox_count() const {
   return service_->with([&] { return service_->sandboxes_.size(); });
+}
+
+void ScriptedAgent::fail_verifications_at_the_end(Error error) {
+  service_->with([&] {
+    service_->verify_error_ = std::move(error);
+    return 0;
+  });
 }
 
 void ScriptedAgent::set_images(std::map<std::string, std::string> images) {

@@ -38,8 +38,11 @@ struct ScriptedSnapshot {
   uint32_t memory_mb = 256;
   uint64_t disk_bytes = uint64_t{64} << 20;
   std::map<std::string, std::string> files;
+  bool damaged = false;
 };
 
+// A parent that every snapshot says it has, and that does not exist.
+inline const char* const kGoneId = "99999999-9999-4999-8999-999999999999";
 inline const char* const kImageId = "11111111-1111-4111-8111-111111111111";
 inline constexpr uint32_t kImageDiskMb = 64;
 
@@ -73,6 +76,8 @@ class ScriptedAgent {
   // Without the image's.
   std::set<std::string> snapshots() const;
   size_t sandbox_count() const;
+  // A verification finds what it finds and then fails.
+  void fail_verifications_at_the_end(Error error);
   void set_images(std::map<std::string, std::string> images);  // name -> snapshot id
 
  private:

@@ -2,7 +2,10 @@
 // restores bit by bit, and after a collection there is nothing else.
 #pragma once
 
+#include <atomic>
+#include <functional>
 #include <map>
+#include <memory>
 #include <set>
 
 #include "base/testing/faulty_file_system.h"
@@ -12,11 +15,16 @@ namespace stasis::snapshot::testing {
 
 class FaultyStore {
  public:
-  // Memory and disk of a snapshot.
+  // Memory and disk of a snapshot; no memory: an image.
   struct Content {
     Bytes memory;
     Bytes disk;
   };
+
+  // Makes what stands between the store and the real files in the directory given.
+  using MakeDevice = std::function<std::unique_ptr<FileSystem>(const Path&)>;
+  FaultyStore() = default;
+  explicit FaultyStore(const MakeDevice& make) : device(make(dir.path())) {}
 
   // The names of all files below the store, except its lock.
   std::set<std::string> files() const {
@@ -35,8 +43,12 @@ class FaultyStore {
       ASSERT_TRUE(known.contains(id));
       const auto manifest = healthy.load(id);
       ASSERT_TRUE(manifest) << manifest.error().message;
-      ASSERT_TRUE(healthy.read_part(id, *manifest->vm_state));
-      ASSERT_TRUE(read(id, *manifest->memory_map) == known.at(id).memory) << "memory of " << id.text();
+      for (const auto& part : {manifest->vm_state, manifest->vmlinux, manifest->initrd}) {
+        ASSERT_TRUE(!part || healthy.read_part(id, *part)) << part->file << " of " << id.text();
+      }
+      ASSERT_EQ(manifest->memory_map.has_value(), !known.at(id).memory.empty()) << id.text();
+      ASSERT_TRUE(!manifest->memory_map || read(id, *manifest->memory_map) == known.at(id).memory)
+          << "memory of " << id.text();
       ASSERT_TRUE(read(id, *manifest->disk_map) == known.at(id).disk) << "disk of " << id.text();
     }
   }
@@ -54,12 +66,14 @@ class FaultyStore {
     const std::vector<SnapshotId> ids = healthy.list().value();
     for (const SnapshotId id : ids) {
       const Manifest manifest = healthy.load(id).value();
-      for (const std::string& file : {std::string(kManifestFile), manifest.vm_state->file, manifest.memory_map->file,
-                                      manifest.disk_map->file}) {
-        expected.insert("snapshots/" + id.text() + "/" + file);
+      expected.insert("snapshots/" + id.text() + "/manifest");
+      for (const auto& part :
+           {manifest.vm_state, manifest.memory_map, manifest.disk_map, manifest.vmlinux, manifest.initrd}) {
+        if (part) expected.insert("snapshots/" + id.text() + "/" + part->file);
       }
-      expect_layers(healthy.read_map(id, *manifest.memory_map).value());
-      expect_layers(healthy.read_map(id, *manifest.disk_map).value());
+      for (const auto& part : {manifest.memory_map, manifest.disk_map}) {
+        if (part) expect_layers(healthy.read_map(id, *part).value());
+      }
     }
     EXPECT_EQ(files(), expected);
     for (const auto& entry : std::filesystem::directory_iterator(root / "snapshots")) {
@@ -69,8 +83,9 @@ class FaultyStore {
 
   ::stasis::testing::TempDir dir;
   const Path root = dir.path() / "store";
-  ::stasis::testing::FaultyFileSystem quiet;   // never fails, and does not wait for the device
-  ::stasis::testing::FaultyFileSystem faulty;  // fails when told
+  const std::unique_ptr<FileSystem> device;                                           // null: the real one
+  ::stasis::testing::FaultyFileSystem quiet{device ? *device : real_file_system()};   // never fails
+  ::stasis::testing::FaultyFileSystem faulty{device ? *device : real_file_system()};  // fails when told
   Store healthy = Store::open(quiet, root).value();
   Store store = Store::open(faulty, root).value();
 
@@ -89,11 +104,11 @@ class FaultyStore {
 class Disk {
  public:
   Disk(FaultyStore& store, uint64_t size)
-      : content(size), map(BlockMap::zeros(size).value()), store_(store), file_(store.dir.path() / "write.0") {
+      : content(size), map(BlockMap::zeros(size).value()), store_(store), file_(new_file(store)) {
     fresh_file();
   }
   Disk(FaultyStore& store, const BlockMap& base, Bytes bytes)
-      : content(std::move(bytes)), map(base), store_(store), file_(store.dir.path() / "write.0") {
+      : content(std::move(bytes)), map(base), store_(store), file_(new_file(store)) {
     fresh_file();
   }
   ~Disk() { std::filesystem::remove(file_); }
@@ -135,6 +150,10 @@ class Disk {
   BlockMap map;
 
  private:
+  static Path new_file(const FaultyStore& store) {
+    static std::atomic<int> made = 0;
+    return store.dir.path() / ("write." + std::to_string(made++));
+  }
   void fresh_file() {
     std::filesystem::remove(file_);
     fd_ = store_.quiet.create(file_).value();
@@ -150,7 +169,7 @@ class Disk {
 // What a pause does: captures memory, seals the disk, publishes; abandons what it began if any of it fails.
 // `memory_map` is the parent's, and the new one's afterwards.
 inline Status snapshot_all(const Store& store, SnapshotId id, const Memory& memory, BlockMap& memory_map, Disk& disk,
-                           const std::vector<Range>& candidates) {
+                           const std::vector<Range>& candidates, const std::vector<Range>& removed = {}) {
   FileSystem& fs = store.fs();
   STASIS_ASSIGN(const StoreLock lock, store.lock_shared());
   const auto take = [&]() -> Result<BlockMap> {
@@ -158,7 +177,8 @@ inline Status snapshot_all(const Store& store, SnapshotId id, const Memory& memo
     STASIS_ASSIGN(const Path directory, store.begin(id));
     STASIS_ASSIGN(const UniqueFd state, fs.create(directory / "state"));
     STASIS_TRY(fs.write_at(state.get(), 0, block_of(0x5a)));
-    STASIS_ASSIGN(const CaptureResult captured, capture(fs, store.layers_dir(), {memory.fd(), candidates, {}}, *base));
+    STASIS_ASSIGN(const CaptureResult captured,
+                  capture(fs, store.layers_dir(), {memory.fd(), candidates, removed}, *base));
     STASIS_ASSIGN(const BlockMap disk_map, disk.seal(fs));
     Manifest manifest;
     manifest.id = id;

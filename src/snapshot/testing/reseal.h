@@ -33,6 +33,11 @@ class Resealer {
     put(24, crc32c(all().subspan(32)));
     put(28, crc32c(all().first(28)));
   }
+  void working_set() {
+    if (bytes_.size() < 36) return;
+    put(28, crc32c(all().subspan(36)));
+    put(32, crc32c(all().first(32)));
+  }
 
  private:
   std::span<const std::byte> all() const { return bytes_; }

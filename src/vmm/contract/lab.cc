@@ -36,6 +36,7 @@ BlockMap Lab::nothing() const { return BlockMap::zeros(fixture_.memory_bytes()).
 
 Result<SavedMemory> Lab::save(Vmm& vmm, Path& state) {
   state = directory_ / ("state" + std::to_string(++files_));
+  saved_with_ = vmm.info();
   return vmm.save(state, directory_ / "scratch");
 }
 
@@ -50,7 +51,8 @@ Result<Snapshot> Lab::capture(const Path& state, const SavedMemory& saved, const
   FileSystem& fs = real_file_system();
   STASIS_ASSIGN(const auto base, AddressSpace::open(fs, layers(), parent));
   STASIS_ASSIGN(auto result, snapshot::capture(fs, layers(), {saved.source.get(), saved.candidates, removed}, *base));
-  return Snapshot{state, std::move(result.map), result.blocks_stored, result.blocks_zeroed, result.blocks_compared};
+  return Snapshot{
+      state, std::move(result.map), saved_with_, result.blocks_stored, result.blocks_zeroed, result.blocks_compared};
 }
 
 Result<Restored> Lab::restore(const Snapshot& snapshot, const std::function<void(Machine&)>& adjust) {
@@ -74,12 +76,12 @@ Result<Restored> Lab::restore(const Snapshot& snapshot, const std::function<void
     }
     restored.pages->expect_peer(pid);
   };
-  restored.status = restored.vmm().restore({snapshot.state, socket, on_started});
+  restored.status = restored.vmm().restore({snapshot.state, snapshot.saved_with, socket, on_started});
   return restored;
 }
 
 Status Lab::restore_without_pages(Machine& machine, const Path& state) {
-  return machine.vmm->restore({state, machine.runtime_dir / "nobody.sock", {}});
+  return machine.vmm->restore({state, saved_with_, machine.runtime_dir / "nobody.sock", {}});
 }
 
 Status Lab::damage_filled_page(const Snapshot& snapshot, Range filled, uint64_t seed) {

@@ -35,6 +35,7 @@ Path directory_in_memory();
 struct Snapshot {
   Path state;
   snapshot::BlockMap memory;
+  VmmInfo saved_with = {};
   uint64_t blocks_stored = 0;
   uint64_t blocks_zeroed = 0;
   uint64_t blocks_compared = 0;
@@ -87,6 +88,7 @@ class Lab {
   Fixture& fixture_;
   Path directory_;
   int files_ = 0;
+  VmmInfo saved_with_;  // at the last save()
 };
 
 }  // namespace stasis::vmm::contract

@@ -5,6 +5,7 @@
 
 #include "base/file.h"
 #include "base/network_interface.h"
+#include "vmm/compatible.h"
 #include "vmm/firecracker/memory_file.h"
 #include "vmm/firecracker/version.h"
 #include "vmm/host_cpu.h"
@@ -66,7 +67,9 @@ Status Firecracker::restore(const RestoreSpec& spec) {
     STASIS_TRY_CONTEXT(require_outside(config_), "restore");
   }
   STASIS_TRY(start(spec.on_started));
-  if (Status loaded = load(spec); !loaded) return end_with(std::move(loaded).error().with_context("restore"));
+  Status loaded = check_compatible(spec.saved_with, info_);
+  if (loaded) loaded = load(spec);
+  if (!loaded) return end_with(std::move(loaded).error().with_context("restore"));
   phase_ = Phase::kPaused;
   everything_next_ = false;
   return {};

@@ -61,11 +61,11 @@ TEST(FirecrackerRequests, BootLeavesOutWhatIsNotThere) {
 }
 
 TEST(FirecrackerRequests, LoadUsesThePageServerAndOverridesTheTap) {
-  EXPECT_EQ(json::parse(load_request(whole_config(), {"/s", "/u", {}}).body), json::parse(R"({
+  EXPECT_EQ(json::parse(load_request(whole_config(), {"/s", {}, "/u", {}}).body), json::parse(R"({
       "snapshot_path":"/s","mem_backend":{"backend_type":"Uffd","backend_path":"/u"},"track_dirty_pages":true,
       "resume_vm":false,"network_overrides":[{"iface_id":"eth0","host_dev_name":"tap7"}]})"));
   MachineConfig without_network;
-  EXPECT_FALSE(json::parse(load_request(without_network, {"/s", "/u", {}}).body).contains("network_overrides"));
+  EXPECT_FALSE(json::parse(load_request(without_network, {"/s", {}, "/u", {}}).body).contains("network_overrides"));
 }
 
 TEST(FirecrackerRequests, APathThatIsNoTextDoesNotThrow) {

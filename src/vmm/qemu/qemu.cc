@@ -9,6 +9,7 @@
 #include "base/memory.h"
 #include "base/process.h"
 #include "base/unix_socket.h"
+#include "vmm/compatible.h"
 #include "vmm/host_cpu.h"
 #include "vmm/qemu/guest_ram.h"
 #include "vmm/qemu/qmp.h"
@@ -231,6 +232,7 @@ Status Qemu::restore(const RestoreSpec& spec) {
   if (process_) return fail(Code::kFailedPrecondition, "this machine has been started already");
   STASIS_ASSIGN(const UniqueFd state, read_state_file(real_file_system(), spec.state));
   Status loaded = start({"-incoming", "defer"}, spec.uffd_socket, spec.on_started);
+  if (loaded) loaded = check_compatible(spec.saved_with, info_);
   if (loaded) loaded = load(spec, state.get());
   if (loaded) return {};
   stop();

@@ -88,9 +88,9 @@ TEST(QemuTest, NoProgramIsStartedForAStateThatIsMissingOrDamaged) {
   const FakeQemu fake("exit 0");
   const auto qemu = make_qemu(fake.config());
   const Path state = fake.directory() / "state";
-  EXPECT_FAILS(qemu->restore({state, "/nobody", {}}), Code::kNotFound);
+  EXPECT_FAILS(qemu->restore({state, {}, "/nobody", {}}), Code::kNotFound);
   ASSERT_OK(publish_file(real_file_system(), state, "not what QEMU saved"));
-  EXPECT_FAILS(qemu->restore({state, "/nobody", {}}), Code::kDataLoss);
+  EXPECT_FAILS(qemu->restore({state, {}, "/nobody", {}}), Code::kDataLoss);
   EXPECT_EQ(qemu->stop(), "not started");
   EXPECT_EQ(qemu->pidfd(), -1);
 }

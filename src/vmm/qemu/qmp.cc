@@ -88,7 +88,7 @@ Result<json> Qmp::read_object(Deadline deadline) {
     if (buffer_.size() > kMaxLine) return fail(Code::kInternal, "QEMU sent an endless line");
     STASIS_ASSIGN(const bool ready, wait_readable(socket_.get(), deadline));
     if (!ready) return fail(Code::kDeadlineExceeded, "QEMU did not answer in time");
-    std::array<std::byte, 16 * 1024> chunk;
+    std::array<std::byte, size_t{16} * 1024> chunk;
     STASIS_ASSIGN(const Received part, receive_with_fds(socket_.get(), chunk));
     if (part.bytes == 0) return fail(Code::kUnavailable, "QEMU has exited");
     buffer_.append(reinterpret_cast<const char*>(chunk.data()), part.bytes);

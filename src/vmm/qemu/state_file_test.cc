@@ -54,6 +54,18 @@ TEST_F(StateFileTest, ComesBackWhole) {
   }
 }
 
+// A file of version 1 as it was written: every later version must read it, and writes the same bytes for as long as it
+// writes version 1.
+TEST_F(StateFileTest, Version1IsReadAndWrittenAsItWas) {
+  const Path golden = STASIS_GOLDEN_STATE_FILE;
+  std::vector<std::byte> stream(300);
+  for (size_t i = 0; i < stream.size(); ++i) stream[i] = static_cast<std::byte>(i * 13 + 1);
+  auto read = read_state_file(fs_, golden);
+  ASSERT_OK(read);
+  EXPECT_EQ(content(read->get()), stream);
+  EXPECT_EQ(value(read_file(fs_, written(stream), 1000)), value(read_file(fs_, golden, 1000)));
+}
+
 TEST_F(StateFileTest, AnyChangedByteIsNoticed) {
   written(some_bytes(100));
   const auto good = value(read_file(fs_, path_, 1000));

@@ -1,0 +1,147 @@
+// The agent's calls about its store, with the image that it imported and snapshots of fake supervisors.
+#include "agent/testing/agent_fixture.h"
+#include "snapshot/store.h"
+
+namespace stasis::agent {
+namespace {
+
+using grpc::StatusCode;
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+
+class AgentStoreTest : public AgentFixture {
+ protected:
+  struct Verified {
+    grpc::Status status;
+    std::vector<v1::Damage> damages;
+    v1::VerifyDone done;
+    v1::VerifyProgress last;
+  };
+  Verified verify(const std::vector<std::string>& ids) {
+    grpc::ClientContext context;
+    v1::VerifySnapshotsRequest request;
+    for (const std::string& id : ids) request.add_snapshot_ids(id);
+    const auto stream = stub_->VerifySnapshots(&context, request);
+    Verified verified;
+    for (v1::VerifyEvent event; stream->Read(&event);) {
+      if (event.has_damage()) verified.damages.push_back(event.damage());
+      if (event.has_progress()) verified.last = event.progress();
+      if (event.has_done()) verified.done = event.done();
+    }
+    verified.status = stream->Finish();
+    return verified;
+  }
+  v1::StoreUsage usage() {
+    grpc::ClientContext context;
+    v1::StoreUsage reply;
+    EXPECT_TRUE(stub_->GetStoreUsage(&context, {}, &reply).ok());
+    return reply;
+  }
+  v1::CollectStoreReply collect(bool dry_run) {
+    grpc::ClientContext context;
+    v1::CollectStoreRequest request;
+    request.set_dry_run(dry_run);
+    v1::CollectStoreReply reply;
+    const grpc::Status status = stub_->CollectStore(&context, request, &reply);
+    EXPECT_TRUE(status.ok()) << status.error_message();
+    return reply;
+  }
+  grpc::Status inspect(const std::string& id, v1::SnapshotDetail& reply) {
+    grpc::ClientContext context;
+    v1::InspectSnapshotRequest request;
+    request.set_snapshot_id(id);
+    request.set_cells(8);
+    return stub_->InspectSnapshot(&context, request, &reply);
+  }
+  grpc::Status diff(const std::string& from, const std::string& to, v1::SnapshotDiff& reply) {
+    grpc::ClientContext context;
+    v1::DiffSnapshotsRequest request;
+    request.set_from_id(from);
+    request.set_to_id(to);
+    return stub_->DiffSnapshots(&context, request, &reply);
+  }
+  Path layers() const { return state() / "store/layers"; }
+  Path only_layer() const {
+    for (const auto& entry : std::filesystem::directory_iterator(layers())) {
+      if (entry.path().extension() == ".raw") return entry.path();
+    }
+    return {};
+  }
+};
+
+TEST_F(AgentStoreTest, AVerificationFindsTheDamagedFrame) {
+  const std::string image = base_image();
+  v1::SnapshotDetail detail;
+  ASSERT_TRUE(inspect(image, detail).ok());
+  ASSERT_EQ(detail.spaces_size(), 1);
+  EXPECT_TRUE(detail.spaces(0).layers(0).verified()) << "this host has written it";
+
+  Verified whole = verify({});
+  ASSERT_TRUE(whole.status.ok()) << whole.status.error_message();
+  EXPECT_EQ(whole.done.damages(), 0U);
+  EXPECT_EQ(whole.done.layers(), 1U);
+  EXPECT_EQ(whole.last.bytes(), whole.last.total_bytes());
+  EXPECT_EQ(verify({image}).done.bytes(), whole.done.bytes());
+
+  std::filesystem::permissions(only_layer(), std::filesystem::perms(0600));
+  std::fstream(only_layer(), std::ios::in | std::ios::out).put('y');
+  const Verified damaged = verify({image});
+  ASSERT_TRUE(damaged.status.ok());
+  EXPECT_EQ(damaged.done.damages(), 1U);
+  ASSERT_EQ(damaged.damages.size(), 1U);
+  EXPECT_EQ(damaged.damages[0].file(), only_layer().string());
+  EXPECT_EQ(damaged.damages[0].frame(), 0U);
+  EXPECT_THAT(damaged.damages[0].snapshot_ids(), ElementsAre(image));
+  ASSERT_TRUE(inspect(image, detail).ok());
+  EXPECT_FALSE(detail.spaces(0).layers(0).verified());
+
+  EXPECT_EQ(verify({Uuid::random().text()}).status.error_code(), StatusCode::NOT_FOUND);
+  EXPECT_EQ(verify({"../../etc"}).status.error_code(), StatusCode::INVALID_ARGUMENT);
+}
+
+TEST_F(AgentStoreTest, UsageAndCollectionAgree) {
+  const v1::StoreUsage before = usage();
+  ASSERT_EQ(before.holders_size(), 1);
+  EXPECT_EQ(before.holders(0).kind(), "image");
+  EXPECT_GT(before.holders(0).own_bytes(), 4096U);
+  EXPECT_LE(before.holders(0).own_bytes(), before.total_bytes());
+  EXPECT_EQ(before.reclaimable_bytes(), 0U);
+
+  std::ofstream(layers() / (Uuid::random().text() + ".raw.tmp")) << std::string(8192, 'x');
+  const uint64_t reclaimable = usage().reclaimable_bytes();
+  EXPECT_GE(reclaimable, 8192U);
+  const v1::CollectStoreReply planned = collect(true);
+  EXPECT_EQ(planned.bytes(), reclaimable);
+  ASSERT_EQ(planned.removed_size(), 1);
+  EXPECT_TRUE(std::filesystem::exists(state() / "store" / planned.removed(0).file()));
+  EXPECT_EQ(collect(false).bytes(), reclaimable);
+  EXPECT_FALSE(std::filesystem::exists(state() / "store" / planned.removed(0).file()));
+  EXPECT_EQ(usage().reclaimable_bytes(), 0U);
+  EXPECT_TRUE(std::filesystem::exists(only_layer()));
+}
+
+TEST_F(AgentStoreTest, ASandboxSharesItsImage) {
+  ASSERT_TRUE(create("one").ok());
+  const std::string snapshot = Uuid::random().text();
+  ASSERT_TRUE(take_snapshot("one", snapshot).ok());
+  std::map<std::string, v1::StoreHolder> holders;
+  const v1::StoreUsage all = usage();
+  for (const v1::StoreHolder& holder : all.holders()) holders[holder.id()] = holder;
+  EXPECT_EQ(holders.size(), 3U);
+  EXPECT_EQ(holders["one"].kind(), "sandbox");
+  EXPECT_EQ(holders[snapshot].kind(), "snapshot");
+  v1::SnapshotDetail detail;
+  ASSERT_TRUE(inspect(snapshot, detail).ok());
+  EXPECT_EQ(detail.info().snapshot_id(), snapshot);
+  EXPECT_EQ(inspect(Uuid::random().text(), detail).error_code(), StatusCode::NOT_FOUND);
+  v1::SnapshotDiff same;
+  ASSERT_TRUE(diff(snapshot, snapshot, same).ok());
+  for (const v1::SpaceDiff& space : same.spaces()) {
+    EXPECT_EQ(space.changed_bytes(), 0U);
+    EXPECT_EQ(space.compared_bytes(), 0U);
+  }
+  EXPECT_EQ(diff(snapshot, Uuid::random().text(), same).error_code(), StatusCode::NOT_FOUND);
+}
+
+}  // namespace
+}  // namespace stasis::agent

@@ -1,0 +1,97 @@
+// Images that are kept booted: what a create restores, what it boots, and what happens when a warm base is no good.
+#include "agent/testing/agent_fixture.h"
+
+namespace stasis::agent {
+namespace {
+
+class AgentWarmTest : public AgentFixture {
+ protected:
+  AgentWarmTest() { warm_bases_ = true; }
+  void TearDown() override {
+    AgentFixture::TearDown();
+    EXPECT_TRUE(bases_gone_with_their_image());
+  }
+
+  // Starts it; whether it was restored.
+  bool restored(const v1::CreateSandboxRequest& request) {
+    v1::SandboxStarted reply;
+    const grpc::Status status = create(request, &reply);
+    EXPECT_TRUE(status.ok()) << status.error_message();
+    return reply.has_restore();
+  }
+  bool restored(const std::string& id) { return restored(create_request(id)); }
+
+  size_t stored_snapshots() const {
+    return real_file_system().list(state() / "store" / "snapshots")->size();  // the image is one
+  }
+
+ private:
+  bool bases_gone_with_their_image() {
+    make_image("second");
+    start_agent();
+    return stored_snapshots() == 1;
+  }
+};
+
+TEST_F(AgentWarmTest, TheSecondSandboxOfAShapeIsRestored) {
+  EXPECT_FALSE(restored("one"));
+  EXPECT_TRUE(restored("two"));
+  EXPECT_NE(info("two").base_snapshot_id(), base_image());
+  EXPECT_EQ(exec("two", "hostname").status.error_code(), grpc::StatusCode::OK);
+  v1::CreateSandboxRequest other = create_request("three");
+  other.set_memory_mb(256);
+  EXPECT_FALSE(restored(other));
+  v1::CreateSandboxRequest cold = create_request("four");
+  cold.set_cold(true);
+  EXPECT_FALSE(restored(cold));
+  EXPECT_EQ(stored_snapshots(), 1U + 2);
+}
+
+TEST_F(AgentWarmTest, AWarmBaseIsNobodysSnapshot) {
+  EXPECT_FALSE(restored("one"));
+  EXPECT_TRUE(restored("two"));
+  const std::string base = info("two").base_snapshot_id();
+  EXPECT_FALSE(has_snapshot(base));
+  grpc::ClientContext context;
+  v1::DeleteSnapshotRequest request;
+  request.set_snapshot_id(base);
+  v1::DeleteSnapshotReply reply;
+  EXPECT_EQ(stub_->DeleteSnapshot(&context, request, &reply).error_code(), grpc::StatusCode::NOT_FOUND);
+  EXPECT_TRUE(restored("three"));
+}
+
+TEST_F(AgentWarmTest, ARestartedAgentKnowsThem) {
+  EXPECT_FALSE(restored("one"));
+  stop_agent();
+  start_agent();
+  EXPECT_TRUE(restored("two"));
+}
+
+TEST_F(AgentWarmTest, ASandboxThatCannotBeKeptStillStarts) {
+  misbehave("one", "fail-pause");
+  EXPECT_FALSE(restored("one"));
+  EXPECT_EQ(stored_snapshots(), 1U);
+  EXPECT_FALSE(restored("two"));
+  EXPECT_TRUE(restored("three"));
+}
+
+TEST_F(AgentWarmTest, OneThatDoesNotRestoreIsDroppedAndTheImageIsBooted) {
+  EXPECT_FALSE(restored("one"));
+  misbehave("two", "exit-restored");
+  EXPECT_FALSE(restored("two"));
+  EXPECT_TRUE(restored("three"));  // from what was kept of "two"
+  EXPECT_EQ(stored_snapshots(), 1U + 1);
+}
+
+TEST_F(AgentWarmTest, DestroyedWhileItIsKeptLeavesNothing) {
+  misbehave("one", "hold-pause");
+  auto creating = std::async(std::launch::async, [&] { return create("one"); });
+  ASSERT_TRUE(eventually([&] { return is_held("one"); }));
+  EXPECT_TRUE(destroy("one").ok());
+  EXPECT_EQ(creating.get().error_code(), grpc::StatusCode::CANCELLED);
+  EXPECT_EQ(stored_snapshots(), 1U);
+  EXPECT_FALSE(restored("two"));
+}
+
+}  // namespace
+}  // namespace stasis::agent

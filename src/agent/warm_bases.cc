@@ -1,0 +1,126 @@
+#include "agent/warm_bases.h"
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+
+#include "base/log.h"
+
+namespace stasis::agent {
+namespace {
+
+using nlohmann::json;
+using snapshot::SnapshotId;
+
+constexpr uint64_t kMaxFileBytes = 1 << 20;
+
+json to_json(const WarmKey& key, SnapshotId id) {
+  return {{"image", key.image.text()},    {"vcpus", key.vcpus}, {"memory_mib", key.memory_mib},
+          {"disk_bytes", key.disk_bytes}, {"vmm", key.vmm},     {"snapshot", id.text()}};
+}
+
+std::optional<std::pair<WarmKey, SnapshotId>> from_json(const json& entry) {
+  try {
+    const auto image = Uuid::parse(entry.at("image").get<std::string>());
+    const auto id = Uuid::parse(entry.at("snapshot").get<std::string>());
+    if (!image || !id) return std::nullopt;
+    const WarmKey key{{*image},
+                      entry.at("vcpus").get<uint32_t>(),
+                      entry.at("memory_mib").get<uint32_t>(),
+                      entry.at("disk_bytes").get<uint64_t>(),
+                      entry.at("vmm").get<std::string>()};
+    return std::pair{key, SnapshotId{*id}};
+  } catch (const json::exception&) {
+    return std::nullopt;
+  }
+}
+
+}  // namespace
+
+WarmBases::WarmBases(const snapshot::Store& store, Path file, std::span<const SnapshotId> images)
+    : store_(store), file_(std::move(file)) {
+  load(file_, images);
+  if (Status saved = save(); !saved) spdlog::warn("warm bases: {}", saved.error().message);
+}
+
+void WarmBases::load(const Path& file, std::span<const SnapshotId> images) {
+  const auto bytes = read_file(real_file_system(), file, kMaxFileBytes);
+  if (!bytes) return;
+  const std::string_view text(reinterpret_cast<const char*>(bytes->data()), bytes->size());
+  const json list = json::parse(text, nullptr, false);
+  if (!list.is_array()) return;
+  for (const json& entry : list) {
+    const auto base = from_json(entry);
+    if (!base) continue;
+    const auto& [key, id] = *base;
+    const bool wanted = std::find(images.begin(), images.end(), key.image) != images.end();
+    if (wanted && bases_.size() < kMax && store_.load(id)) {
+      bases_[key] = {id, true, 0};
+    } else {
+      (void)store_.remove(id);
+    }
+  }
+}
+
+std::optional<SnapshotId> WarmBases::find(const WarmKey& key) {
+  const std::lock_guard lock(mutex_);
+  const auto found = bases_.find(key);
+  if (found == bases_.end() || !found->second.ready) return std::nullopt;
+  found->second.used = ++uses_;
+  return found->second.id;
+}
+
+std::optional<SnapshotId> WarmBases::begin(const WarmKey& key) {
+  const std::lock_guard lock(mutex_);
+  if (bases_.contains(key)) return std::nullopt;
+  make_room();
+  if (bases_.size() >= kMax) return std::nullopt;
+  const SnapshotId id = SnapshotId::random();
+  bases_[key] = {id, false, ++uses_};
+  if (save()) return id;
+  bases_.erase(key);
+  return std::nullopt;
+}
+
+void WarmBases::done(const WarmKey& key, bool taken) {
+  const std::lock_guard lock(mutex_);
+  if (taken) {
+    bases_[key].ready = true;
+  } else {
+    remove(key);
+  }
+}
+
+void WarmBases::drop(const WarmKey& key) {
+  const std::lock_guard lock(mutex_);
+  const auto found = bases_.find(key);
+  if (found != bases_.end() && found->second.ready) remove(key);
+}
+
+bool WarmBases::contains(SnapshotId id) const {
+  const std::lock_guard lock(mutex_);
+  return std::any_of(bases_.begin(), bases_.end(), [&](const auto& base) { return base.second.id == id; });
+}
+
+// The snapshot first: what is written down and not there is forgotten, what is there and not written down would stay.
+void WarmBases::remove(const WarmKey& key) {
+  (void)store_.remove(bases_[key].id);
+  bases_.erase(key);
+  if (Status saved = save(); !saved) spdlog::warn("warm bases: {}", saved.error().message);
+}
+
+void WarmBases::make_room() {
+  if (bases_.size() < kMax) return;
+  auto oldest = bases_.end();
+  for (auto base = bases_.begin(); base != bases_.end(); ++base) {
+    if (base->second.ready && (oldest == bases_.end() || base->second.used < oldest->second.used)) oldest = base;
+  }
+  if (oldest != bases_.end()) remove(WarmKey(oldest->first));
+}
+
+Status WarmBases::save() const {
+  json list = json::array();
+  for (const auto& [key, base] : bases_) list.push_back(to_json(key, base.id));
+  return publish_file(real_file_system(), file_, list.dump(2));
+}
+
+}  // namespace stasis::agent

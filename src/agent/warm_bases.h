@@ -1,0 +1,61 @@
+// Warm bases: an image is booted once for each shape of machine, and the booted guest, before it has been given any
+// identity, is kept as a snapshot; creating a sandbox of that shape then restores it instead of booting. Which snapshot
+// belongs to which shape is written down in STATE/warm.json before the snapshot is taken, so that one which was never
+// finished is found and removed. At most kMax are kept: the one that was not used for longest goes first. They belong
+// to this host alone and are in no list of snapshots. Thread-safe.
+#pragma once
+
+#include <map>
+#include <mutex>
+#include <optional>
+#include <span>
+#include <string>
+
+#include "snapshot/store.h"
+
+namespace stasis::agent {
+
+struct WarmKey {
+  snapshot::SnapshotId image;
+  uint32_t vcpus = 0;
+  uint32_t memory_mib = 0;
+  uint64_t disk_bytes = 0;  // 0: as the image
+  std::string vmm;
+  friend auto operator<=>(const WarmKey&, const WarmKey&) = default;
+};
+
+class WarmBases {
+ public:
+  static constexpr size_t kMax = 8;
+
+  // Removes what belongs to none of `images`, and what was never published. A file that cannot be read counts as empty.
+  WarmBases(const snapshot::Store& store, Path file, std::span<const snapshot::SnapshotId> images);
+
+  std::optional<snapshot::SnapshotId> find(const WarmKey& key);
+  // The id under which the caller is to take the snapshot, and then to say done(). Nothing if there is one already, or
+  // if somebody else is at it.
+  std::optional<snapshot::SnapshotId> begin(const WarmKey& key);
+  void done(const WarmKey& key, bool taken);
+  // One that does not restore.
+  void drop(const WarmKey& key);
+  bool contains(snapshot::SnapshotId id) const;
+
+ private:
+  struct Base {
+    snapshot::SnapshotId id;
+    bool ready = false;
+    uint64_t used = 0;  // number of the last use
+  };
+  void load(const Path& file, std::span<const snapshot::SnapshotId> images);
+  Status save() const;
+  void remove(const WarmKey& key);
+  void make_room();
+
+  const snapshot::Store& store_;
+  Path file_;
+  mutable std::mutex mutex_;
+  std::map<WarmKey, Base> bases_;
+  uint64_t uses_ = 0;
+};
+
+}  // namespace stasis::agent

@@ -1,0 +1,106 @@
+#include "agent/warm_bases.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <array>
+#include <fstream>
+
+#include "base/testing/temp_dir.h"
+
+namespace stasis::agent {
+namespace {
+
+using snapshot::SnapshotId;
+
+class WarmBasesTest : public ::testing::Test {
+ protected:
+  WarmBases open() { return {store_, dir_.path() / "warm.json", std::array{image_}}; }
+  WarmKey key(uint32_t memory_mib) const { return {image_, 1, memory_mib, 0, "qemu"}; }
+  void publish(SnapshotId id) {
+    ASSERT_TRUE(store_.begin(id));
+    snapshot::Manifest manifest;
+    manifest.id = id;
+    ASSERT_TRUE(store_.publish(manifest));
+  }
+  SnapshotId make(WarmBases& bases, const WarmKey& key) {
+    const auto id = bases.begin(key);
+    EXPECT_TRUE(id);
+    publish(*id);
+    bases.done(key, true);
+    return *id;
+  }
+  bool is_there(SnapshotId id) const { return store_.load(id).has_value(); }
+
+  testing::TempDir dir_;
+  snapshot::Store store_ = snapshot::Store::open(real_file_system(), dir_.path() / "store").value();
+  SnapshotId image_ = SnapshotId::random();
+};
+
+TEST_F(WarmBasesTest, OneForEachShapeOnceItIsTaken) {
+  WarmBases bases = open();
+  EXPECT_FALSE(bases.find(key(256)));
+  const auto id = bases.begin(key(256));
+  ASSERT_TRUE(id);
+  EXPECT_FALSE(bases.begin(key(256)));  // somebody is at it
+  EXPECT_FALSE(bases.find(key(256)));
+  EXPECT_TRUE(bases.contains(*id));
+  publish(*id);
+  bases.done(key(256), true);
+  EXPECT_EQ(bases.find(key(256)), id);
+  EXPECT_FALSE(bases.find(key(512)));
+  EXPECT_FALSE(bases.contains(SnapshotId::random()));
+}
+
+TEST_F(WarmBasesTest, OneThatFailedOrDoesNotRestoreIsGoneAndMayBeMadeAgain) {
+  WarmBases bases = open();
+  const auto failed = bases.begin(key(256));
+  publish(*failed);  // the answer was lost
+  bases.done(key(256), false);
+  EXPECT_FALSE(is_there(*failed));
+  const SnapshotId made = make(bases, key(256));
+  bases.drop(key(256));
+  EXPECT_FALSE(is_there(made));
+  EXPECT_TRUE(bases.begin(key(256)));
+}
+
+TEST_F(WarmBasesTest, TheOneNotUsedForLongestMakesRoom) {
+  WarmBases bases = open();
+  std::vector<SnapshotId> ids;
+  for (uint32_t i = 0; i < WarmBases::kMax; ++i) ids.push_back(make(bases, key(128 + i)));
+  EXPECT_EQ(bases.find(key(128)), ids[0]);
+  make(bases, key(1000));
+  EXPECT_TRUE(is_there(ids[0]));
+  EXPECT_FALSE(is_there(ids[1]));
+  EXPECT_FALSE(bases.find(key(129)));
+}
+
+TEST_F(WarmBasesTest, AreFoundAgainAndWhatIsUselessIsRemoved) {
+  SnapshotId good;
+  SnapshotId of_old_image;
+  SnapshotId unfinished;
+  {
+    WarmBases bases = open();
+    good = make(bases, key(256));
+    WarmKey old = key(256);
+    old.image = SnapshotId::random();
+    of_old_image = make(bases, old);
+    unfinished = *bases.begin(key(512));  // and then this process dies
+  }
+  WarmBases bases = open();
+  EXPECT_EQ(bases.find(key(256)), good);
+  EXPECT_FALSE(is_there(of_old_image));
+  EXPECT_FALSE(bases.contains(unfinished));
+  EXPECT_TRUE(bases.begin(key(512)));
+}
+
+TEST_F(WarmBasesTest, AFileOfNonsenseIsAnEmptyOne) {
+  for (const char* text : {"", "{", "[1,{}]", R"([{"image":"x","snapshot":7}])", R"({"a":1})"}) {
+    std::ofstream(dir_.path() / "warm.json") << text;
+    WarmBases bases = open();
+    EXPECT_FALSE(bases.find(key(256))) << text;
+  }
+}
+
+}  // namespace
+}  // namespace stasis::agent

@@ -1,0 +1,42 @@
+// A file mapped for reading whose loss is told instead of killing the process. A page that cannot be had (the device
+// fails, the file was cut short) raises SIGBUS; the handler that the first FileMapping installs puts a page of zeros in
+// its place and marks the mapping as broken. So: read, then ask intact(), and only then believe what was read.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+
+#include "base/memory.h"
+#include "base/result.h"
+
+namespace stasis {
+
+class FileMapping {
+ public:
+  // `length` bytes of the file from its start. The descriptor may be closed afterwards. kResourceExhausted if the
+  // process has as many guarded mappings as it can (4,096).
+  static Result<FileMapping> map(int fd, size_t length);
+
+  FileMapping() = default;  // of nothing: not intact
+  FileMapping(FileMapping&& other) noexcept;
+  FileMapping& operator=(FileMapping&& other) noexcept;
+  FileMapping(const FileMapping&) = delete;
+  FileMapping& operator=(const FileMapping&) = delete;
+  ~FileMapping();
+
+  // To be read only.
+  std::span<const std::byte> bytes() const { return mapping_.bytes(); }
+  // False once any page could not be had: what was read since it was last true may be zeros that the file does not
+  // hold. Thread-safe.
+  bool intact() const;
+
+ private:
+  struct Slot;
+  friend struct FileMappingGuard;
+  FileMapping(Mapping mapping, Slot* slot) : mapping_(std::move(mapping)), slot_(slot) {}
+  Mapping mapping_;
+  Slot* slot_ = nullptr;
+};
+
+}  // namespace stasis

@@ -1,0 +1,87 @@
+#include "base/file_mapping.h"
+
+#include <gtest/gtest.h>
+#include <signal.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <thread>
+#include <vector>
+
+#include "base/file_system.h"
+#include "base/testing/temp_dir.h"
+
+namespace stasis {
+namespace {
+
+constexpr size_t kPage = 4096;
+
+class FileMappingTest : public ::testing::Test {
+ protected:
+  FileMappingTest() { EXPECT_TRUE(fs_.write_at(file_.get(), 0, std::vector<std::byte>(4 * kPage, std::byte{7}))); }
+  FileSystem& fs_ = real_file_system();
+  testing::TempDir dir_;
+  const UniqueFd file_ = fs_.create(dir_.path() / "file").value();
+};
+
+TEST_F(FileMappingTest, ShowsTheFile) {
+  const FileMapping mapping = fs_.map(file_.get(), 4 * kPage).value();
+  EXPECT_EQ(mapping.bytes().size(), 4 * kPage);
+  EXPECT_EQ(mapping.bytes()[4 * kPage - 1], std::byte{7});
+  EXPECT_TRUE(mapping.intact());
+  EXPECT_FALSE(FileMapping().intact());
+}
+
+TEST_F(FileMappingTest, APageThatIsGoneReadsAsZerosAndIsTold) {
+  const FileMapping mapping = fs_.map(file_.get(), 4 * kPage).value();
+  const FileMapping other = fs_.map(file_.get(), kPage).value();
+  ASSERT_TRUE(fs_.truncate(file_.get(), kPage));
+  EXPECT_EQ(mapping.bytes()[0], std::byte{7});
+  EXPECT_TRUE(mapping.intact());
+  EXPECT_EQ(mapping.bytes()[2 * kPage + 5], std::byte{0});
+  EXPECT_FALSE(mapping.intact());
+  EXPECT_EQ(mapping.bytes()[0], std::byte{7}) << "only that page is replaced";
+  EXPECT_TRUE(other.intact());
+}
+
+TEST_F(FileMappingTest, EveryThreadIsToldOfWhatItReads) {
+  const FileMapping mapping = fs_.map(file_.get(), 4 * kPage).value();
+  ASSERT_TRUE(fs_.truncate(file_.get(), 0));
+  std::vector<std::thread> threads;
+  for (int i = 0; i < 4; ++i) {
+    threads.emplace_back([&] {
+      for (size_t page = 0; page < 4; ++page) {
+        EXPECT_EQ(mapping.bytes()[page * kPage], std::byte{0});
+        EXPECT_FALSE(mapping.intact());
+      }
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+}
+
+TEST_F(FileMappingTest, PlacesAreGivenBack) {
+  for (int i = 0; i < 5000; ++i) ASSERT_TRUE(FileMapping::map(file_.get(), kPage)) << i;
+  std::vector<FileMapping> held;
+  Result<FileMapping> last = FileMapping::map(file_.get(), kPage);
+  while (last && held.size() < 5000) {
+    held.push_back(std::move(*last));
+    last = FileMapping::map(file_.get(), kPage);
+  }
+  EXPECT_EQ(held.size(), 4096U);
+  EXPECT_EQ(last.error().code, Code::kResourceExhausted);
+  held.clear();
+  EXPECT_TRUE(FileMapping::map(file_.get(), kPage));
+}
+
+using FileMappingDeathTest = FileMappingTest;
+
+TEST_F(FileMappingDeathTest, OtherBusErrorsStillEndTheProcess) {
+  const FileMapping guarded = fs_.map(file_.get(), 4 * kPage).value();
+  const Mapping plain = Mapping::shared_read_only(file_.get(), 4 * kPage).value();
+  ASSERT_TRUE(fs_.truncate(file_.get(), 0));
+  EXPECT_EXIT((void)*const_cast<volatile std::byte*>(plain.bytes().data()), ::testing::KilledBySignal(SIGBUS), "");
+  EXPECT_EXIT(::raise(SIGBUS), ::testing::KilledBySignal(SIGBUS), "");
+}
+
+}  // namespace
+}  // namespace stasis

@@ -1,0 +1,188 @@
+"""The store as people see it: verify, df, gc, inspect, tree, diff, retention, with a real guest."""
+import contextlib
+import json
+import os
+import subprocess
+import unittest
+import xml.etree.ElementTree as ElementTree
+
+from harness import BIN, CommandFailed, StasisTestCase
+
+MIB = 1 << 20
+
+
+class StoreTest(StasisTestCase):
+    def verify(self, *arguments):
+        """Exit status and document of a verification: damage is a status, not an error."""
+        command = [str(BIN / "stasis"), "--state-dir", str(self.stasis.state), "--json", "snapshot", "verify", *arguments]
+        result = subprocess.run(command, capture_output=True, timeout=600)
+        return result.returncode, json.loads(result.stdout)
+
+    def write_memory(self, sandbox, name, mebibytes):
+        self.stasis.guest(sandbox, f"head -c {mebibytes}M /dev/urandom > /dev/shm/{name}")
+
+    def spaces(self, answer):
+        return {space["name"]: space for space in answer["spaces"]}
+
+    def holder(self, name):
+        return next(one for one in self.stasis.json("store", "df")["holders"] if name in one.get("names", []))
+
+    @contextlib.contextmanager
+    def flipped_byte(self, path, offset):
+        """A byte of a file changed, and put back."""
+        mode = path.stat().st_mode
+        path.chmod(0o600)
+        fd = os.open(path, os.O_RDWR)
+        try:
+            byte = os.pread(fd, 1, offset)
+            os.pwrite(fd, bytes([byte[0] ^ 0x40]), offset)
+            yield
+            os.pwrite(fd, byte, offset)
+        finally:
+            os.close(fd)
+            path.chmod(mode)
+
+    def test_a_flipped_byte_is_found_and_named_with_everyone_who_needs_it(self):
+        sandbox = self.create()
+        self.stasis.json("snapshot", "create", sandbox, "first")
+        self.write_memory(sandbox, "noise", 2)
+        self.stasis.json("snapshot", "create", sandbox, "second")
+        status, whole = self.verify("--all")
+        self.assertEqual((status, whole["damages"]), (0, 0))
+        self.assertGreaterEqual(whole["snapshots"], 3)
+        status, one = self.verify("first")
+        self.assertEqual(status, 0)
+        self.assertLess(one["frames"], whole["frames"])
+
+        memory = self.spaces(self.stasis.json("snapshot", "inspect", "first"))["memory"]
+        layer = memory["layers"][0]
+        path = self.stasis.state / "store/layers" / f"{layer['layer_id']}.raw"
+        offset = self.first_data(path)
+        with self.flipped_byte(path, offset):
+            for name in ("first", "second"):
+                status, damaged = self.verify(name)
+                self.assertEqual((status, damaged["damages"]), (1, 1), damaged)
+                damage = damaged["damage"][0]
+                self.assertEqual((damage["file"], damage["frame"]), (str(path), offset // 65536))
+                self.assertEqual([one["names"] for one in damage["snapshots"]], [[name]])
+            status, damaged = self.verify("--all")
+            self.assertEqual(status, 1)
+            self.assertEqual(sorted(one["names"][0] for one in damaged["damage"][0]["snapshots"]), ["first", "second"])
+            self.assertEqual(self.verify("base")[0], 0)
+            self.assertFalse(self.spaces(self.stasis.json("snapshot", "inspect", "first"))["memory"]["layers"][0]["verified"])
+        self.assertEqual(self.verify("--all")[0], 0)
+        self.assertTrue(self.spaces(self.stasis.json("snapshot", "inspect", "first"))["memory"]["layers"][0]["verified"])
+        self.assert_refused("not_found", "snapshot", "verify", "nosuchsnapshot")
+
+    def first_data(self, path):
+        fd = os.open(path, os.O_RDONLY)
+        try:
+            return os.lseek(fd, 0, os.SEEK_DATA)
+        finally:
+            os.close(fd)
+
+    def test_df_a_dry_run_and_gc_agree(self):
+        sandbox = self.create()
+        self.stasis.json("pause", sandbox)
+        self.stasis.json("snapshot", "create", sandbox, "frozen")
+        frozen = self.holder("frozen")
+        self.assertEqual(frozen["sandboxes"], [sandbox])
+        self.assertGreater(frozen["own_bytes"], 10 * MIB)
+        self.assertGreater(frozen["shared_bytes"], 100 * MIB, "its disk stands on the image's")
+        self.assertEqual(self.stasis.json("store", "df")["reclaimable_bytes"], 0)
+
+        rubbish = self.stasis.state / "store/layers/3f2c8f0e-6a1f-4f0a-9d3e-0123456789ab.raw.tmp"
+        rubbish.write_bytes(bytes(3 * MIB))
+        df = self.stasis.json("store", "df")
+        self.assertGreaterEqual(df["reclaimable_bytes"], 3 * MIB)
+        planned = self.stasis.json("store", "gc", "--dry-run")
+        self.assertEqual(planned["bytes"], df["reclaimable_bytes"])
+        self.assertEqual([one["file"] for one in planned["removed"]], [f"layers/{rubbish.name}"])
+        self.assertTrue(rubbish.exists())
+        young = self.stasis.json("store", "gc", "--grace", "1h")
+        self.assertEqual((young["count"], young["kept_young"]), (0, 1))
+        self.assertTrue(rubbish.exists())
+        done = self.stasis.json("store", "gc")
+        self.assertEqual(done["bytes"], planned["bytes"])
+        self.assertFalse(rubbish.exists())
+
+        before = self.stasis.json("store", "df")["total_bytes"]
+        self.stasis.cli("snapshot", "rm", "frozen")
+        self.assertGreater(self.stasis.json("store", "df")["total_bytes"], before - MIB, "the paused sandbox needs it")
+        self.stasis.cli("rm", sandbox)
+        after = self.stasis.json("store", "df")["total_bytes"]
+        self.assertAlmostEqual(before - after, frozen["own_bytes"], delta=MIB)
+
+    def test_inspect_tree_and_diff_show_what_a_guest_wrote(self):
+        sandbox = self.create()
+        self.stasis.json("snapshot", "create", sandbox, "before")
+        self.write_memory(sandbox, "noise", 16)
+        self.stasis.guest(sandbox, "head -c 8M /dev/urandom > /root/noise && sync")
+        self.stasis.json("snapshot", "create", sandbox, "after")
+
+        self.stasis.cli("rm", sandbox)  # it goes on standing on its last snapshot
+
+        after = self.stasis.json("snapshot", "inspect", "after")
+        memory, disk = self.spaces(after)["memory"], self.spaces(after)["disk"]
+        self.assertEqual(memory["size"], 256 * MIB)
+        self.assertEqual(memory["data_bytes"] + memory["zero_bytes"], memory["size"])
+        self.assertEqual(sum(layer["mapped_bytes"] for layer in memory["layers"]), memory["data_bytes"])
+        self.assertEqual([layer["generation"] for layer in memory["layers"]], [0, 1])
+        self.assertEqual([layer["shared"] for layer in memory["layers"]], [True, False])
+        self.assertTrue(all(layer["verified"] for layer in memory["layers"]), "this host has written them")
+        self.assertGreater(memory["layers"][1]["mapped_bytes"], 16 * MIB)
+        self.assertGreater(disk["layers"][-1]["mapped_bytes"], 8 * MIB)
+        self.assertGreaterEqual(memory["fragmentation"], 0)
+        self.assertLess(memory["fragmentation"], 1)
+        self.assertEqual(len(memory["cells"]), 1024)
+        self.assertEqual([one["names"] for one in after["lineage"]], [["after"], ["before"], ["base"]])
+
+        diff = self.spaces(self.stasis.json("snapshot", "diff", "before", "after"))
+        self.assertGreater(diff["memory"]["changed_bytes"], 16 * MIB)
+        self.assertLess(diff["memory"]["changed_bytes"], 120 * MIB)
+        self.assertGreater(diff["disk"]["changed_bytes"], 8 * MIB)
+        self.assertLess(diff["disk"]["changed_bytes"], 40 * MIB)
+        self.assertLess(diff["disk"]["compared_bytes"], 40 * MIB, "what both share is not read")
+        same = self.spaces(self.stasis.json("snapshot", "diff", "after", "after"))
+        self.assertEqual([space["changed_bytes"] + space["compared_bytes"] for space in same.values()], [0, 0])
+
+        pictures = [self.stasis.state / "after.svg", self.stasis.state / "tree.svg"]
+        self.stasis.cli("snapshot", "inspect", "after", "--svg", pictures[0])
+        self.stasis.cli("snapshot", "tree", "--svg", pictures[1])
+        for picture in pictures:
+            self.assertTrue(ElementTree.parse(picture).getroot().tag.endswith("svg"))
+            picture.unlink()
+        holders = {name: one for one in self.stasis.json("snapshot", "tree")["holders"] for name in one.get("names", [])}
+        self.assertEqual(holders["after"]["parent_id"], holders["before"]["id"])
+        self.assertEqual(holders["before"]["parent_id"], holders["base"]["id"])
+
+    def test_retention_removes_the_oldest_and_leaves_clones_alone(self):
+        sandbox = self.create()
+        self.stasis.guest(sandbox, "echo first > /dev/shm/which")
+        self.stasis.json("snapshot", "create", sandbox, "point-1")
+        clone = self.create("--template", "point-1")
+        for number in (2, 3):
+            self.stasis.json("snapshot", "create", sandbox, f"point-{number}")
+        self.stasis.json("snapshot", "retention", "set", "--sandbox", sandbox, "--keep-last", 1)
+        self.stasis.wait_until(lambda: self.points() == ["point-1", "point-3"], "point-2 to go")
+        self.assertEqual(self.stasis.guest(clone, "cat /dev/shm/which"), "first")
+        self.stasis.json("pause", clone)
+        self.stasis.json("resume", clone)
+        self.assertEqual(self.points(), ["point-1", "point-3"], "a clone still stands on it")
+        self.stasis.cli("rm", clone)
+        self.stasis.wait_until(lambda: self.points() == ["point-3"], "point-1 to go after its clone")
+        self.stasis.json("snapshot", "create", sandbox, "point-4")
+        self.stasis.wait_until(lambda: self.points() == ["point-4"], "point-3 to go")
+        self.stasis.json("snapshot", "retention", "rm", "--sandbox", sandbox)
+        self.stasis.json("snapshot", "create", sandbox, "point-5")
+        self.assertEqual(self.points(), ["point-4", "point-5"])
+        with self.assertRaises(CommandFailed):
+            self.stasis.cli("snapshot", "retention", "set", "--sandbox", sandbox)
+
+    def points(self):
+        names = [one["name"] for one in self.stasis.json("snapshot", "ls", "--type", "snapshot")["snapshots"]]
+        return [name for name in names if name.startswith("point-")]
+
+
+if __name__ == "__main__":
+    unittest.main()
