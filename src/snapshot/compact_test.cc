@@ -7,7 +7,9 @@
 #include <thread>
 
 #include "base/poll.h"
+#include "snapshot/staging.h"
 #include "snapshot/testing/faulty_store.h"
+#include "snapshot/working_set.h"
 
 namespace stasis::snapshot {
 namespace {
@@ -18,6 +20,7 @@ using testing::Bytes;
 using testing::Disk;
 using testing::FaultyStore;
 using ::testing::HasSubstr;
+using ::testing::IsSupersetOf;
 using testing::Memory;
 using testing::pick;
 using testing::Random;
@@ -244,6 +247,49 @@ TEST(CompactTest, TwoAtOnceOnOneSnapshotLeaveOneResult) {
   ASSERT_TRUE(store.healthy.collect(guest.roots()));
   store.expect_listed_snapshots_whole(guest.known);
   store.expect_nothing_else(guest.roots());
+}
+
+std::vector<std::string> names_of(const CollectStats& stats) {
+  std::vector<std::string> names;
+  for (const auto& removed : stats.removed) names.push_back(removed.file);
+  return names;
+}
+
+TEST(CompactTest, WhatItAndADeadMakerLeaveIsToldByADryRunAndTakenByACollection) {
+  FaultyStore store;
+  Guest guest(store, 10);
+  const SnapshotId id = guest.chain(4);
+  const WorkingSet touched{kMemorySize, 1, {{blocks(3, 2), 5}}};
+  ASSERT_TRUE(keep_working_set(store.healthy, id, touched));
+  ASSERT_TRUE(compact(store.healthy, id));
+  const auto dead = staging_dir(store.healthy) / "compact-dead";
+  std::filesystem::create_directories(dead);
+  testing::write_whole_file(dead / "layer", Bytes(10'000, std::byte{1}));
+  const auto before = store.files();
+  {
+    const auto at_work = Staging::open(store.healthy, "at-work");
+    ASSERT_TRUE(at_work);
+    const auto young = store.healthy.collect(guest.roots(), {false, std::chrono::hours(1), 0});
+    ASSERT_TRUE(young) << young.error().message;
+    EXPECT_TRUE(names_of(*young).empty());
+    EXPECT_GE(young->files_kept, 3U);
+    const auto planned = store.healthy.collect(guest.roots(), {.dry_run = true});
+    ASSERT_TRUE(planned) << planned.error().message;
+    EXPECT_EQ(store.files(), before);
+    const std::string directory = "snapshots/" + id.text() + "/";
+    EXPECT_THAT(names_of(*planned),
+                IsSupersetOf({std::string("staging/compact-dead"), directory + "memory.map", directory + "disk.map"}));
+    const auto done = store.healthy.collect(guest.roots());
+    ASSERT_TRUE(done) << done.error().message;
+    EXPECT_EQ(names_of(*done), names_of(*planned));
+    EXPECT_EQ(done->bytes_freed, planned->bytes_freed);
+    EXPECT_TRUE(std::filesystem::exists(at_work->directory()));
+  }
+  EXPECT_FALSE(std::filesystem::exists(dead));
+  const auto kept = load_working_set(store.healthy, id);
+  ASSERT_TRUE(kept) << kept.error().message;
+  EXPECT_EQ(kept->entries, touched.entries);
+  store.expect_listed_snapshots_whole(guest.known);
 }
 
 struct Fault {
