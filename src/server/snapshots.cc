@@ -136,7 +136,7 @@ Result<TemplateRecord> Operations::import_snapshot(const std::string& name, bool
     return fail(imported.error());
   }
   if (name.empty()) request.name = imported->name();
-  TemplateRecord record = new_template(request);
+  TemplateRecord record = new_template(request, {});  // of no sandbox
   record.vcpus = imported->vcpus();
   record.memory_mb = imported->memory_mb();
   record.disk_mb = static_cast<uint32_t>(imported->disk_bytes() >> 20);
