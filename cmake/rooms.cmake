@@ -27,8 +27,9 @@ function(stasis_test name)
   endif()
 endfunction()
 
-# stasis_fuzz(NAME SOURCE CORPUS LIBRARY MUTATIONS): a fuzz target. In the fuzz preset it is a libFuzzer program (make
-# fuzz); everywhere else a test that runs the same target on its corpus and on so many mutations of it (a few seconds).
+# stasis_fuzz(NAME SOURCE CORPUS LIBRARY MUTATIONS [KIB]): a fuzz target. In the fuzz preset it is a libFuzzer program (make
+# fuzz); everywhere else a test that runs the same target on its corpus and on so many mutations of it (a few seconds). KIB: what
+# it needs of the heap for any input (default 256).
 function(stasis_fuzz name source corpus library mutations)
   if(STASIS_FUZZ)
     target_compile_options(${library} PRIVATE -fsanitize=fuzzer-no-link)
@@ -41,7 +42,7 @@ function(stasis_fuzz name source corpus library mutations)
   elseif(NOT STASIS_SANITIZER)  # the driver counts the heap through operator new, which a sanitizer has of its own
     add_executable(fuzz_${name} ${source} ${CMAKE_SOURCE_DIR}/src/base/testing/mutation_driver.cc)
     target_link_libraries(fuzz_${name} PRIVATE ${library})
-    add_test(NAME fuzz_${name} COMMAND fuzz_${name} ${mutations} ${CMAKE_CURRENT_SOURCE_DIR}/${corpus})
-    set_tests_properties(fuzz_${name} PROPERTIES TIMEOUT 300)
+    add_test(NAME fuzz_${name} COMMAND fuzz_${name} ${mutations} ${CMAKE_CURRENT_SOURCE_DIR}/${corpus} ${ARGN})
+    set_tests_properties(fuzz_${name} PROPERTIES TIMEOUT 300 ENVIRONMENT TMPDIR=/dev/shm)
   endif()
 endfunction()

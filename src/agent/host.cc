@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "agent/roots.h"
 #include "base/clock.h"
 #include "base/file.h"
 #include "base/log.h"
@@ -51,6 +52,9 @@ Result<std::unique_ptr<Host>> Host::open(const HostOptions& options) {
   const bool pausing = std::any_of(sandboxes.begin(), sandboxes.end(),
                                    [](const SandboxView& view) { return view.state == SandboxState::kPausing; });
   if (!pausing) host->tokens_.sweep([&](snapshot::SnapshotId id) { return host->is_published(id); });
+  const auto roots = [raw = host.get()] { return sandbox_roots(raw->sandboxes_dir()); };
+  const auto compacted = [raw = host.get()] { raw->collect_wanted_ = true; };
+  STASIS_ASSIGN(host->compactor_, Compactor::start(host->store_, roots, compacted));
   host->watcher_ = std::thread([raw = host.get()] { raw->watch(); });
   return host;
 }
@@ -58,6 +62,7 @@ Result<std::unique_ptr<Host>> Host::open(const HostOptions& options) {
 void Host::stop() {
   stopping_ = true;
   stop_.set();
+  if (compactor_) compactor_->stop();
   for (const SandboxPtr& sandbox : all()) {
     const std::lock_guard lock(sandbox->mutex);
     if (sandbox->client) sandbox->client->interrupt();
@@ -67,6 +72,7 @@ void Host::stop() {
 Host::~Host() {
   stop();
   if (watcher_.joinable()) watcher_.join();
+  compactor_.reset();
   settling_.clear();  // waits for them
   for (const auto& [id, sandbox] : sandboxes_) {
     if (sandbox->child) sandbox->child->release();  // it outlives this agent

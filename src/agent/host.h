@@ -16,12 +16,14 @@
 #include <thread>
 #include <vector>
 
+#include "agent/compactor.h"
 #include "agent/guest_client.h"
 #include "agent/images.h"
 #include "agent/sandbox.h"
 #include "agent/tokens.h"
 #include "agent/warm_bases.h"
 #include "base/file_lock.h"
+#include "snapshot/archive.h"
 #include "snapshot/diff.h"
 #include "snapshot/inspect.h"
 #include "snapshot/store.h"
@@ -91,6 +93,16 @@ class Host {
   // Bytes given back.
   Result<uint64_t> delete_snapshot(snapshot::SnapshotId id);
 
+  // host_archive.cc: a snapshot as one stream, with the name and the daemon's token beside it. Length of the whole.
+  Result<uint64_t> export_snapshot(snapshot::SnapshotId id, const std::string& name, uint64_t from,
+                                   const snapshot::ArchiveSink& sink) const;
+  struct Imported {
+    std::string name;  // as it was exported
+    snapshot::Manifest manifest;
+    uint64_t disk_bytes = 0;
+  };
+  Result<Imported> import_snapshot(snapshot::SnapshotId id, const snapshot::ArchiveSource& source);
+
   std::vector<SandboxView> list() const;
   // kNotFound; kFailedPrecondition unless it runs.
   Result<GuestClient> guest(const std::string& id) const;
@@ -122,6 +134,7 @@ class Host {
                                        const std::function<bool()>& go_on) const;
 
   const snapshot::Store& store() const { return store_; }
+  Compactor& compactor() { return *compactor_; }
   const std::map<std::string, Image>& images() const { return images_; }
   // Whether a snapshot is this host's own affair.
   bool is_warm_base(snapshot::SnapshotId id) const { return warm_bases_->contains(id); }
@@ -184,6 +197,7 @@ class Host {
   Event stop_;
   std::vector<std::future<void>> settling_;
   std::thread watcher_;
+  std::unique_ptr<Compactor> compactor_;
 };
 
 }  // namespace stasis::agent

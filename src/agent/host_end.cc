@@ -87,6 +87,7 @@ bool Host::is_published(SnapshotId id) const {
 }
 
 Result<Taken> Host::describe(const supervisor::SnapshotReply& reply) const {
+  STASIS_ASSIGN(const snapshot::StoreLock lock, store_.lock_shared());
   STASIS_ASSIGN(snapshot::Manifest manifest, store_.load(reply.id));
   STASIS_ASSIGN(const snapshot::BlockMap disk, store_.read_map(reply.id, *manifest.disk_map));
   return Taken{reply, std::move(manifest), disk.size()};

@@ -193,6 +193,7 @@ Result<Started> Host::bring_up(const SandboxPtr& sandbox, const StartSpec& spec)
     STASIS_TRY(save_record(sandbox->dir, sandbox->record));
   }
   started.total_us = microseconds_since(begun);
+  compactor_->count_start(spec.base);
   return started;
 }
 

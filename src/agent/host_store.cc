@@ -10,6 +10,14 @@ namespace {
 
 using snapshot::SnapshotId;
 
+// The same address space of two snapshots.
+struct Pair {
+  const char* name;
+  std::shared_ptr<snapshot::AddressSpace> left;
+  std::shared_ptr<snapshot::AddressSpace> right;
+  Host::Difference difference() const { return {name, left ? left->size() : 0, right ? right->size() : 0, {}}; }
+};
+
 // An address space of one side of a comparison; nothing if the snapshot has none of that name.
 Result<std::shared_ptr<snapshot::AddressSpace>> open_space(const snapshot::Store& store, SnapshotId id,
                                                            const std::optional<snapshot::Part>& part) {
@@ -22,6 +30,23 @@ Result<std::shared_ptr<snapshot::AddressSpace>> open_space(const snapshot::Store
 Result<std::shared_ptr<snapshot::AddressSpace>> empty_space(const snapshot::Store& store, uint64_t size) {
   STASIS_ASSIGN(snapshot::BlockMap map, snapshot::BlockMap::zeros(size));
   return snapshot::AddressSpace::open(store.fs(), store.layers_dir(), std::move(map));
+}
+
+// What both have. It stays readable, whatever becomes of the snapshots.
+Result<std::vector<Pair>> open_pairs(const snapshot::Store& store, SnapshotId from, SnapshotId to) {
+  STASIS_ASSIGN(const snapshot::StoreLock lock, store.lock_shared());
+  STASIS_ASSIGN(const snapshot::Manifest before, store.load(from));
+  STASIS_ASSIGN(const snapshot::Manifest after, store.load(to));
+  const std::tuple<const char*, const std::optional<snapshot::Part>&, const std::optional<snapshot::Part>&> spaces[] = {
+      {"memory", before.memory_map, after.memory_map}, {"disk", before.disk_map, after.disk_map}};
+  std::vector<Pair> pairs;
+  for (const auto& [name, left_part, right_part] : spaces) {
+    if (!left_part && !right_part) continue;
+    STASIS_ASSIGN(auto left, open_space(store, from, left_part));
+    STASIS_ASSIGN(auto right, open_space(store, to, right_part));
+    pairs.push_back({name, std::move(left), std::move(right)});
+  }
+  return pairs;
 }
 
 }  // namespace
@@ -58,23 +83,17 @@ Result<snapshot::SnapshotDetail> Host::inspect(SnapshotId id, size_t cells) cons
 
 Result<std::vector<Host::Difference>> Host::diff(SnapshotId from, SnapshotId to,
                                                  const std::function<bool()>& go_on) const {
-  STASIS_ASSIGN(const snapshot::Manifest before, store_.load(from));
-  STASIS_ASSIGN(const snapshot::Manifest after, store_.load(to));
-  const std::tuple<const char*, const std::optional<snapshot::Part>&, const std::optional<snapshot::Part>&> spaces[] = {
-      {"memory", before.memory_map, after.memory_map}, {"disk", before.disk_map, after.disk_map}};
+  STASIS_ASSIGN(auto pairs, open_pairs(store_, from, to));
   std::vector<Difference> differences;
-  for (const auto& [name, left_part, right_part] : spaces) {
-    if (!left_part && !right_part) continue;
-    STASIS_ASSIGN(auto left, open_space(store_, from, left_part));
-    STASIS_ASSIGN(auto right, open_space(store_, to, right_part));
-    Difference difference{name, left ? left->size() : 0, right ? right->size() : 0, {}};
-    if (!left) {
-      STASIS_ASSIGN(left, empty_space(store_, right->size()));
+  for (Pair& pair : pairs) {
+    Difference difference = pair.difference();
+    if (!pair.left) {
+      STASIS_ASSIGN(pair.left, empty_space(store_, pair.right->size()));
     }
-    if (!right) {
-      STASIS_ASSIGN(right, empty_space(store_, left->size()));
+    if (!pair.right) {
+      STASIS_ASSIGN(pair.right, empty_space(store_, pair.left->size()));
     }
-    STASIS_ASSIGN(difference.diff, snapshot::diff(*left, *right, go_on));
+    STASIS_ASSIGN(difference.diff, snapshot::diff(*pair.left, *pair.right, go_on));
     differences.push_back(std::move(difference));
   }
   return differences;

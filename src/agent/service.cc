@@ -1,7 +1,6 @@
 #include "agent/service.h"
 
-#include <thread>
-
+#include "agent/cancel_watch.h"
 #include "base/clock.h"
 #include "base/process_memory.h"
 
@@ -63,41 +62,6 @@ SandboxRecord record_of(const Request& request) {
   record.env = {request.env().begin(), request.env().end()};
   return record;
 }
-
-// Tells waiting code, by a descriptor, that a gRPC call was cancelled: the synchronous API can only be asked.
-class CancelWatch {
- public:
-  static Result<std::unique_ptr<CancelWatch>> start(grpc::ServerContext* context) {
-    STASIS_ASSIGN(Event cancelled, Event::create());
-    STASIS_ASSIGN(Event done, Event::create());
-    return std::unique_ptr<CancelWatch>(new CancelWatch(context, std::move(cancelled), std::move(done)));
-  }
-  ~CancelWatch() {
-    done_.set();
-    thread_.join();
-  }
-  CancelWatch(const CancelWatch&) = delete;
-  CancelWatch& operator=(const CancelWatch&) = delete;
-  int fd() const { return cancelled_.fd(); }
-
- private:
-  CancelWatch(grpc::ServerContext* context, Event cancelled, Event done)
-      : cancelled_(std::move(cancelled)), done_(std::move(done)) {
-    thread_ = std::thread([this, context] {
-      for (;;) {
-        auto finished = wait_readable(done_.fd(), Deadline::after(Milliseconds(50)));
-        if (!finished || *finished) return;
-        if (context->IsCancelled()) {
-          cancelled_.set();
-          return;
-        }
-      }
-    });
-  }
-  Event cancelled_;
-  Event done_;
-  std::thread thread_;
-};
 
 }  // namespace
 
@@ -333,6 +297,8 @@ grpc::Status Service::ListSnapshots(Context* context, const v1::ListSnapshotsReq
   if (!ids) return answer(context, ids.error());
   for (const SnapshotId id : *ids) {
     if (host_.is_warm_base(id)) continue;
+    const auto lock = host_.store().lock_shared();
+    if (!lock) return answer(context, lock.error());
     const auto manifest = host_.store().load(id);
     if (!manifest) continue;  // deleted meanwhile, or damaged: it cannot be described
     v1::SnapshotInfo* info = reply->add_snapshots();
@@ -365,6 +331,8 @@ grpc::Status Service::GetSandboxMetrics(Context* context, const v1::GetSandboxMe
 
 grpc::Status Service::ListImages(Context* context, const v1::ListImagesRequest*, v1::ListImagesReply* reply) {
   for (const auto& [name, image] : host_.images()) {
+    const auto lock = host_.store().lock_shared();
+    if (!lock) return answer(context, lock.error());
     const auto manifest = host_.store().load(image.id);
     if (!manifest) return answer(context, manifest.error());
     const auto disk = host_.store().read_map(image.id, *manifest->disk_map);

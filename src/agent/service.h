@@ -36,6 +36,12 @@ class Service final : public v1::HostAgent::Service {
   grpc::Status ListSnapshots(Context*, const v1::ListSnapshotsRequest*, v1::ListSnapshotsReply*) override;
   grpc::Status GetSandboxMetrics(Context*, const v1::GetSandboxMetricsRequest*, v1::SandboxMetrics*) override;
   grpc::Status ListImages(Context*, const v1::ListImagesRequest*, v1::ListImagesReply*) override;
+  // service_archive.cc
+  grpc::Status CompactStore(Context*, const v1::CompactStoreRequest*, v1::CompactStoreReply*) override;
+  grpc::Status ExportSnapshot(Context*, const v1::ExportSnapshotRequest*,
+                              grpc::ServerWriter<v1::ArchiveChunk>*) override;
+  grpc::Status ImportSnapshot(Context*, grpc::ServerReader<v1::ImportSnapshotRequest>*,
+                              v1::ImportSnapshotReply*) override;
   // service_store.cc
   grpc::Status VerifySnapshots(Context*, const v1::VerifySnapshotsRequest*,
                                grpc::ServerWriter<v1::VerifyEvent>*) override;

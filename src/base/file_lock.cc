@@ -1,5 +1,6 @@
 #include "base/file_lock.h"
 
+#include <fcntl.h>
 #include <sys/file.h>
 
 #include <cerrno>
@@ -17,14 +18,29 @@ Result<FileLock> FileLock::try_exclusive(const Path& path) {
   return FileLock(std::move(fd));
 }
 
-Result<UniqueFd> lock_file(const Path& path, LockKind kind) {
-  STASIS_ASSIGN(UniqueFd fd, open_append(path));
-  const int operation = kind == LockKind::kShared ? LOCK_SH : LOCK_EX | LOCK_NB;
+namespace {
+
+Result<UniqueFd> lock(UniqueFd fd, const Path& path, LockKind kind) {
+  int operation = kind == LockKind::kShared ? LOCK_SH : LOCK_EX;
+  if (kind == LockKind::kTryExclusive) operation |= LOCK_NB;
   while (::flock(fd.get(), operation) != 0) {
     if (errno == EWOULDBLOCK) return fail(Code::kAborted, path.string() + " is in use");
     if (errno != EINTR) return fail_errno(errno, "lock " + path.string());
   }
   return fd;
+}
+
+}  // namespace
+
+Result<UniqueFd> lock_file(const Path& path, LockKind kind) {
+  STASIS_ASSIGN(UniqueFd fd, open_append(path));
+  return lock(std::move(fd), path, kind);
+}
+
+Result<UniqueFd> lock_directory(const Path& path, LockKind kind) {
+  UniqueFd fd(::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  if (!fd) return fail_errno(errno, "open directory " + path.string());
+  return lock(std::move(fd), path, kind);
 }
 
 }  // namespace stasis

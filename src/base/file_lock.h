@@ -21,9 +21,12 @@ class FileLock {
 enum class LockKind {
   kShared,        // waits while somebody holds it exclusively
   kTryExclusive,  // kAborted at once if anybody holds it
+  kExclusive,     // waits while anybody holds it
 };
 
 // The same file lock in its other forms: held as long as the descriptor is open.
 Result<UniqueFd> lock_file(const Path& path, LockKind kind);
+// The same on a directory that is there: kNotFound if it is not.
+Result<UniqueFd> lock_directory(const Path& path, LockKind kind);
 
 }  // namespace stasis

@@ -121,10 +121,10 @@ Result<Json> Client::upload(const std::string& target, std::optional<uint64_t> s
   return read_answer(*connection.stream);
 }
 
-Result<uint64_t> Client::download(const std::string& target, const Sink& sink) {
+Result<uint64_t> Client::download(const std::string& target, const Sink& sink, std::string_view method) {
   STASIS_ASSIGN(const Connection connection, connect(endpoint_));
   reached_ = true;
-  auto request = make_request<http::empty_body>(endpoint_, "POST", target);
+  auto request = make_request<http::empty_body>(endpoint_, method, target);
   request.set(http::field::accept, "application/octet-stream");
   request.prepare_payload();
   error_code error;

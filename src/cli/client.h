@@ -47,8 +47,8 @@ class Client {
                     const Headers& headers = {});
   // POST of bytes as they come; `size`, if it is known, becomes the Content-Length.
   Result<Json> upload(const std::string& target, std::optional<uint64_t> size, const Source& source);
-  // POST whose answer's bytes go to `sink`: how many there were.
-  Result<uint64_t> download(const std::string& target, const Sink& sink);
+  // Request whose answer's bytes go to `sink`: how many there were.
+  Result<uint64_t> download(const std::string& target, const Sink& sink, std::string_view method = "POST");
   // Runs a command through a WebSocket until it has ended.
   Result<ExecEnd> exec(const std::string& target, const Json& request, const ExecEvents& events);
 

@@ -222,6 +222,56 @@ TEST(Snapshot, CreateListAndRemove) {
   EXPECT_EQ(removed.requests.at(1).target, "/v1/snapshots/cold");
 }
 
+TEST(Snapshot, ExportIsNothingButTheArchive) {
+  const Call all(always({.body = "bytes"}), {"snapshot", "export", "warm"});
+  EXPECT_EQ(all.status, 0);
+  EXPECT_EQ(all.out, "bytes");
+  EXPECT_EQ(all.requests.at(0).method, "GET");
+  EXPECT_EQ(all.requests.at(0).target, "/v1/snapshots/warm/export");
+  const Call rest(always({.body = "tes"}), {"snapshot", "export", "--from", "2", "warm"});
+  EXPECT_EQ(rest.requests.at(0).target, "/v1/snapshots/warm/export?from=2");
+  EXPECT_EQ(Call(always({.body = "bytes"}), {"snapshot", "export", "warm"}, kTerminal).status, 2);
+}
+
+TEST(Snapshot, AnExportThatBreaksSaysHowToGoOn) {
+  const Call cut(always({.body = "half", .cut_short = true}), {"snapshot", "export", "--from", "10", "warm"});
+  EXPECT_EQ(cut.status, 1);
+  const std::string remedy = json::parse(cut.err)["error"]["remedy"];
+  const uint64_t there = 10 + cut.out.size();
+  EXPECT_EQ(remedy.find("--from " + std::to_string(there)) != std::string::npos, !cut.out.empty()) << remedy;
+  const Call missing(always(error_reply(404, "not_found")), {"snapshot", "export", "warm"});
+  EXPECT_EQ(missing.status, 1);
+  EXPECT_EQ(missing.out, "");
+}
+
+TEST(Snapshot, ImportSendsStandardInput) {
+  const json copy = {{"name", "copy"}, {"size_bytes", 2'097'152}};
+  const auto server = always({.status = 201, .body = copy.dump()});
+  Setting setting = kTerminal;
+  setting.input = "an archive";
+  const Call call(server, {"snapshot", "import", "--name", "copy"}, setting);
+  EXPECT_EQ(call.status, 0);
+  EXPECT_EQ(call.requests.at(0).method, "POST");
+  EXPECT_EQ(call.requests.at(0).target, "/v1/snapshots/import?overwrite=false&name=copy");
+  EXPECT_EQ(call.requests.at(0).body, "an archive");
+  EXPECT_EQ(call.requests.at(0).headers.at("content-type"), "application/octet-stream");
+  EXPECT_EQ(call.out, "snapshot copy: 10 B read, 2 MiB stored\n");
+  EXPECT_EQ(Call(server, {"snapshot", "import", "--overwrite"}, setting).requests.at(0).target,
+            "/v1/snapshots/import?overwrite=true");
+}
+
+TEST(StoreCommands, Compact) {
+  const json one = {{"name", "warm"},      {"snapshot_id", "x"},      {"spaces", 2},
+                    {"layers_before", 40}, {"live_bytes", 1'048'576}, {"read_bytes", 2'000'000}};
+  const Call named(always({.body = json{{"snapshots", {one}}}.dump()}), {"store", "compact", "warm"}, kTerminal);
+  EXPECT_EQ(named.status, 0);
+  EXPECT_EQ(json::parse(named.requests.at(0).body), (json{{"name", "warm"}}));
+  EXPECT_EQ(named.out, "snapshot warm: 40 layers are 2 now, 1 MiB\n");
+  const Call all(always({.body = json{{"snapshots", json::array()}}.dump()}), {"store", "compact"}, kTerminal);
+  EXPECT_EQ(all.requests.at(0).target, "/v1/store/compact");
+  EXPECT_EQ(all.out, "nothing to gain\n");
+}
+
 FakeReply stream(std::vector<json> messages) {
   FakeReply reply;
   for (const json& message : messages) reply.messages.push_back(message.dump());

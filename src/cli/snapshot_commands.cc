@@ -1,4 +1,4 @@
-// snapshot create, ls, rm.
+// snapshot create, ls, rm; export and import are in archive_commands.cc.
 #include <memory>
 
 #include "cli/command_line.h"
@@ -104,6 +104,7 @@ void add_snapshot_commands(CommandLine& line) {
       add_command(line, group, "rm", "Delete snapshots; sandboxes made from them go on", "stasis snapshot rm warm");
   remove_command.add_option("NAME", *names, "Snapshots")->required();
   remove_command.callback([&line, names] { line.action = [names](Session& s) { return remove(s, *names); }; });
+  add_archive_commands(line, group);
 }
 
 }  // namespace stasis::cli

@@ -1,4 +1,4 @@
-// store df, gc.
+// store df, gc, compact.
 #include <memory>
 
 #include "cli/command_line.h"
@@ -90,12 +90,37 @@ Result<int> collect(Session& session, const CollectOptions& options) {
   return kSuccess;
 }
 
+Result<int> compact(Session& session, const std::string& name) {
+  STASIS_ASSIGN(Client * client, session.client());
+  Progress progress(session.io(), name.empty() ? "compacting" : "compacting " + name);
+  const Json body = name.empty() ? Json::object() : Json{{"name", name}};
+  STASIS_ASSIGN(const Json answer, client->call("POST", "/v1/store/compact", body));
+  progress.stop();
+  if (session.json()) {
+    session.print(answer);
+    return kSuccess;
+  }
+  uint64_t rewritten = 0;
+  if (const auto found = answer.find("snapshots"); found != answer.end() && found->is_array()) {
+    for (const Json& snapshot : *found) {
+      const auto number = [&](const char* key) { return static_cast<uint64_t>(number_field(snapshot, key)); };
+      if (number("spaces") == 0) continue;
+      ++rewritten;
+      session.io().out << printable("snapshot " + (name.empty() ? text_field(snapshot, "snapshot_id") : name)) << ": "
+                       << number("layers_before") << " layers are " << number("spaces") << " now, "
+                       << size_text(number("live_bytes")) << '\n';
+    }
+  }
+  if (rewritten == 0) session.io().out << "nothing to gain\n";
+  return kSuccess;
+}
+
 }  // namespace
 
 void add_store_commands(CommandLine& line) {
   CLI::App& group = *line.app.add_subcommand("store", "The host's store of layers and snapshots");
   group.require_subcommand(1);
-  group.footer("Examples:\n  stasis store df\n  stasis store gc --dry-run");
+  group.footer("Examples:\n  stasis store df\n  stasis store gc --dry-run\n  stasis store compact");
 
   CLI::App& usage_command = add_command(
       line, group, "df", "Who takes how much: own bytes go with a snapshot, shared ones are needed by others",
@@ -111,6 +136,16 @@ void add_store_commands(CommandLine& line) {
   collect_command.add_flag("--dry-run", options->dry_run, "Only say what would be removed");
   collect_command.add_option("--grace", options->grace, "Keep what is younger: 90s, 15m, 2h, 7d (default: 0s)");
   collect_command.callback([&line, options] { line.action = [options](Session& s) { return collect(s, *options); }; });
+
+  const auto name = std::make_shared<std::string>();
+  CLI::App& compact_command =
+      add_command(line, group, "compact",
+                  "Copy what a snapshot uses into one layer each for memory and disk, now (the host does it by itself "
+                  "where it is worth it)",
+                  "stasis store compact warm\n"
+                  "stasis store compact");
+  compact_command.add_option("NAME", *name, "Snapshot (default: wherever it is worth it)");
+  compact_command.callback([&line, name] { line.action = [name](Session& s) { return compact(s, *name); }; });
 }
 
 }  // namespace stasis::cli

@@ -152,24 +152,48 @@ class Client final : public GrpcAgent {
     Call scope(*this);
     STASIS_TRY(scope.status());
     pb::WriteFileReply reply;
-    auto writer = stub_->WriteFile(&scope.context(), &reply);
     pb::WriteFileRequest part;
     *part.mutable_open() = open;
-    Status given;
-    while (writer->Write(part)) {  // false: the agent has ended the call, and Finish says why
-      const Result<std::string_view> bytes = source();
-      if (!bytes) {
-        given = fail(bytes.error());
-        scope.context().TryCancel();
-        break;
-      }
-      if (bytes->empty()) break;
-      part.set_data(std::string(*bytes));
-    }
-    writer->WritesDone();
-    const grpc::Status status = writer->Finish();
-    if (!given) return fail(std::move(given).error());
+    STASIS_TRY(send(scope, stub_->WriteFile(&scope.context(), &reply), part, source));
+    return reply;
+  }
+
+  Result<pb::CompactStoreReply> compact_store(const pb::CompactStoreRequest& request,
+                                              Cancellation& cancellation) override {
+    Call scope(*this);
+    STASIS_TRY(scope.status());
+    cancellation.set_action([&] { scope.context().TryCancel(); });
+    pb::CompactStoreReply reply;
+    const grpc::Status status = stub_->CompactStore(&scope.context(), request, &reply);
+    cancellation.set_action(nullptr);
     if (!status.ok()) return fail(error_of(status, scope.context()));
+    return reply;
+  }
+
+  Status export_snapshot(const pb::ExportSnapshotRequest& request,
+                         const std::function<Status(std::string_view)>& on_data) override {
+    Call scope(*this);
+    STASIS_TRY(scope.status());
+    auto reader = stub_->ExportSnapshot(&scope.context(), request);
+    pb::ArchiveChunk chunk;
+    Status taken;
+    while (taken && reader->Read(&chunk)) taken = on_data(chunk.data());
+    if (!taken) scope.context().TryCancel();
+    const grpc::Status status = reader->Finish();
+    if (!taken) return taken;
+    if (!status.ok()) return fail(error_of(status, scope.context()));
+    if (chunk.total() == 0) return fail(Code::kDataLoss, "the host agent's archive has no end");
+    return {};
+  }
+
+  Result<pb::ImportSnapshotReply> import_snapshot(const std::string& snapshot_id,
+                                                  const std::function<Result<std::string_view>()>& source) override {
+    Call scope(*this);
+    STASIS_TRY(scope.status());
+    pb::ImportSnapshotReply reply;
+    pb::ImportSnapshotRequest part;
+    part.mutable_open()->set_snapshot_id(snapshot_id);
+    STASIS_TRY(send(scope, stub_->ImportSnapshot(&scope.context(), &reply), part, source));
     return reply;
   }
 
@@ -200,6 +224,28 @@ class Client final : public GrpcAgent {
     grpc::ClientContext context_;
     bool refused_ = false;
   };
+
+  // The first message, then what `source` gives.
+  template <typename Part>
+  static Status send(Call& scope, std::unique_ptr<grpc::ClientWriter<Part>> writer, Part& part,
+                     const std::function<Result<std::string_view>()>& source) {
+    Status given;
+    while (writer->Write(part)) {  // false: the agent has ended the call, and Finish says why
+      const Result<std::string_view> bytes = source();
+      if (!bytes) {
+        given = fail(bytes.error());
+        scope.context().TryCancel();
+        break;
+      }
+      if (bytes->empty()) break;
+      part.set_data(std::string(*bytes));
+    }
+    writer->WritesDone();
+    const grpc::Status status = writer->Finish();
+    if (!given) return given;
+    if (!status.ok()) return fail(error_of(status, scope.context()));
+    return {};
+  }
 
   template <typename Reply, typename Request>
   Result<Reply> call(grpc::Status (Stub::*method)(grpc::ClientContext*, const Request&, Reply*), const Request& request,

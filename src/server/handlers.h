@@ -25,6 +25,7 @@ void add_sandbox_routes(Router& router, Services& services);
 void add_exec_routes(Router& router, Services& services);
 void add_file_routes(Router& router, Services& services);
 void add_snapshot_routes(Router& router, Services& services);
+void add_archive_routes(Router& router, Services& services);
 void add_store_routes(Router& router, Services& services);
 void add_inspect_routes(Router& router, Services& services);
 void add_retention_routes(Router& router, Services& services);

@@ -75,6 +75,14 @@ class HostAgentApi {
   virtual Result<pb::ListSnapshotsReply> list_snapshots() = 0;
   virtual Result<pb::ListImagesReply> list_images() = 0;
 
+  virtual Result<pb::CompactStoreReply> compact_store(const pb::CompactStoreRequest& request,
+                                                      Cancellation& cancellation) = 0;
+  // An error of `on_data` ends the call and is returned. kDataLoss if the agent's stream ended without its end.
+  virtual Status export_snapshot(const pb::ExportSnapshotRequest& request,
+                                 const std::function<Status(std::string_view)>& on_data) = 0;
+  // `source` as for write_file.
+  virtual Result<pb::ImportSnapshotReply> import_snapshot(const std::string& snapshot_id,
+                                                          const std::function<Result<std::string_view>()>& source) = 0;
   // An error of `on_event` ends the call and is returned.
   virtual Status verify_snapshots(const pb::VerifySnapshotsRequest& request,
                                   const std::function<Status(const pb::VerifyEvent&)>& on_event) = 0;

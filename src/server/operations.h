@@ -65,6 +65,9 @@ class Operations {
   Result<pb::PingSandboxReply> ping(const std::string& id, std::optional<uint32_t> timeout_sec);
   Result<TemplateRecord> snapshot(const SnapshotRequest& request);
   Status delete_snapshot(const std::string& name);
+  // Gives a name to what `source` brings (bytes of an archive; nothing at the end). An empty name: as it was exported.
+  Result<TemplateRecord> import_snapshot(const std::string& name, bool overwrite,
+                                         const std::function<Result<std::string_view>()>& source);
   // The sandbox if it is running; kFailedPrecondition or kAborted with its state if not.
   Result<SandboxRecord> running(const std::string& id);
 

@@ -68,6 +68,7 @@ class ControlPlane final : public Server {
     add_exec_routes(router_, services_);
     add_file_routes(router_, services_);
     add_snapshot_routes(router_, services_);
+    add_archive_routes(router_, services_);
     add_store_routes(router_, services_);
     add_inspect_routes(router_, services_);
     add_retention_routes(router_, services_);

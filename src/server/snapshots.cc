@@ -118,6 +118,44 @@ Result<TemplateRecord> Operations::snapshot(const SnapshotRequest& request) {
   return record;
 }
 
+Result<TemplateRecord> Operations::import_snapshot(const std::string& name, bool overwrite,
+                                                   const std::function<Result<std::string_view>()>& source) {
+  SnapshotRequest request{"", name, overwrite};
+  const std::string snapshot_id = Uuid::random().text();
+  STASIS_TRY(agent_.check(kAgentPatience));
+  if (!name.empty()) STASIS_TRY(check_request(request));
+  const auto expect = [&](Tables& tables) -> Status {
+    if (!name.empty()) STASIS_TRY(check_free(tables, request));
+    return tables.orphans.make(snapshot_id);
+  };
+  STASIS_TRY(store_.write(expect));
+  const auto imported = agent_.import_snapshot(snapshot_id, source);
+  if (!imported) {
+    drop_snapshot(snapshot_id);
+    wake_();
+    return fail(imported.error());
+  }
+  if (name.empty()) request.name = imported->name();
+  TemplateRecord record = new_template(request, {});  // of no sandbox
+  record.vcpus = imported->vcpus();
+  record.memory_mb = imported->memory_mb();
+  record.disk_mb = static_cast<uint32_t>(imported->disk_bytes() >> 20);
+  record.size_bytes = imported->stored_bytes();
+  record.snapshot_id = snapshot_id;
+  const Status published = store_.write([&](Tables& tables) -> Status {
+    STASIS_TRY(check_request(request));
+    STASIS_TRY(publish(tables, request, record));
+    return tables.orphans.forget(snapshot_id);
+  });
+  if (!published) {
+    drop_snapshot(snapshot_id);
+    return fail(published.error());
+  }
+  settler_.collect();  // what the name stood for before
+  spdlog::info("snapshot '{}': imported, {} bytes", record.name, record.size_bytes);
+  return record;
+}
+
 Status Operations::delete_snapshot(const std::string& name) {
   const Status removed = store_.write([&](Tables& tables) -> Status {
     STASIS_ASSIGN(const std::optional<TemplateRecord> known, tables.templates.find(name));

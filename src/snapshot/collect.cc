@@ -1,12 +1,23 @@
 // Collection: mark from manifests and roots, then sweep. Nothing is removed before everything has been marked.
 #include <algorithm>
+#include <unordered_map>
 #include <unordered_set>
 
 #include "base/file_lock.h"
-#include "snapshot/store.h"
+#include "snapshot/staging.h"
 
 namespace stasis::snapshot {
 namespace {
+
+// A name that a snapshot's block maps have had: `memory.map`, or with an id before its end after a compaction.
+bool is_map_file(std::string_view file) {
+  for (const std::string_view space : {"memory", "disk"}) {
+    if (!file.starts_with(space) || !file.ends_with(".map")) continue;
+    const std::string_view between = file.substr(space.size(), file.size() - space.size() - 4);
+    return between.empty() || (between.starts_with('.') && Uuid::parse(between.substr(1)));
+  }
+  return false;
+}
 
 class Collection {
  public:
@@ -22,7 +33,10 @@ class Collection {
  private:
   Status sweep_snapshots();
   Status sweep_snapshot(const std::string& name);
-  Status sweep_unpublished(const Path& directory, const std::vector<std::string>& files);
+  Status sweep_replaced_maps(const Path& directory, const Uuid& id, const std::vector<std::string>& files);
+  // Of a snapshot without a manifest, or of work that was never finished.
+  Status sweep_directory(const Path& directory);
+  Status sweep_staging();
   Status sweep_layers();
   Status sweep_notes();
   // False: it was younger than the grace period, and stays.
@@ -34,6 +48,7 @@ class Collection {
   FileSystem& fs_;
   const CollectOptions& options_;
   std::unordered_set<Uuid> live_;
+  std::unordered_map<Uuid, std::vector<std::string>> map_files_;  // by snapshot: what its manifest names
   CollectStats stats_;
 };
 
@@ -45,12 +60,14 @@ Status Collection::mark() {
       if (!part) continue;
       STASIS_ASSIGN(const BlockMap map, store_.read_map(id, *part));
       mark(map);
+      map_files_[id.uuid].push_back(part->file);
     }
   }
   return {};
 }
 
 Status Collection::sweep() {
+  STASIS_TRY(sweep_staging());
   STASIS_TRY(sweep_snapshots());
   // A manifest that is gone must be gone for good before its layers go.
   if (!options_.dry_run) STASIS_TRY(fs_.sync_directory(store_.snapshots_dir()));
@@ -69,17 +86,47 @@ Status Collection::sweep_snapshots() {
 Status Collection::sweep_snapshot(const std::string& name) {
   const Path directory = store_.snapshots_dir() / name;
   STASIS_ASSIGN(const auto files, fs_.list(directory));
-  if (std::find(files.begin(), files.end(), kManifestFile) == files.end()) return sweep_unpublished(directory, files);
+  if (std::find(files.begin(), files.end(), kManifestFile) == files.end()) return sweep_directory(directory);
   for (const std::string& file : files) {
     if (!file.ends_with(".tmp")) continue;
+    STASIS_ASSIGN(const bool gone, remove_file(directory / file));
+    if (gone) ++stats_.files_swept;
+  }
+  return sweep_replaced_maps(directory, *Uuid::parse(name), files);
+}
+
+Status Collection::sweep_replaced_maps(const Path& directory, const Uuid& id, const std::vector<std::string>& files) {
+  const std::vector<std::string>& named = map_files_[id];
+  bool synced = false;
+  for (const std::string& file : files) {
+    if (!is_map_file(file) || std::find(named.begin(), named.end(), file) != named.end()) continue;
+    // The manifest that does not name it may not be durable yet: then a power cut would bring the one before back,
+    // which does, and its layers.
+    if (!synced && !options_.dry_run) STASIS_TRY(fs_.sync_directory(directory));
+    synced = true;
     STASIS_ASSIGN(const bool gone, remove_file(directory / file));
     if (gone) ++stats_.files_swept;
   }
   return {};
 }
 
-Status Collection::sweep_unpublished(const Path& directory, const std::vector<std::string>& files) {
+Status Collection::sweep_staging() {
+  const Path staging = staging_dir(store_);
+  const auto names = fs_.list(staging);
+  if (!names && names.error().code == Code::kNotFound) return {};
+  if (!names) return fail(names.error());
+  for (const std::string& name : *names) {
+    STASIS_ASSIGN(const FileInfo info, fs_.info(staging / name));
+    if (!info.is_directory) continue;
+    const auto lock = lock_directory(staging / name, LockKind::kTryExclusive);
+    if (lock) STASIS_TRY(sweep_directory(staging / name));  // else somebody is at work there
+  }
+  return {};
+}
+
+Status Collection::sweep_directory(const Path& directory) {
   STASIS_ASSIGN(const FileInfo own, fs_.info(directory));
+  STASIS_ASSIGN(const auto files, fs_.list(directory));
   bool young = is_young(own);
   uint64_t bytes = 0;
   for (const std::string& file : files) {

@@ -15,6 +15,7 @@ void sort_layers(Holder& holder) {
 }
 
 Status describe(const Store& store, SnapshotId id, Holder& holder) {
+  STASIS_ASSIGN(const StoreLock lock, store.lock_shared());
   STASIS_ASSIGN(const Manifest manifest, store.load(id));
   holder.kind = manifest.kind == SnapshotKind::kImage ? Holder::Kind::kImage : Holder::Kind::kSnapshot;
   holder.parent = manifest.parent;

@@ -134,6 +134,7 @@ Result<Known> look_around(const Store& store, SnapshotId id, std::span<const San
 Result<SnapshotDetail> inspect(const Store& store, SnapshotId id, std::span<const SandboxMaps> sandboxes,
                                size_t cells) {
   SnapshotDetail detail;
+  STASIS_ASSIGN(const StoreLock lock, store.lock_shared());
   STASIS_ASSIGN(detail.manifest, store.load(id));
   STASIS_ASSIGN(const Known known, look_around(store, id, sandboxes));
   STASIS_ASSIGN(const auto files, store.fs().list(store.snapshot_dir(id)));

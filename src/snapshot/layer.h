@@ -37,6 +37,8 @@ class LayerWriter {
 
   // offset and data.size() are multiples of kBlockSize, behind everything written before.
   Status write(uint64_t offset, std::span<const std::byte> data);
+  // Syncs the data so far: a long write does it now and then, so that finish() has little left to do.
+  Status sync();
   // Writes the checksums, syncs, publishes both files and the directory. Call once.
   Result<LayerInfo> finish();
 

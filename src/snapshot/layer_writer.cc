@@ -83,6 +83,11 @@ Status LayerWriter::write(uint64_t offset, std::span<const std::byte> data) {
   return {};
 }
 
+Status LayerWriter::sync() {
+  STASIS_TRY_CONTEXT(state_->fs.sync(state_->fd.get()), state_->data.string());
+  return {};
+}
+
 Result<LayerInfo> LayerWriter::finish() {
   State& state = *state_;
   const LayerSums sums = state.hasher.finish();

@@ -49,6 +49,15 @@ Status check_part_name(const std::string& file) {
   return fail(Code::kInvalidArgument, "'" + file + "' cannot be the name of a part of a snapshot");
 }
 
+// What reads back as it was.
+Result<std::vector<std::byte>> encode_checked(const Manifest& manifest) {
+  std::vector<std::byte> bytes = manifest.encode();
+  const auto as_read = Manifest::decode(bytes);
+  if (!as_read) return fail(Code::kInvalidArgument, "cannot publish what cannot be read: " + as_read.error().message);
+  if (*as_read != manifest) return fail(Code::kInvalidArgument, "the manifest holds text that is not UTF-8");
+  return bytes;
+}
+
 // Why a part cannot be read: one that is missing is damage, unless its snapshot was removed meanwhile.
 Error unreadable(const Store& store, SnapshotId id, const std::string& file, Error error) {
   if (error.code == Code::kNotFound) {
@@ -109,10 +118,7 @@ Result<Part> Store::write_map(SnapshotId id, const std::string& file, const Bloc
 }
 
 Status Store::publish(const Manifest& manifest) const {
-  const std::vector<std::byte> bytes = manifest.encode();
-  const auto as_read = Manifest::decode(bytes);
-  if (!as_read) return fail(Code::kInvalidArgument, "cannot publish what cannot be read: " + as_read.error().message);
-  if (*as_read != manifest) return fail(Code::kInvalidArgument, "the manifest holds text that is not UTF-8");
+  STASIS_ASSIGN(const auto bytes, encode_checked(manifest));
   const Path directory = snapshot_dir(manifest.id);
   const Path path = directory / kManifestFile;
   STASIS_TRY(check_absent(*fs_, path, "snapshot " + manifest.id.text()));
@@ -122,6 +128,21 @@ Status Store::publish(const Manifest& manifest) const {
   // It may have its name, durable or not: what is reported as failed must not exist, nor come back with a power cut.
   (void)remove_manifest(*fs_, directory);
   return fail(std::move(published).error().with_context("publish snapshot " + manifest.id.text()));
+}
+
+Status Store::replace(const Manifest& next) const {
+  STASIS_ASSIGN(const auto bytes, encode_checked(next));
+  const Path directory = snapshot_dir(next.id);
+  STASIS_TRY(fs_->sync_directory(directory));  // as for publish()
+  STASIS_TRY_CONTEXT(publish_file(*fs_, directory / kManifestFile, bytes), "replace the manifest of " + next.id.text());
+  return {};
+}
+
+Result<StoreLock> Store::lock_snapshot(SnapshotId id) const {
+  auto fd = lock_directory(snapshot_dir(id), LockKind::kExclusive);
+  if (fd) return StoreLock(std::move(*fd));
+  if (fd.error().code == Code::kNotFound) return fail(Code::kNotFound, "there is no snapshot " + id.text());
+  return fail(std::move(fd).error());
 }
 
 void Store::abandon(SnapshotId id) const {
@@ -198,6 +219,8 @@ Result<std::vector<SnapshotId>> Store::list() const {
 Status Store::remove(SnapshotId id) const {
   // A collection sweeps directories without a manifest: it must not meet one that is being taken apart.
   STASIS_ASSIGN(const StoreLock lock, lock_shared());
+  // A compaction that is about to replace its manifest must not bring it back.
+  STASIS_ASSIGN(const StoreLock mine, lock_snapshot(id));
   const Path directory = snapshot_dir(id);
   Status removed = remove_manifest(*fs_, directory);
   if (!removed && removed.error().code == Code::kNotFound) {

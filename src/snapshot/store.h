@@ -1,8 +1,11 @@
 // The store: one directory with every layer, snapshot and image of a host.
-//   layers/<uuid>.raw, <uuid>.sums   immutable, mode 0444
-//   snapshots/<uuid>/manifest        written last; beside it the parts that it names (state, memory.map, disk.map, ...)
-//   lock                             flock: shared by whoever writes or newly refers to layers, exclusive for a
-//   collection
+//   layers/<uuid>.raw, <uuid>.sums       immutable, mode 0444
+//   snapshots/<uuid>/manifest            written last; beside it the parts that it names (state, memory.map, ...)
+//   staging/<name>/                      layers that take long to make (staging.h)
+//   lock                                 flock: shared by whoever writes or newly refers to layers, exclusive for
+//                                        collection
+// What a manifest names is there for as long as the manifest stands, and for as long as the shared lock was held since
+// the manifest was read: who reads a block map, or opens layers, holds it from load() on.
 //
 // Snapshots share layers by reference. A layer lives as long as a manifest or one of the `roots` given to collect()
 // names it: running sandboxes keep a copy of their block maps in their own directory, and those are the roots.
@@ -42,10 +45,10 @@ struct CollectOptions {
 };
 
 struct CollectStats {
-  uint64_t snapshots_swept = 0;  // directories without a manifest
+  uint64_t snapshots_swept = 0;  // directories without a manifest, or of work that was never finished
   uint64_t layers_removed = 0;
   uint64_t bytes_freed = 0;
-  uint64_t files_swept = 0;  // temporary files
+  uint64_t files_swept = 0;  // temporary files, block maps that compaction has replaced
   uint64_t files_kept = 0;   // rubbish, and younger than `grace`
   struct Removed {
     std::string file;    // below the store's root; of a snapshot, its directory
@@ -77,12 +80,18 @@ class Store {
   Result<Part> write_map(SnapshotId id, const std::string& file, const BlockMap& map) const;
   // Writes the manifest and syncs the directories: after this, and not before, the snapshot exists.
   Status publish(const Manifest& manifest) const;
+  // Puts `next` in place of the manifest of the same snapshot (which describes the same content in other files); the
+  // caller holds lock_shared() and lock_snapshot(). After a failure either stands.
+  Status replace(const Manifest& next) const;
+  // Held by whoever replaces or removes a snapshot (waits for another). kNotFound if there is none.
+  Result<StoreLock> lock_snapshot(SnapshotId id) const;
   // Removes a snapshot that was begun and not published. Never fails loudly: what stays is swept later.
   void abandon(SnapshotId id) const;
 
   // kNotFound if there is no such snapshot; kDataLoss if its manifest is damaged.
   Result<Manifest> load(SnapshotId id) const;
-  // Reads a part and verifies size and checksum: kDataLoss names the file and the snapshot.
+  // Reads a part and verifies size and checksum: kDataLoss names the file and the snapshot; kNotFound if the snapshot
+  // was removed since its manifest was read.
   Result<std::vector<std::byte>> read_part(SnapshotId id, const Part& part) const;
   Result<BlockMap> read_map(SnapshotId id, const Part& part) const;
   // The same check without keeping the bytes, in constant memory.
@@ -93,9 +102,10 @@ class Store {
   // kNotFound if there is none. Takes the shared lock.
   Status remove(SnapshotId id) const;
 
-  // Removes layers that no manifest and none of `roots` needs, snapshot directories without a manifest, and temporary
-  // files. Takes the exclusive lock: kAborted at once if somebody holds it shared. A manifest that cannot be read stops
-  // the collection (its layers are unknown) with kDataLoss.
+  // Removes layers that no manifest and none of `roots` needs, snapshot directories without a manifest, block maps that
+  // their manifest names no longer, what dead makers left in staging, and temporary files. Takes the exclusive lock:
+  // kAborted at once if somebody holds it shared. A manifest that cannot be read stops the collection (its layers are
+  // unknown) with kDataLoss.
   Result<CollectStats> collect(std::span<const BlockMap> roots, const CollectOptions& options = {}) const;
   // The same with roots that are asked for under the lock: who writes down a new root under the shared lock is always
   // seen. An error of `roots` stops the collection before anything is removed.

@@ -98,6 +98,7 @@ Result<VerifyReport> Verification::run(std::span<const SnapshotId> ids) {
 }
 
 Status Verification::plan(SnapshotId id) {
+  STASIS_ASSIGN(const StoreLock lock, store_.lock_shared());
   auto manifest = store_.load(id);
   if (!manifest && manifest.error().code == Code::kNotFound) return fail(std::move(manifest).error());
   ++report_.snapshots;
@@ -213,6 +214,8 @@ Status Verification::advance(uint64_t bytes) {
 }
 
 bool Verification::needs_layer(SnapshotId snapshot, LayerId layer) const {
+  const auto lock = store_.lock_shared();
+  if (!lock) return true;  // better to tell of too much
   const auto manifest = store_.load(snapshot);
   if (!manifest) return manifest.error().code != Code::kNotFound;
   for (const auto& part : {manifest->memory_map, manifest->disk_map}) {

@@ -12,7 +12,7 @@
 
 namespace stasis::testing {
 
-class FaultyFileSystem final : public ForwardingFileSystem {
+class FaultyFileSystem : public ForwardingFileSystem {
  public:
   enum class Mode { kOnce, kFromThenOn };
 

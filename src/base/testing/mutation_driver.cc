@@ -1,7 +1,8 @@
 // Runs a fuzz target (LLVMFuzzerTestOneInput) without libFuzzer, in every build: on each file of the corpus given, and
 // on so many mutations of them, always the same ones. The memory that the target holds for one input is bounded by a
-// multiple of its size. libFuzzer itself, which looks for new paths, is `make fuzz`.
-//   usage: PROGRAM MUTATIONS CORPUS_DIRECTORY
+// multiple of its size, and a constant for what it always needs. libFuzzer itself, which looks for new paths, is `make
+// fuzz`.
+//   usage: PROGRAM MUTATIONS CORPUS_DIRECTORY [KIB_ALWAYS_NEEDED]
 #include <signal.h>
 #include <unistd.h>
 
@@ -28,7 +29,7 @@ constexpr size_t kMaxInput = 64 * 1024;
 // A JSON value is 16 bytes, and an empty one that holds another takes two allocations: about 100 bytes for each byte of
 // "[[[[". Numbers come from outside: what believed one of them would be far beyond this.
 constexpr size_t kHeapPerByte = 200;
-constexpr size_t kHeapBase = 256 * 1024;
+size_t heap_base = 256 * 1024;
 
 const Input* current = nullptr;
 
@@ -49,7 +50,7 @@ void keep_input(int signal) {
 void run(const Input& input) {
   current = &input;
   const size_t held = stasis::testing::heap_held_by([&] { LLVMFuzzerTestOneInput(input.data(), input.size()); });
-  if (held > kHeapBase + kHeapPerByte * input.size()) {
+  if (held > heap_base + kHeapPerByte * input.size()) {
     std::fprintf(stderr, "%zu bytes of heap for an input of %zu\n", held, input.size());
     std::abort();
   }
@@ -148,11 +149,12 @@ std::vector<Input> read_corpus(const std::filesystem::path& directory) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  if (argc != 3) {
-    std::fprintf(stderr, "usage: %s MUTATIONS CORPUS_DIRECTORY\n", argv[0]);
+  if (argc != 3 && argc != 4) {
+    std::fprintf(stderr, "usage: %s MUTATIONS CORPUS_DIRECTORY [KIB_ALWAYS_NEEDED]\n", argv[0]);
     return 2;
   }
   for (const int signal : {SIGABRT, SIGSEGV, SIGBUS, SIGFPE}) ::signal(signal, keep_input);
+  if (argc == 4) heap_base = std::stoull(argv[3]) * 1024;
   const std::vector<Input> corpus = read_corpus(argv[2]);
   if (corpus.size() < 2) {
     std::fprintf(stderr, "%s has no corpus\n", argv[2]);

@@ -301,6 +301,55 @@ class ScriptedAgent::Service final : public pb::HostAgent::Service {
     });
   }
 
+  Status CompactStore(ServerContext* context, const pb::CompactStoreRequest* request,
+                      pb::CompactStoreReply* reply) override {
+    return run("CompactStore", *context, [&]() -> Status {
+      for (const auto& [id, snapshot] : snapshots_) {
+        if (request->snapshot_id() != id) continue;
+        pb::CompactedSnapshot* compacted = reply->add_snapshots();
+        compacted->set_snapshot_id(id);
+        compacted->set_spaces(1);
+        compacted->set_layers_before(3);
+        compacted->set_live_bytes(4096);
+        compacted->set_read_bytes(8192);
+      }
+      return Status::OK;
+    });
+  }
+
+  Status ExportSnapshot(ServerContext* context, const pb::ExportSnapshotRequest* request,
+                        grpc::ServerWriter<pb::ArchiveChunk>* writer) override {
+    return run("ExportSnapshot", *context, [&]() -> Status {
+      if (!snapshots_.contains(request->snapshot_id())) return failed(grpc::NOT_FOUND, "no such snapshot");
+      const std::string archive = "archive of " + request->snapshot_id();
+      pb::ArchiveChunk chunk;
+      chunk.set_data(archive.substr(request->from()));
+      writer->Write(chunk);
+      chunk.clear_data();
+      chunk.set_total(archive.size());
+      writer->Write(chunk);
+      return Status::OK;
+    });
+  }
+
+  Status ImportSnapshot(ServerContext* context, grpc::ServerReader<pb::ImportSnapshotRequest>* reader,
+                        pb::ImportSnapshotReply* reply) override {
+    pb::ImportSnapshotRequest message;
+    reader->Read(&message);
+    const std::string id = message.open().snapshot_id();
+    while (reader->Read(&message)) {
+    }
+    return run("ImportSnapshot", *context, [&]() -> Status {
+      const ScriptedSnapshot& snapshot = snapshots_[id];
+      reply->set_name("as-exported");
+      reply->set_vcpus(snapshot.vcpus);
+      reply->set_memory_mb(snapshot.memory_mb);
+      reply->set_disk_bytes(snapshot.disk_bytes);
+      reply->set_stored_bytes(8192);
+      return Status::OK;
+    });
+  }
+
   Status ListImages(ServerContext* context, const pb::ListImagesRequest*, pb::ListImagesReply* reply) override {
     return run("ListImages", *context, [&]() -> Status {
       for (const auto& [name, id] : images_) {

@@ -1,0 +1,104 @@
+#include "agent/compactor.h"
+
+#include "base/background.h"
+#include "base/clock.h"
+#include "base/host_probe.h"
+#include "base/log.h"
+
+namespace stasis::agent {
+namespace {
+
+using snapshot::CompactPlan;
+using snapshot::CompactResult;
+using snapshot::SnapshotId;
+
+// Read and written together. A disk that is bought for this does 500 MB/s and more: a resume beside it has nine tenths.
+constexpr uint64_t kBytesPerSecond = 50'000'000;
+// Looking for work reads every block map of the store.
+constexpr Milliseconds kLookAgain{60'000};
+// A pause must find room: compaction never takes the last of it.
+constexpr uint64_t kFreeAfterwards = uint64_t{4} << 30;
+// Counting must not grow without end; what is started often is counted again soon.
+constexpr size_t kMaxCounted = 10'000;
+
+}  // namespace
+
+Compactor::Compactor(const snapshot::Store& store, snapshot::Store::RootsFunction roots,
+                     std::function<void()> compacted, Event stop)
+    : store_(store), roots_(std::move(roots)), compacted_(std::move(compacted)), stop_(std::move(stop)) {}
+
+Result<std::unique_ptr<Compactor>> Compactor::start(const snapshot::Store& store, snapshot::Store::RootsFunction roots,
+                                                    std::function<void()> compacted) {
+  STASIS_ASSIGN(Event stop, Event::create());
+  std::unique_ptr<Compactor> compactor(new Compactor(store, std::move(roots), std::move(compacted), std::move(stop)));
+  compactor->thread_ = std::thread([raw = compactor.get()] { raw->run(); });
+  return compactor;
+}
+
+Compactor::~Compactor() {
+  stop();
+  thread_.join();
+}
+
+void Compactor::count_start(SnapshotId id) {
+  const std::lock_guard lock(mutex_);
+  if (starts_.size() >= kMaxCounted && !starts_.contains(id)) starts_.clear();
+  ++starts_[id];
+}
+
+Result<std::vector<CompactPlan>> Compactor::plan() {
+  STASIS_ASSIGN(const auto roots, roots_());
+  const auto starts = [this](SnapshotId id) -> uint64_t {
+    const std::lock_guard lock(mutex_);
+    const auto found = starts_.find(id);
+    return found == starts_.end() ? 0 : found->second;
+  };
+  STASIS_ASSIGN(const auto uses, snapshot::survey(store_, roots, starts));
+  return snapshot::plan_compactions(uses, unix_time_ms());
+}
+
+Result<CompactResult> Compactor::compact(const CompactPlan& plan, RateLimit limit) {
+  STASIS_ASSIGN(const CompactResult result, snapshot::compact(store_, plan.id, {plan.memory, plan.disk, limit}));
+  if (result.spaces == 0) return result;
+  spdlog::info("snapshot {}: compacted {} layers into {} ({} MiB)", plan.id.text(), result.layers_before, result.spaces,
+               result.live_bytes >> 20);
+  compacted_();
+  return result;
+}
+
+Result<CompactResult> Compactor::compact(SnapshotId id, int cancel_fd) {
+  return compact(CompactPlan{id, true, true, 0, 0}, RateLimit(0, cancel_fd));
+}
+
+void Compactor::run() {
+  become_background_thread();
+  for (;;) {
+    const auto stopped = wait_readable(stop_.fd(), Deadline::after(kLookAgain));
+    if (!stopped || *stopped) return;
+    while (compact_next()) {
+    }
+  }
+}
+
+// One snapshot at a time: each changes what the others share. False when there is nothing left to do now.
+bool Compactor::compact_next() {
+  const auto plans = plan();
+  if (!plans) return false;  // a collection tells the same error
+  for (const CompactPlan& plan : *plans) {
+    if (failed_.contains(plan.id) || !has_room(plan)) continue;
+    const auto result = compact(plan, RateLimit(kBytesPerSecond, stop_.fd()));
+    if (result && result->spaces > 0) return true;
+    if (!result && result.error().code == Code::kCancelled) return false;
+    if (!result && (result.error().code == Code::kAborted || result.error().code == Code::kNotFound)) continue;
+    if (!result) spdlog::warn("{}", result.error().message);
+    failed_.insert(plan.id);
+  }
+  return false;
+}
+
+bool Compactor::has_room(const CompactPlan& plan) const {
+  const auto free = free_disk_space(store_.root());
+  return free && *free >= plan.live_bytes && *free - plan.live_bytes >= kFreeAfterwards;
+}
+
+}  // namespace stasis::agent

@@ -1,0 +1,66 @@
+// Host: snapshots that leave and arrive as archives.
+#include <nlohmann/json.hpp>
+
+#include "agent/host.h"
+
+namespace stasis::agent {
+namespace {
+
+using nlohmann::json;
+
+// What this room adds to an archive: {"name", "access_token"}. The guest's memory holds the token anyway, and without
+// it nobody could give the restored guest a new one.
+struct Note {
+  std::string name;
+  std::string access_token;
+};
+
+Result<Note> parse_note(const std::string& text) {
+  const json object = json::parse(text, nullptr, false);
+  const auto field = [&](const char* key) -> std::string {
+    const auto found = object.find(key);
+    return found != object.end() && found->is_string() ? found->get<std::string>() : "";
+  };
+  if (!object.is_object()) return fail(Code::kDataLoss, "the archive's note is no JSON object");
+  return Note{field("name"), field("access_token")};
+}
+
+}  // namespace
+
+Result<uint64_t> Host::export_snapshot(snapshot::SnapshotId id, const std::string& name, uint64_t from,
+                                       const snapshot::ArchiveSink& sink) const {
+  snapshot::ExportOptions options;
+  const json note{{"name", name}, {"access_token", tokens_.find(id)}};
+  options.note = note.dump(-1, ' ', true, json::error_handler_t::replace);
+  options.from = from;
+  options.limit = RateLimit(0, stop_.fd());
+  return snapshot::export_snapshot(store_, id, std::move(options), sink);
+}
+
+Result<Host::Imported> Host::import_snapshot(snapshot::SnapshotId id, const snapshot::ArchiveSource& source) {
+  if (is_published(id)) return fail(Code::kAlreadyExists, "there is a snapshot " + id.text() + " already");
+  Imported imported;
+  snapshot::ImportOptions options;
+  options.id = id;
+  options.on_note = [&](const std::string& text) -> Status {
+    STASIS_ASSIGN(const Note note, parse_note(text));
+    imported.name = note.name;
+    return tokens_.keep(id, note.access_token);
+  };
+  const auto pieces = [&](std::span<std::byte> out) -> Result<size_t> {
+    if (stopping_) return fail(Code::kUnavailable, "the host agent stops", "ask again in a moment");
+    return source(out);
+  };
+  auto manifest = snapshot::import_snapshot(store_, options, pieces);
+  if (!manifest) {
+    if (!is_published(id)) tokens_.forget(id);
+    return fail(std::move(manifest).error());
+  }
+  imported.manifest = std::move(*manifest);
+  STASIS_ASSIGN(const snapshot::StoreLock lock, store_.lock_shared());
+  STASIS_ASSIGN(const snapshot::BlockMap disk, store_.read_map(id, *imported.manifest.disk_map));
+  imported.disk_bytes = disk.size();
+  return imported;
+}
+
+}  // namespace stasis::agent

@@ -1,0 +1,97 @@
+// snapshot export, snapshot import.
+#include <memory>
+
+#include "cli/command_line.h"
+#include "cli/progress.h"
+#include "cli/sandbox_view.h"
+
+namespace stasis::cli {
+namespace {
+
+constexpr size_t kChunk = size_t{256} << 10;
+
+struct ExportOptions {
+  std::string name;
+  uint64_t from = 0;
+};
+
+Result<int> export_snapshot(Session& session, const ExportOptions& options) {
+  if (session.io().out_terminal) {
+    return session.usage("an archive is not for a terminal", "stasis snapshot export " + options.name + " > FILE");
+  }
+  STASIS_ASSIGN(Client * client, session.client());
+  Progress progress(session.io(), "exporting " + options.name);
+  std::ostream& out = session.io().out;
+  uint64_t bytes = 0;
+  const auto take = [&](std::string_view piece) -> Status {
+    progress.set_detail(size_text(bytes += piece.size()));
+    out.write(piece.data(), static_cast<std::streamsize>(piece.size()));
+    if (!out) return fail(Code::kCancelled, "standard output cannot be written any more");
+    return {};
+  };
+  std::string target = "/v1/snapshots/" + percent_encode(options.name) + "/export";
+  if (options.from > 0) target += "?from=" + std::to_string(options.from);
+  if (const auto done = client->download(target, take, "GET"); !done || !out.flush()) {
+    Error error = done ? Error{Code::kCancelled, "standard output cannot be written any more"} : done.error();
+    if (bytes == 0) return fail(std::move(error));
+    return fail(std::move(error).with_remedy(std::to_string(options.from + bytes) +
+                                             " bytes are there: add the rest with 'stasis snapshot export --from " +
+                                             std::to_string(options.from + bytes) + " " + options.name + " >> FILE'"));
+  }
+  return kSuccess;
+}
+
+struct ImportOptions {
+  std::string name;
+  bool overwrite = false;
+};
+
+Result<int> import_snapshot(Session& session, const ImportOptions& options) {
+  STASIS_ASSIGN(Client * client, session.client());
+  Progress progress(session.io(), "importing");
+  std::vector<char> chunk(kChunk);
+  uint64_t bytes = 0;
+  const auto next = [&]() -> Result<std::span<const char>> {
+    session.io().in.read(chunk.data(), static_cast<std::streamsize>(chunk.size()));
+    const auto count = static_cast<size_t>(session.io().in.gcount());
+    progress.set_detail(size_text(bytes += count));
+    return std::span<const char>(chunk.data(), count);
+  };
+  std::string target = "/v1/snapshots/import?overwrite=" + std::string(options.overwrite ? "true" : "false");
+  if (!options.name.empty()) target += "&name=" + percent_encode(options.name);
+  STASIS_ASSIGN(const Json snapshot, client->upload(target, {}, next));
+  progress.stop();
+  if (session.json()) {
+    session.print(snapshot);
+  } else {
+    session.io().out << printable("snapshot " + text_field(snapshot, "name") + ": " + size_text(bytes) + " read, " +
+                                  size_text(static_cast<uint64_t>(number_field(snapshot, "size_bytes"))) + " stored")
+                     << '\n';
+  }
+  return kSuccess;
+}
+
+}  // namespace
+
+void add_archive_commands(CommandLine& line, CLI::App& group) {
+  const auto leaving = std::make_shared<ExportOptions>();
+  CLI::App& export_command =
+      add_command(line, group, "export", "Write a snapshot to standard output, as one stream that holds everything",
+                  "stasis snapshot export warm > warm.stasis\n"
+                  "stasis snapshot export --from $(stat -c %s warm.stasis) warm >> warm.stasis   # go on");
+  export_command.add_option("NAME", leaving->name, "Snapshot")->required();
+  export_command.add_option("--from", leaving->from, "Leave out so many bytes: those that are there already");
+  export_command.callback(
+      [&line, leaving] { line.action = [leaving](Session& s) { return export_snapshot(s, *leaving); }; });
+
+  const auto coming = std::make_shared<ImportOptions>();
+  CLI::App& import_command = add_command(line, group, "import", "Make a snapshot of an archive on standard input",
+                                         "stasis snapshot import < warm.stasis\n"
+                                         "ssh other stasis snapshot export warm | stasis snapshot import --name warm2");
+  import_command.add_option("--name", coming->name, "Name of the snapshot (default: as it was exported)");
+  import_command.add_flag("--overwrite", coming->overwrite, "Replace a snapshot of this name; its clones go on");
+  import_command.callback(
+      [&line, coming] { line.action = [coming](Session& s) { return import_snapshot(s, *coming); }; });
+}
+
+}  // namespace stasis::cli

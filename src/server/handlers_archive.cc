@@ -1,0 +1,114 @@
+// Snapshots as streams of bytes, and compaction on request.
+#include <charconv>
+
+#include "server/handlers.h"
+#include "server/json_codec.h"
+
+namespace stasis::server {
+namespace {
+
+constexpr std::string_view kBytes = "application/octet-stream";
+
+std::string query_value(const HttpRequest& request, const std::string& name) {
+  const auto found = request.query.find(name);
+  return found == request.query.end() ? "" : found->second;
+}
+
+Result<TemplateRecord> find_snapshot(Services& services, const std::string& name) {
+  STASIS_ASSIGN(std::optional<TemplateRecord> record,
+                services.store.read([&](Tables& tables) { return tables.templates.find(name); }));
+  if (record) return std::move(*record);
+  return fail(Code::kNotFound, "there is no snapshot '" + name + "'",
+              "GET /v1/snapshots (stasis snapshot ls) lists those there are");
+}
+
+Result<uint64_t> from_of(const HttpRequest& request) {
+  const std::string text = query_value(request, "from");
+  uint64_t value = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  if (text.empty() || (error == std::errc{} && end == text.data() + text.size())) return value;
+  return fail(Code::kInvalidArgument, "from is not a number of bytes");
+}
+
+// An error before the first byte is an ordinary answer, a later one cuts the answer off.
+Result<HttpResponse> export_snapshot(Services& services, Exchange& exchange, const std::string& name) {
+  STASIS_TRY(check_query(exchange.request(), {"from"}));
+  pb::ExportSnapshotRequest request;
+  STASIS_ASSIGN(const uint64_t from, from_of(exchange.request()));
+  STASIS_ASSIGN(const TemplateRecord record, find_snapshot(services, name));
+  request.set_snapshot_id(record.snapshot_id);
+  request.set_name(name);
+  request.set_from(from);
+  bool begun = false;
+  Status done = services.agent.export_snapshot(request, [&](std::string_view bytes) -> Status {
+    if (!begun) STASIS_TRY(exchange.begin(kBytes));
+    begun = true;
+    return exchange.write(bytes);
+  });
+  if (!done && !begun) return fail(std::move(done).error());
+  if (done) done = exchange.finish();
+  HttpResponse response;
+  response.sent = true;
+  return response;
+}
+
+Result<HttpResponse> import_snapshot(Services& services, Exchange& exchange) {
+  const HttpRequest& http = exchange.request();
+  STASIS_TRY(check_query(http, {"name", "overwrite"}));
+  if (!http.header("content-type").starts_with(kBytes)) {
+    return fail(Code::kInvalidArgument, "an archive is sent as application/octet-stream",
+                "set that Content-Type, and name the snapshot with ?name=");
+  }
+  const std::string overwrite = query_value(http, "overwrite");
+  if (!overwrite.empty() && overwrite != "true" && overwrite != "false") {
+    return fail(Code::kInvalidArgument, "overwrite is neither true nor false");
+  }
+  STASIS_ASSIGN(const TemplateRecord record,
+                services.operations.import_snapshot(query_value(http, "name"), overwrite == "true",
+                                                    [&] { return exchange.read_some(); }));
+  return json_response(201, template_json(record));
+}
+
+Json compacted_json(const pb::CompactedSnapshot& snapshot, const std::string& name) {
+  return {{"name", name.empty() ? Json() : Json(name)},
+          {"snapshot_id", snapshot.snapshot_id()},
+          {"spaces", snapshot.spaces()},
+          {"layers_before", snapshot.layers_before()},
+          {"live_bytes", snapshot.live_bytes()},
+          {"read_bytes", snapshot.read_bytes()}};
+}
+
+Result<HttpResponse> compact(Services& services, Exchange& exchange) {
+  STASIS_TRY(check_query(exchange.request(), {}));
+  STASIS_ASSIGN(const Json body, read_json(exchange));
+  JsonReader reader(body);
+  const std::string name = reader.text("name", 255).value_or("");
+  STASIS_TRY(reader.finish());
+  pb::CompactStoreRequest request;
+  if (!name.empty()) {
+    STASIS_ASSIGN(const TemplateRecord record, find_snapshot(services, name));
+    request.set_snapshot_id(record.snapshot_id);
+  }
+  Cancellation cancellation;
+  Result<pb::CompactStoreReply> reply;
+  exchange.while_connected([&] { reply = services.agent.compact_store(request, cancellation); },
+                           [&] { cancellation.cancel(); });
+  if (!reply) return fail(std::move(reply).error());
+  Json snapshots = Json::array();
+  for (const auto& snapshot : reply->snapshots()) snapshots.push_back(compacted_json(snapshot, name));
+  return json_response(200, {{"snapshots", std::move(snapshots)}});
+}
+
+}  // namespace
+
+void add_archive_routes(Router& router, Services& services) {
+  router.add("GET", "/v1/snapshots/{name}/export", [&services](Exchange& exchange, const PathParameters& path) {
+    return export_snapshot(services, exchange, path.at("name"));
+  });
+  router.add("POST", "/v1/snapshots/import",
+             [&services](Exchange& exchange, const PathParameters&) { return import_snapshot(services, exchange); });
+  router.add("POST", "/v1/store/compact",
+             [&services](Exchange& exchange, const PathParameters&) { return compact(services, exchange); });
+}
+
+}  // namespace stasis::server

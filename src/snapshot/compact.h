@@ -1,0 +1,40 @@
+// Compaction: the blocks that one snapshot uses, copied from its layers into one fresh raw layer for each address
+// space. The snapshot keeps its id, its parents and every byte of its content; its block maps are written anew under
+// other file names and its manifest replaced atomically. The layers and maps it named before stay until a collection
+// finds that nothing needs them: a reader that has loaded the old manifest under the store's shared lock finds
+// everything.
+//
+// The copy itself holds no lock of the store: snapshots, resumes, removals and collections go on meanwhile. Only the
+// publication (two renames, two small files, a manifest) takes the shared lock and the snapshot's own.
+#pragma once
+
+#include "base/rate_limit.h"
+#include "snapshot/store.h"
+
+namespace stasis::snapshot {
+
+struct CompactOptions {
+  bool memory = true;  // which address spaces; one that would gain nothing is passed over
+  bool disk = true;
+  RateLimit limit;  // of bytes read and written together, and what cancels
+};
+
+struct CompactResult {
+  uint64_t spaces = 0;         // rewritten: 0 if there was nothing to gain
+  uint64_t layers_before = 0;  // named by those spaces; afterwards one each
+  uint64_t live_bytes = 0;     // written: what the maps use
+  uint64_t read_bytes = 0;     // asked of the layers: whole frames, since those have the checksums
+};
+
+// kNotFound if there is no such snapshot (any more); kAborted if it was changed meanwhile; kCancelled; kDataLoss if a
+// frame is damaged. On any error the snapshot is what it was and what was written is removed, or swept by the next
+// collection.
+Result<CompactResult> compact(const Store& store, SnapshotId id, CompactOptions options = {});
+
+// True for a map that compaction would better: it names several layers, or one that is mostly dead.
+Result<bool> worth_compacting(const Store& store, const BlockMap& map);
+
+// Bytes of the extents that are not zeros.
+uint64_t live_bytes(const BlockMap& map);
+
+}  // namespace stasis::snapshot

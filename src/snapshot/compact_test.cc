@@ -1,0 +1,431 @@
+// Compaction: what is copied, what stays, every failing call, random histories, and readers beside it.
+#include "snapshot/compact.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <thread>
+
+#include "base/poll.h"
+#include "snapshot/staging.h"
+#include "snapshot/testing/faulty_store.h"
+#include "snapshot/working_set.h"
+
+namespace stasis::snapshot {
+namespace {
+
+using stasis::testing::FaultyFileSystem;
+using testing::blocks;
+using testing::Bytes;
+using testing::Disk;
+using testing::FaultyStore;
+using ::testing::HasSubstr;
+using ::testing::IsSupersetOf;
+using testing::Memory;
+using testing::pick;
+using testing::Random;
+using testing::random_bytes;
+
+constexpr uint64_t kMemorySize = 300 * kBlockSize;  // more than one window of the copy
+constexpr uint64_t kDiskSize = 100 * kBlockSize;
+
+// A guest whose snapshots form a chain.
+class Guest {
+ public:
+  explicit Guest(FaultyStore& store, uint64_t seed)
+      : random(seed), memory(kMemorySize), disk(store, kDiskSize), store_(store) {}
+
+  void change() {
+    memory.write(pick(random, 0, 280) * kBlockSize, random_bytes(random, 20 * kBlockSize));
+    memory.zero(blocks(pick(random, 0, 290), 10));
+    disk.write(pick(random, 0, 80), random_bytes(random, 20 * kBlockSize));
+    disk.discard(pick(random, 0, 90), 10);
+  }
+  SnapshotId snapshot() {
+    const SnapshotId id = SnapshotId::random();
+    known[id] = {memory.content, disk.content};
+    const Status taken = testing::snapshot_all(store_.healthy, id, memory, memory_map, disk, {memory.whole()});
+    EXPECT_TRUE(taken) << taken.error().message;
+    return id;
+  }
+  SnapshotId chain(int generations) {
+    SnapshotId id;
+    for (int i = 0; i < generations; ++i) change(), id = snapshot();
+    return id;
+  }
+  std::vector<BlockMap> roots() const { return {memory_map, disk.map}; }
+
+  Random random;
+  Memory memory;
+  BlockMap memory_map = BlockMap::zeros(kMemorySize).value();
+  Disk disk;
+  std::map<SnapshotId, FaultyStore::Content> known;
+
+ private:
+  FaultyStore& store_;
+};
+
+BlockMap memory_map_of(const Store& store, SnapshotId id) {
+  return store.read_map(id, *store.load(id).value().memory_map).value();
+}
+
+TEST(CompactTest, OneLayerForEachAddressSpaceWithTheSameContentAndIdentity) {
+  FaultyStore store;
+  Guest guest(store, 1);
+  guest.memory.write(0, random_bytes(guest.random, 100 * kBlockSize));
+  const SnapshotId id = guest.chain(6);
+  const Manifest before = store.healthy.load(id).value();
+  const BlockMap map_before = memory_map_of(store.healthy, id);
+  ASSERT_GT(map_before.layers().size(), 3U);
+
+  const auto result = compact(store.healthy, id);
+  ASSERT_TRUE(result) << result.error().message;
+  EXPECT_EQ(result->spaces, 2U);
+  EXPECT_GE(result->layers_before, 8U);
+  EXPECT_GE(result->read_bytes, result->live_bytes);
+
+  const BlockMap map = memory_map_of(store.healthy, id);
+  EXPECT_EQ(map.layers().size(), 1U);
+  EXPECT_EQ(map.metadata(), map_before.metadata());
+  EXPECT_EQ(live_bytes(map), live_bytes(map_before)) << "zeros stay zeros";
+  Manifest after = store.healthy.load(id).value();
+  EXPECT_NE(after.memory_map, before.memory_map);
+  after.memory_map = before.memory_map;
+  after.disk_map = before.disk_map;
+  EXPECT_EQ(after, before);
+  store.expect_listed_snapshots_whole(guest.known);
+
+  // The layer holds the live blocks and nothing else.
+  const auto sums = store.files().contains("layers/" + map.layers()[0].text() + ".raw");
+  EXPECT_TRUE(sums);
+  const auto info = real_file_system().info(layer_data_path(store.healthy.layers_dir(), map.layers()[0])).value();
+  EXPECT_EQ(info.stored_bytes, live_bytes(map));
+  EXPECT_EQ(info.size, kMemorySize);
+
+  ASSERT_TRUE(store.healthy.collect(guest.roots()));
+  store.expect_nothing_else(guest.roots());
+  EXPECT_EQ(compact(store.healthy, id)->spaces, 0U) << "nothing is left to gain";
+}
+
+TEST(CompactTest, ASnapshotTakenOnTheOldMapAndOneOnTheNewAreRight) {
+  FaultyStore store;
+  Guest guest(store, 2);
+  const SnapshotId parent = guest.chain(4);
+  ASSERT_TRUE(compact(store.healthy, parent));
+  ASSERT_TRUE(store.healthy.collect(guest.roots()));
+  guest.chain(2);  // it stands on the old map, which its roots have kept
+  store.expect_listed_snapshots_whole(guest.known);
+
+  // A guest that is restored from the compacted snapshot goes on from the one layer.
+  guest.memory_map = memory_map_of(store.healthy, parent);
+  guest.memory.write(0, guest.known[parent].memory);
+  guest.change();
+  const SnapshotId child = guest.snapshot();
+  EXPECT_EQ(memory_map_of(store.healthy, child).layers().size(), 2U);
+  EXPECT_EQ(memory_map_of(store.healthy, child).metadata().base_id, memory_map_of(store.healthy, parent).metadata().id);
+  ASSERT_TRUE(store.healthy.collect(std::vector<BlockMap>{}));
+  store.expect_listed_snapshots_whole(guest.known);
+}
+
+TEST(CompactTest, AMostlyDeadSingleLayerIsRewrittenAndAWholeOneIsNot) {
+  FaultyStore store;
+  Memory memory(8 << 20);
+  Random random(3);
+  memory.write(0, random_bytes(random, 8 << 20));
+  BlockMap map = BlockMap::zeros(8 << 20).value();
+  Disk disk(store, kDiskSize);
+  const SnapshotId whole = SnapshotId::random();
+  ASSERT_TRUE(testing::snapshot_all(store.healthy, whole, memory, map, disk, {memory.whole()}));
+  EXPECT_EQ(compact(store.healthy, whole)->spaces, 0U);
+
+  memory.zero({0, 7 << 20});  // names no new layer: zeros cost nothing
+  const SnapshotId dead = SnapshotId::random();
+  ASSERT_TRUE(testing::snapshot_all(store.healthy, dead, memory, map, disk, {memory.whole()}));
+  ASSERT_TRUE(store.healthy.remove(whole));
+  const auto result = compact(store.healthy, dead);
+  ASSERT_TRUE(result) << result.error().message;
+  EXPECT_EQ(result->spaces, 1U);
+  EXPECT_EQ(result->live_bytes, 1U << 20);
+  const auto collected = store.healthy.collect(std::vector<BlockMap>{});
+  EXPECT_EQ(collected->layers_removed, 1U);
+  EXPECT_GE(collected->bytes_freed, 8U << 20);
+}
+
+TEST(CompactTest, WhoHasReadTheOldManifestFindsEverything) {
+  FaultyStore store;
+  Guest guest(store, 4);
+  const SnapshotId id = guest.chain(4);
+  {
+    const StoreLock reader = store.healthy.lock_shared().value();
+    const Manifest old = store.healthy.load(id).value();
+    ASSERT_TRUE(compact(store.healthy, id));
+    EXPECT_EQ(store.healthy.collect(std::vector<BlockMap>{}).error().code, Code::kAborted);
+    const auto map = store.healthy.read_map(id, *old.memory_map);
+    ASSERT_TRUE(map) << map.error().message;
+    const auto space = AddressSpace::open(store.quiet, store.healthy.layers_dir(), *map);
+    ASSERT_TRUE(space) << space.error().message;
+    EXPECT_EQ(testing::read_all(**space), guest.known[id].memory);
+  }
+  ASSERT_TRUE(store.healthy.collect(std::vector<BlockMap>{}));
+  store.expect_listed_snapshots_whole(guest.known);
+  store.expect_nothing_else();
+}
+
+TEST(CompactTest, ASnapshotThatIsRemovedMeanwhileStaysRemoved) {
+  FaultyStore store;
+  Guest guest(store, 5);
+  const SnapshotId id = guest.chain(3);
+  const SnapshotId other = guest.chain(1);
+  std::thread remover;
+  const Event never = Event::create().value();
+  CompactOptions options;
+  options.limit = RateLimit(16 << 20, never.fd());
+  remover = std::thread([&] {
+    ASSERT_TRUE(store.healthy.remove(id));
+    (void)store.healthy.collect(guest.roots());
+  });
+  const auto result = compact(store.healthy, id, options);
+  remover.join();
+  EXPECT_EQ(store.healthy.load(id).error().code, Code::kNotFound) << "whoever was first";
+  if (!result) {
+    EXPECT_EQ(result.error().code, Code::kNotFound) << result.error().message;
+  }
+  EXPECT_TRUE(store.healthy.load(other));
+  guest.known.erase(id);
+  ASSERT_TRUE(store.healthy.collect(guest.roots()));
+  store.expect_nothing_else(guest.roots());
+}
+
+TEST(CompactTest, CancelledLeavesNothing) {
+  FaultyStore store;
+  Guest guest(store, 6);
+  const SnapshotId id = guest.chain(3);
+  const auto before = store.files();
+  const Event cancel = Event::create().value();
+  cancel.set();
+  CompactOptions options;
+  options.limit = RateLimit(0, cancel.fd());
+  const auto result = compact(store.healthy, id, options);
+  ASSERT_FALSE(result);
+  EXPECT_EQ(result.error().code, Code::kCancelled);
+  EXPECT_EQ(store.files(), before);
+}
+
+TEST(CompactTest, ADamagedFrameStopsItAndIsNotCopied) {
+  FaultyStore store;
+  Guest guest(store, 7);
+  const SnapshotId id = guest.chain(3);
+  const BlockMap map = memory_map_of(store.healthy, id);
+  const auto extents = map.extents();
+  const auto live = std::find_if(extents.begin(), extents.end(), [](const Extent& e) { return !e.is_zero(); });
+  testing::damage_file(layer_data_path(store.healthy.layers_dir(), live->layer), live->layer_offset + 17);
+  const auto before = store.files();
+  const auto result = compact(store.healthy, id);
+  ASSERT_FALSE(result);
+  EXPECT_EQ(result.error().code, Code::kDataLoss);
+  EXPECT_THAT(result.error().message, HasSubstr("is damaged"));
+  EXPECT_THAT(result.error().message, HasSubstr(id.text()));
+  EXPECT_EQ(store.files(), before);
+  EXPECT_EQ(memory_map_of(store.healthy, id).layers().size(), map.layers().size());
+}
+
+TEST(CompactTest, TwoAtOnceOnOneSnapshotLeaveOneResult) {
+  FaultyStore store;
+  Guest guest(store, 8);
+  const SnapshotId id = guest.chain(5);
+  std::vector<std::thread> threads;
+  for (int i = 0; i < 3; ++i) {
+    threads.emplace_back([&] {
+      const auto result = compact(store.healthy, id);
+      if (!result) {
+        EXPECT_EQ(result.error().code, Code::kAborted) << result.error().message;
+      }
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  EXPECT_EQ(memory_map_of(store.healthy, id).layers().size(), 1U);
+  ASSERT_TRUE(store.healthy.collect(guest.roots()));
+  store.expect_listed_snapshots_whole(guest.known);
+  store.expect_nothing_else(guest.roots());
+}
+
+std::vector<std::string> names_of(const CollectStats& stats) {
+  std::vector<std::string> names;
+  for (const auto& removed : stats.removed) names.push_back(removed.file);
+  return names;
+}
+
+TEST(CompactTest, WhatItAndADeadMakerLeaveIsToldByADryRunAndTakenByACollection) {
+  FaultyStore store;
+  Guest guest(store, 10);
+  const SnapshotId id = guest.chain(4);
+  const WorkingSet touched{kMemorySize, 1, {{blocks(3, 2), 5}}};
+  ASSERT_TRUE(keep_working_set(store.healthy, id, touched));
+  ASSERT_TRUE(compact(store.healthy, id));
+  const auto dead = staging_dir(store.healthy) / "compact-dead";
+  std::filesystem::create_directories(dead);
+  testing::write_whole_file(dead / "layer", Bytes(10'000, std::byte{1}));
+  const auto before = store.files();
+  {
+    const auto at_work = Staging::open(store.healthy, "at-work");
+    ASSERT_TRUE(at_work);
+    const auto young = store.healthy.collect(guest.roots(), {false, std::chrono::hours(1), 0});
+    ASSERT_TRUE(young) << young.error().message;
+    EXPECT_TRUE(names_of(*young).empty());
+    EXPECT_GE(young->files_kept, 3U);
+    const auto planned = store.healthy.collect(guest.roots(), {.dry_run = true});
+    ASSERT_TRUE(planned) << planned.error().message;
+    EXPECT_EQ(store.files(), before);
+    const std::string directory = "snapshots/" + id.text() + "/";
+    EXPECT_THAT(names_of(*planned),
+                IsSupersetOf({std::string("staging/compact-dead"), directory + "memory.map", directory + "disk.map"}));
+    const auto done = store.healthy.collect(guest.roots());
+    ASSERT_TRUE(done) << done.error().message;
+    EXPECT_EQ(names_of(*done), names_of(*planned));
+    EXPECT_EQ(done->bytes_freed, planned->bytes_freed);
+    EXPECT_TRUE(std::filesystem::exists(at_work->directory()));
+  }
+  EXPECT_FALSE(std::filesystem::exists(dead));
+  const auto kept = load_working_set(store.healthy, id);
+  ASSERT_TRUE(kept) << kept.error().message;
+  EXPECT_EQ(kept->entries, touched.entries);
+  store.expect_listed_snapshots_whole(guest.known);
+}
+
+struct Fault {
+  int error_number;
+  FaultyFileSystem::Mode mode;
+};
+class CompactFaultTest : public ::testing::TestWithParam<Fault> {};
+
+// With kFromThenOn nothing is cleaned up any more: what is found afterwards is what a crash at that call leaves.
+TEST_P(CompactFaultTest, EveryFailingCallLeavesTheSnapshotWholeAndRubbishThatIsSwept) {
+  uint64_t n = 1;
+  for (bool fired = true; fired && !HasFailure(); ++n) {
+    SCOPED_TRACE("with call " + std::to_string(n) + " failing");
+    FaultyStore store;
+    Guest guest(store, 9);
+    const SnapshotId id = guest.chain(3);
+    store.faulty.fail_at(n, GetParam().error_number, GetParam().mode);
+    const auto result = compact(store.store, id);
+    fired = store.faulty.fired();
+    store.faulty.heal();
+    if (!result) {
+      EXPECT_THAT(result.error().message, HasSubstr("injected"));
+    }
+    store.expect_listed_snapshots_whole(guest.known);
+    const auto collected = store.healthy.collect(guest.roots());
+    ASSERT_TRUE(collected) << collected.error().message;
+    store.expect_listed_snapshots_whole(guest.known);
+    store.expect_nothing_else(guest.roots());
+    EXPECT_TRUE(compact(store.healthy, id)) << "it can be done again";
+    store.expect_listed_snapshots_whole(guest.known);
+  }
+  EXPECT_GT(n, 60U) << "fewer calls than a compaction makes";
+}
+
+INSTANTIATE_TEST_SUITE_P(, CompactFaultTest,
+                         ::testing::Values(Fault{EIO, FaultyFileSystem::Mode::kOnce},
+                                           Fault{ENOSPC, FaultyFileSystem::Mode::kOnce},
+                                           Fault{EIO, FaultyFileSystem::Mode::kFromThenOn}));
+
+// A collection with a failing call after a compaction: never less than everything that is listed.
+TEST(CompactTest, ACollectionThatFailsAfterwardsLosesNothing) {
+  bool fired = true;
+  for (uint64_t n = 1; fired && !HasFailure(); ++n) {
+    SCOPED_TRACE("with call " + std::to_string(n) + " failing");
+    FaultyStore store;
+    Guest guest(store, 10);
+    ASSERT_TRUE(compact(store.healthy, guest.chain(3)));
+    store.faulty.fail_at(n, EIO);
+    (void)store.store.collect(guest.roots());
+    fired = store.faulty.fired();
+    store.faulty.heal();
+    store.expect_listed_snapshots_whole(guest.known);
+    ASSERT_TRUE(store.healthy.collect(guest.roots()));
+    store.expect_nothing_else(guest.roots());
+  }
+}
+
+TEST(CompactTest, RandomHistoriesWithCompactionsAreWhatTheModelSays) {
+  for (uint64_t seed = 1; seed <= 4 && !HasFailure(); ++seed) {
+    SCOPED_TRACE("seed " + std::to_string(seed));
+    FaultyStore store;
+    Guest guest(store, 100 + seed);
+    const auto some = [&] {
+      auto at = guest.known.begin();
+      std::advance(at, static_cast<ptrdiff_t>(pick(guest.random, 0, guest.known.size() - 1)));
+      return at->first;
+    };
+    guest.chain(1);
+    for (int step = 0; step < 30 && !HasFailure(); ++step) {
+      SCOPED_TRACE("step " + std::to_string(step));
+      const uint64_t what = pick(guest.random, 0, 9);
+      if (what < 4 || guest.known.size() < 2) {
+        guest.chain(1);
+      } else if (what < 7) {
+        const auto result = compact(store.healthy, some());
+        ASSERT_TRUE(result) << result.error().message;
+      } else if (what < 8) {
+        const SnapshotId id = some();
+        ASSERT_TRUE(store.healthy.remove(id));
+        guest.known.erase(id);
+      } else if (what < 9) {
+        const SnapshotId id = some();  // the guest goes on from there
+        guest.memory_map = memory_map_of(store.healthy, id);
+        guest.memory.write(0, guest.known[id].memory);
+      } else {
+        ASSERT_TRUE(store.healthy.collect(guest.roots()));
+        store.expect_nothing_else(guest.roots());
+      }
+      store.expect_listed_snapshots_whole(guest.known);
+    }
+  }
+}
+
+// Restores, collections and compactions at once: every restore finds every byte.
+TEST(CompactTest, RestoresAndCollectionsBesideCompactions) {
+  FaultyStore store;
+  Guest guest(store, 11);
+  std::vector<SnapshotId> ids;
+  for (int i = 0; i < 6; ++i) ids.push_back(guest.chain(1));
+  std::atomic<bool> done = false;
+  const auto restore_all = [&](uint64_t seed) {
+    Random random(seed);
+    while (!done) {
+      const SnapshotId id = ids[pick(random, 0, ids.size() - 1)];
+      Result<std::shared_ptr<AddressSpace>> space = [&]() -> Result<std::shared_ptr<AddressSpace>> {
+        STASIS_ASSIGN(const StoreLock lock, store.healthy.lock_shared());
+        STASIS_ASSIGN(const Manifest manifest, store.healthy.load(id));
+        STASIS_ASSIGN(BlockMap map, store.healthy.read_map(id, *manifest.memory_map));
+        return AddressSpace::open(store.quiet, store.healthy.layers_dir(), std::move(map));
+      }();
+      ASSERT_TRUE(space) << space.error().message;
+      ASSERT_EQ(testing::read_all(**space), guest.known.at(id).memory);
+    }
+  };
+  const auto collect = [&] {
+    while (!done) {
+      const auto collected = store.healthy.collect(guest.roots());
+      if (!collected) {
+        ASSERT_EQ(collected.error().code, Code::kAborted) << collected.error().message;
+      }
+    }
+  };
+  std::vector<std::thread> threads;
+  threads.emplace_back(restore_all, 1);
+  threads.emplace_back(restore_all, 2);
+  threads.emplace_back(collect);
+  for (const SnapshotId id : ids) {
+    const auto result = compact(store.healthy, id);
+    EXPECT_TRUE(result) << result.error().message;
+  }
+  done = true;
+  for (std::thread& thread : threads) thread.join();
+  ASSERT_TRUE(store.healthy.collect(guest.roots()));
+  store.expect_listed_snapshots_whole(guest.known);
+  store.expect_nothing_else(guest.roots());
+}
+
+}  // namespace
+}  // namespace stasis::snapshot
