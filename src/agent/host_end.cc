@@ -14,10 +14,6 @@ constexpr Milliseconds kStopDeadline{5'000};
 constexpr Milliseconds kEndDeadline{20'000};
 constexpr Milliseconds kLastWords{500};
 
-tl::unexpected<Error> destroyed_meanwhile(const std::string& id) {
-  return fail(Code::kCancelled, "sandbox " + id + " was destroyed meanwhile");
-}
-
 tl::unexpected<Error> busy(const std::string& id) {
   return fail(Code::kAborted, "another operation on sandbox " + id + " is under way",
               "wait for it, or destroy the sandbox");

@@ -35,10 +35,6 @@ bool is_restore_failure(const Error& error) {
   return error.code != Code::kCancelled && error.code != Code::kAlreadyExists && error.code != Code::kResourceExhausted;
 }
 
-tl::unexpected<Error> destroyed_meanwhile(const std::string& id) {
-  return fail(Code::kCancelled, "sandbox " + id + " was destroyed meanwhile");
-}
-
 Status check_image_shape(const StartSpec& spec) {
   if (spec.same_machine) return fail(Code::kInvalidArgument, "an image cannot be resumed: create a sandbox from it");
   if (spec.shape.vcpus < 1 || spec.shape.vcpus > kMaxVcpus)

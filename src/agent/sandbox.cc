@@ -131,4 +131,8 @@ bool supervisor_gone(Sandbox& sandbox) {
   return gone && *gone;
 }
 
+tl::unexpected<Error> destroyed_meanwhile(const std::string& id) {
+  return fail(Code::kCancelled, "sandbox " + id + " was destroyed meanwhile");
+}
+
 }  // namespace stasis::agent

@@ -68,5 +68,7 @@ bool await_end(Sandbox& sandbox, Deadline deadline);
 void kill_supervisor(Sandbox& sandbox);
 // True if the supervisor process has exited.
 bool supervisor_gone(Sandbox& sandbox);
+// What whatever else was under way says when a destroy has won.
+tl::unexpected<Error> destroyed_meanwhile(const std::string& id);
 
 }  // namespace stasis::agent

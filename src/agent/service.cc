@@ -292,29 +292,6 @@ grpc::Status Service::RemovePath(Context* context, const v1::PathRequest* reques
   return removed ? grpc::Status::OK : answer(context, removed.error());
 }
 
-grpc::Status Service::ListSnapshots(Context* context, const v1::ListSnapshotsRequest*, v1::ListSnapshotsReply* reply) {
-  const auto ids = host_.store().list();
-  if (!ids) return answer(context, ids.error());
-  for (const SnapshotId id : *ids) {
-    if (host_.is_warm_base(id)) continue;
-    const auto lock = host_.store().lock_shared();
-    if (!lock) return answer(context, lock.error());
-    const auto manifest = host_.store().load(id);
-    if (!manifest) continue;  // deleted meanwhile, or damaged: it cannot be described
-    v1::SnapshotInfo* info = reply->add_snapshots();
-    info->set_snapshot_id(id.text());
-    info->set_kind(manifest->kind == snapshot::SnapshotKind::kImage ? "image" : "snapshot");
-    if (!manifest->parent.is_nil()) info->set_parent_id(manifest->parent.text());
-    info->set_created_unix_ms(manifest->created_unix_ms);
-    info->set_vcpus(manifest->machine.vcpus);
-    info->set_memory_mb(manifest->machine.memory_mib);
-    info->set_stored_bytes(manifest->memory.stored_bytes + manifest->disk.stored_bytes);
-    if (!manifest->disk_map) continue;
-    if (const auto disk = host_.store().read_map(id, *manifest->disk_map)) info->set_disk_bytes(disk->size());
-  }
-  return grpc::Status::OK;
-}
-
 grpc::Status Service::GetSandboxMetrics(Context* context, const v1::GetSandboxMetricsRequest* request,
                                         v1::SandboxMetrics* reply) {
   const auto info = host_.state(request->sandbox_id());

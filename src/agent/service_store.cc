@@ -101,6 +101,23 @@ void fill(v1::SpaceDiff* out, const Host::Difference& difference) {
 
 }  // namespace
 
+grpc::Status Service::ListSnapshots(Context* context, const v1::ListSnapshotsRequest*, v1::ListSnapshotsReply* reply) {
+  const auto ids = host_.store().list();
+  if (!ids) return answer(context, ids.error());
+  for (const SnapshotId id : *ids) {
+    if (host_.is_warm_base(id)) continue;
+    const auto lock = host_.store().lock_shared();
+    if (!lock) return answer(context, lock.error());
+    const auto manifest = host_.store().load(id);
+    if (!manifest) continue;  // deleted meanwhile, or damaged: it cannot be described
+    v1::SnapshotInfo* info = reply->add_snapshots();
+    fill(info, id, *manifest);
+    if (!manifest->disk_map) continue;
+    if (const auto disk = host_.store().read_map(id, *manifest->disk_map)) info->set_disk_bytes(disk->size());
+  }
+  return grpc::Status::OK;
+}
+
 grpc::Status Service::VerifySnapshots(Context* context, const v1::VerifySnapshotsRequest* request,
                                       grpc::ServerWriter<v1::VerifyEvent>* writer) {
   const StreamSlot slot(*this);

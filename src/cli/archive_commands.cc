@@ -65,7 +65,7 @@ Result<int> import_snapshot(Session& session, const ImportOptions& options) {
     session.print(snapshot);
   } else {
     session.io().out << printable("snapshot " + text_field(snapshot, "name") + ": " + size_text(bytes) + " read, " +
-                                  size_text(static_cast<uint64_t>(number_field(snapshot, "size_bytes"))) + " stored")
+                                  size_field(snapshot, "size_bytes") + " stored")
                      << '\n';
   }
   return kSuccess;

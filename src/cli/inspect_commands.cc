@@ -18,10 +18,6 @@ struct InspectOptions {
   std::string svg;
 };
 
-std::string size_field(const Json& object, const char* key) {
-  return size_text(static_cast<uint64_t>(number_field(object, key)));
-}
-
 const Json& list_field(const Json& object, const char* key) {
   static const Json none = Json::array();
   const auto found = object.find(key);

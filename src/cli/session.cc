@@ -96,6 +96,10 @@ double number_field(const Json& object, const char* key) {
   return found != object.end() && found->is_number() ? found->get<double>() : 0;
 }
 
+std::string size_field(const Json& object, const char* key) {
+  return size_text(static_cast<uint64_t>(number_field(object, key)));
+}
+
 const Json& object_field(const Json& object, const char* key) {
   static const Json empty = Json::object();
   if (!object.is_object()) return empty;

@@ -54,5 +54,7 @@ void report_error(Io& io, bool json, const Error& error);
 std::string text_field(const Json& object, const char* key);
 double number_field(const Json& object, const char* key);
 const Json& object_field(const Json& object, const char* key);
+// A number of bytes, for people.
+std::string size_field(const Json& object, const char* key);
 
 }  // namespace stasis::cli

@@ -42,8 +42,8 @@ Nodes nodes_of(const Json& usage) {
   for (const Json& holder : *holders) {
     const std::string kind = text_field(holder, "kind");
     if (kind == "sandbox") continue;
-    const auto size = [&](const char* key) { return size_text(static_cast<uint64_t>(number_field(holder, key))); };
-    std::string note = kind + ", own " + size("own_bytes") + ", shared " + size("shared_bytes");
+    std::string note =
+        kind + ", own " + size_field(holder, "own_bytes") + ", shared " + size_field(holder, "shared_bytes");
     if (!text_field(holder, "damage").empty()) note += ", DAMAGED";
     nodes[text_field(holder, "id")] = {text_field(holder, "parent_id"), text_field(holder, "created_at"),
                                        label_of(holder), note, true};

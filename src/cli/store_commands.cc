@@ -41,16 +41,15 @@ Result<int> usage(Session& session) {
   Table table({{"KIND"}, {"ID"}, {"NAME"}, {"OWN", true}, {"SHARED", true}, {"NOTE"}});
   if (const auto holders = answer.find("holders"); holders != answer.end() && holders->is_array()) {
     for (const Json& holder : *holders) {
-      table.add({text_field(holder, "kind"), text_field(holder, "id"), name_of(holder),
-                 size_text(bytes_field(holder, "own_bytes")), size_text(bytes_field(holder, "shared_bytes")),
-                 text_field(holder, "damage")});
+      table.add({text_field(holder, "kind"), text_field(holder, "id"), name_of(holder), size_field(holder, "own_bytes"),
+                 size_field(holder, "shared_bytes"), text_field(holder, "damage")});
     }
   }
   std::ostream& out = session.io().out;
   table.print(out);
   const auto reclaimable = answer.find("reclaimable_bytes");
   const bool known = reclaimable != answer.end() && reclaimable->is_number();
-  out << "total " << size_text(bytes_field(answer, "total_bytes")) << " in " << bytes_field(answer, "layers")
+  out << "total " << size_field(answer, "total_bytes") << " in " << bytes_field(answer, "layers")
       << " layers; reclaimable "
       << (known ? size_text(reclaimable->get<uint64_t>()) : "not known now: something is written, or damaged") << '\n';
   return kSuccess;

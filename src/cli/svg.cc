@@ -87,10 +87,6 @@ std::string grid(const std::vector<size_t>& cells, size_t layers, int top) {
   return body;
 }
 
-std::string size_field(const Json& object, const char* key) {
-  return size_text(static_cast<uint64_t>(number_field(object, key)));
-}
-
 // One space; moves `top` behind it.
 std::string space_picture(const Json& space, int& top) {
   static const Json none = Json::array();

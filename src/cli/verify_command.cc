@@ -122,8 +122,7 @@ class Report {
     }
     if (damages > damages_.size()) out << "... and " << damages - damages_.size() << " more\n";
     out << fmt::format("{:.0f} snapshots, {:.0f} layers, {:.0f} frames, {}: {}\n", number_field(*done_, "snapshots"),
-                       number_field(*done_, "layers"), number_field(*done_, "frames"),
-                       size_text(static_cast<uint64_t>(number_field(*done_, "bytes"))),
+                       number_field(*done_, "layers"), number_field(*done_, "frames"), size_field(*done_, "bytes"),
                        damages == 0 ? "all whole" : fmt::format("{} damaged", damages));
   }
 

@@ -1,6 +1,7 @@
 // The routes of /v1 and the open ones, by subject. `services` must outlive the router.
 #pragma once
 
+#include <charconv>
 #include <functional>
 #include <initializer_list>
 #include <string_view>
@@ -36,6 +37,12 @@ inline constexpr uint64_t kMaxContentBody = 12 << 20;  // 8 MiB as base64, and s
 inline constexpr size_t kMaxInlineBytes = 8 << 20;     // of a file or of a command's output in one JSON answer
 
 Result<Json> read_json(Exchange& exchange, uint64_t limit = kMaxJsonBody);
+// False unless the whole text is a number that fits.
+template <typename Number>
+bool parse_number(std::string_view text, Number& number) {
+  const auto result = std::from_chars(text.data(), text.data() + text.size(), number);
+  return result.ec == std::errc() && result.ptr == text.data() + text.size();
+}
 // kInvalidArgument if the query names anything else. A name that ends in '.' allows what begins with it.
 Status check_query(const HttpRequest& request, std::initializer_list<std::string_view> allowed);
 

@@ -1,8 +1,7 @@
 // Snapshots as streams of bytes, and compaction on request.
-#include <charconv>
-
 #include "server/handlers.h"
 #include "server/json_codec.h"
+#include "server/snapshot_names.h"
 
 namespace stasis::server {
 namespace {
@@ -14,19 +13,10 @@ std::string query_value(const HttpRequest& request, const std::string& name) {
   return found == request.query.end() ? "" : found->second;
 }
 
-Result<TemplateRecord> find_snapshot(Services& services, const std::string& name) {
-  STASIS_ASSIGN(std::optional<TemplateRecord> record,
-                services.store.read([&](Tables& tables) { return tables.templates.find(name); }));
-  if (record) return std::move(*record);
-  return fail(Code::kNotFound, "there is no snapshot '" + name + "'",
-              "GET /v1/snapshots (stasis snapshot ls) lists those there are");
-}
-
 Result<uint64_t> from_of(const HttpRequest& request) {
   const std::string text = query_value(request, "from");
   uint64_t value = 0;
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-  if (text.empty() || (error == std::errc{} && end == text.data() + text.size())) return value;
+  if (text.empty() || parse_number(text, value)) return value;
   return fail(Code::kInvalidArgument, "from is not a number of bytes");
 }
 
@@ -35,7 +25,7 @@ Result<HttpResponse> export_snapshot(Services& services, Exchange& exchange, con
   STASIS_TRY(check_query(exchange.request(), {"from"}));
   pb::ExportSnapshotRequest request;
   STASIS_ASSIGN(const uint64_t from, from_of(exchange.request()));
-  STASIS_ASSIGN(const TemplateRecord record, find_snapshot(services, name));
+  STASIS_ASSIGN(const TemplateRecord record, find_snapshot(services.store, name));
   request.set_snapshot_id(record.snapshot_id);
   request.set_name(name);
   request.set_from(from);
@@ -86,7 +76,7 @@ Result<HttpResponse> compact(Services& services, Exchange& exchange) {
   STASIS_TRY(reader.finish());
   pb::CompactStoreRequest request;
   if (!name.empty()) {
-    STASIS_ASSIGN(const TemplateRecord record, find_snapshot(services, name));
+    STASIS_ASSIGN(const TemplateRecord record, find_snapshot(services.store, name));
     request.set_snapshot_id(record.snapshot_id);
   }
   Cancellation cancellation;

@@ -1,6 +1,4 @@
 // What snapshots consist of, where they come from, and how they differ.
-#include <charconv>
-
 #include "server/handlers.h"
 #include "server/json_codec.h"
 #include "server/snapshot_names.h"
@@ -48,9 +46,7 @@ Result<uint32_t> cells_of(const HttpRequest& request) {
   const auto found = request.query.find("cells");
   if (found == request.query.end()) return kDefaultCells;
   uint32_t cells = 0;
-  const char* const end = found->second.data() + found->second.size();
-  const auto [stop, error] = std::from_chars(found->second.data(), end, cells);
-  if (error == std::errc() && stop == end && cells > 0 && cells <= kMaxCells) return cells;
+  if (parse_number(found->second, cells) && cells > 0 && cells <= kMaxCells) return cells;
   return fail(Code::kInvalidArgument, "cells is no number from 1 to " + std::to_string(kMaxCells));
 }
 

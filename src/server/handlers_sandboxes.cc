@@ -1,5 +1,4 @@
 // /v1/sandboxes: create, list, get, destroy, pause, resume, ping.
-#include <charconv>
 #include <string>
 
 #include "server/handlers.h"
@@ -14,12 +13,6 @@ constexpr size_t kMaxMetadataBytes = size_t{64} * 1024;
 constexpr size_t kMaxEnvEntries = 1024;
 constexpr size_t kMaxEnvBytes = size_t{256} * 1024;
 constexpr uint32_t kAnyNumber = UINT32_MAX;  // the operation knows the limits
-
-template <typename Number>
-bool parse_number(std::string_view text, Number& number) {
-  const auto result = std::from_chars(text.data(), text.data() + text.size(), number);
-  return result.ec == std::errc() && result.ptr == text.data() + text.size();
-}
 
 bool valid_env(const Json& env) {
   for (const auto& [name, value] : env.items()) {

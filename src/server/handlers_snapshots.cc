@@ -1,6 +1,7 @@
 // /v1/snapshots: images and named snapshots.
 #include "server/handlers.h"
 #include "server/json_codec.h"
+#include "server/snapshot_names.h"
 
 namespace stasis::server {
 namespace {
@@ -43,13 +44,8 @@ Result<HttpResponse> list(Services& services, const HttpRequest& request) {
 }
 
 Result<HttpResponse> get(Services& services, const std::string& name) {
-  STASIS_ASSIGN(const std::optional<TemplateRecord> record,
-                services.store.read([&](Tables& tables) { return tables.templates.find(name); }));
-  if (!record) {
-    return fail(Code::kNotFound, "there is no snapshot '" + name + "'",
-                "GET /v1/snapshots (stasis snapshot ls) lists those there are");
-  }
-  return json_response(200, template_json(*record));
+  STASIS_ASSIGN(const TemplateRecord record, find_snapshot(services.store, name));
+  return json_response(200, template_json(record));
 }
 
 }  // namespace

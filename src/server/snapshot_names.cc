@@ -4,13 +4,22 @@
 
 namespace stasis::server {
 
-Result<std::string> snapshot_id_of(Store& store, const std::string& name) {
-  STASIS_ASSIGN(const std::optional<TemplateRecord> record,
-                store.read([&](Tables& tables) { return tables.templates.find(name); }));
-  if (record) return record->snapshot_id;
-  if (Uuid::parse(name)) return name;
+Result<TemplateRecord> find_snapshot(Tables& tables, const std::string& name) {
+  STASIS_ASSIGN(std::optional<TemplateRecord> record, tables.templates.find(name));
+  if (record) return std::move(*record);
   return fail(Code::kNotFound, "there is no snapshot '" + name + "'",
               "GET /v1/snapshots (stasis snapshot ls) lists those there are");
+}
+
+Result<TemplateRecord> find_snapshot(Store& store, const std::string& name) {
+  return store.read([&](Tables& tables) { return find_snapshot(tables, name); });
+}
+
+Result<std::string> snapshot_id_of(Store& store, const std::string& name) {
+  auto record = find_snapshot(store, name);
+  if (record) return record->snapshot_id;
+  if (record.error().code == Code::kNotFound && Uuid::parse(name)) return name;
+  return fail(std::move(record).error());
 }
 
 Result<std::map<std::string, Referrers>> referrers(Store& store) {

@@ -9,6 +9,10 @@
 
 namespace stasis::server {
 
+// The image or snapshot of this name; kNotFound.
+Result<TemplateRecord> find_snapshot(Tables& tables, const std::string& name);
+Result<TemplateRecord> find_snapshot(Store& store, const std::string& name);
+
 // The id behind the name of an image or a snapshot; a snapshot's id stands for itself, whether anything is named after
 // it or not. kNotFound for anything else.
 Result<std::string> snapshot_id_of(Store& store, const std::string& name);

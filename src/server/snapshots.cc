@@ -3,6 +3,7 @@
 #include "base/log.h"
 #include "base/uuid.h"
 #include "server/operations.h"
+#include "server/snapshot_names.h"
 
 namespace stasis::server {
 namespace {
@@ -158,17 +159,13 @@ Result<TemplateRecord> Operations::import_snapshot(const std::string& name, bool
 
 Status Operations::delete_snapshot(const std::string& name) {
   const Status removed = store_.write([&](Tables& tables) -> Status {
-    STASIS_ASSIGN(const std::optional<TemplateRecord> known, tables.templates.find(name));
-    if (!known) {
-      return fail(Code::kNotFound, "there is no snapshot '" + name + "'",
-                  "GET /v1/snapshots (stasis snapshot ls) lists those there are");
-    }
-    if (known->type == "base") {
+    STASIS_ASSIGN(const TemplateRecord known, find_snapshot(tables, name));
+    if (known.type == "base") {
       return fail(Code::kFailedPrecondition, "'" + name + "' is a base image: it is not deleted through this API",
                   "start the agent without that --image");
     }
     STASIS_TRY(tables.templates.remove(name));
-    return tables.orphans.release(known->snapshot_id);
+    return tables.orphans.release(known.snapshot_id);
   });
   STASIS_TRY(removed);
   settler_.collect();

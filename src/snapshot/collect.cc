@@ -56,11 +56,10 @@ Status Collection::mark() {
   STASIS_ASSIGN(const auto ids, store_.list());
   for (const SnapshotId id : ids) {
     STASIS_ASSIGN(const Manifest manifest, store_.load(id));
-    for (const auto& part : {manifest.memory_map, manifest.disk_map}) {
-      if (!part) continue;
-      STASIS_ASSIGN(const BlockMap map, store_.read_map(id, *part));
+    for (const Part& part : manifest.maps()) {
+      STASIS_ASSIGN(const BlockMap map, store_.read_map(id, part));
       mark(map);
-      map_files_[id.uuid].push_back(part->file);
+      map_files_[id.uuid].push_back(part.file);
     }
   }
   return {};

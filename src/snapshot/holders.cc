@@ -20,9 +20,8 @@ Status describe(const Store& store, SnapshotId id, Holder& holder) {
   holder.kind = manifest.kind == SnapshotKind::kImage ? Holder::Kind::kImage : Holder::Kind::kSnapshot;
   holder.parent = manifest.parent;
   holder.created_unix_ms = manifest.created_unix_ms;
-  for (const auto& part : {manifest.memory_map, manifest.disk_map}) {
-    if (!part) continue;
-    STASIS_ASSIGN(const BlockMap map, store.read_map(id, *part));
+  for (const Part& part : manifest.maps()) {
+    STASIS_ASSIGN(const BlockMap map, store.read_map(id, part));
     add_layers(holder, map);
   }
   sort_layers(holder);

@@ -120,9 +120,8 @@ Result<Known> look_around(const Store& store, SnapshotId id, std::span<const San
   STASIS_ASSIGN(const auto line, lineage(store, id));
   for (const Ancestor& ancestor : line) {
     if (!ancestor.manifest) continue;
-    for (const auto& part : {ancestor.manifest->memory_map, ancestor.manifest->disk_map}) {
-      if (!part) continue;
-      const auto map = store.read_map(ancestor.id, *part);
+    for (const Part& part : ancestor.manifest->maps()) {
+      const auto map = store.read_map(ancestor.id, part);
       if (map) note_generations(*map, known.generations);
     }
   }

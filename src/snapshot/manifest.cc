@@ -143,6 +143,22 @@ bool is_part_name(std::string_view name) {
          !name.ends_with(".tmp") && name.find_first_of(std::string_view("/\0", 2)) == std::string_view::npos;
 }
 
+std::vector<Part> Manifest::parts() const {
+  std::vector<Part> there;
+  for (const auto& part : {vm_state, memory_map, disk_map, vmlinux, initrd}) {
+    if (part) there.push_back(*part);
+  }
+  return there;
+}
+
+std::vector<Part> Manifest::maps() const {
+  std::vector<Part> there;
+  for (const auto& part : {memory_map, disk_map}) {
+    if (part) there.push_back(*part);
+  }
+  return there;
+}
+
 std::vector<std::byte> Manifest::encode() const {
   json parts = json::object();
   add_part(parts, "vm_state", vm_state);

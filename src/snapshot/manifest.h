@@ -72,6 +72,10 @@ struct Manifest {
   GenerationStats memory;
   GenerationStats disk;
 
+  // Those that are there; of all of them the block maps.
+  std::vector<Part> parts() const;
+  std::vector<Part> maps() const;
+
   std::vector<std::byte> encode() const;
   // kDataLoss for anything that is not a whole manifest of a known version.
   static Result<Manifest> decode(std::span<const std::byte> bytes);

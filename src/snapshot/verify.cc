@@ -38,16 +38,6 @@ struct Wanted {
   }
 };
 
-// Each part of a manifest that is there.
-std::vector<Part> parts_of(const Manifest& manifest) {
-  std::vector<Part> parts;
-  for (const auto& part :
-       {manifest.vm_state, manifest.memory_map, manifest.disk_map, manifest.vmlinux, manifest.initrd}) {
-    if (part) parts.push_back(*part);
-  }
-  return parts;
-}
-
 class Verification {
  public:
   Verification(const Store& store, const VerifyOptions& options, const VerifiedLayers* verified)
@@ -106,11 +96,10 @@ Status Verification::plan(SnapshotId id) {
     tell({(store_.snapshot_dir(id) / kManifestFile).string(), std::nullopt, manifest.error().message, {id}});
     return {};
   }
-  for (const Part& part : parts_of(*manifest)) progress_.total_bytes += part.size;
-  for (const auto& part : {manifest->memory_map, manifest->disk_map}) {
-    if (!part) continue;
+  for (const Part& part : manifest->parts()) progress_.total_bytes += part.size;
+  for (const Part& part : manifest->maps()) {
     // A damaged map is reported with the other parts; what it needs is not known.
-    if (const auto map = store_.read_map(id, *part)) want(id, *map);
+    if (const auto map = store_.read_map(id, part)) want(id, *map);
   }
   manifests_.emplace_back(id, std::move(*manifest));
   return {};
@@ -142,7 +131,7 @@ Status Verification::plan_layers() {
 }
 
 Status Verification::check_parts(SnapshotId id, const Manifest& manifest) {
-  for (const Part& part : parts_of(manifest)) {
+  for (const Part& part : manifest.parts()) {
     Status checked = store_.verify_part(id, part);
     const bool is_map = part == manifest.memory_map || part == manifest.disk_map;
     if (checked && is_map) {
@@ -218,9 +207,8 @@ bool Verification::needs_layer(SnapshotId snapshot, LayerId layer) const {
   if (!lock) return true;  // better to tell of too much
   const auto manifest = store_.load(snapshot);
   if (!manifest) return manifest.error().code != Code::kNotFound;
-  for (const auto& part : {manifest->memory_map, manifest->disk_map}) {
-    if (!part) continue;
-    const auto map = store_.read_map(snapshot, *part);
+  for (const Part& part : manifest->maps()) {
+    const auto map = store_.read_map(snapshot, part);
     if (map && std::find(map->layers().begin(), map->layers().end(), layer) != map->layers().end()) return true;
   }
   return false;
@@ -241,7 +229,7 @@ void Verification::damaged_layer(LayerId layer, std::optional<uint64_t> frame, c
 void Verification::damaged_part(SnapshotId snapshot, const Part& part, const Error& error) {
   const auto now = store_.load(snapshot);
   if (!now && now.error().code == Code::kNotFound) return;
-  const std::vector<Part> parts = now ? parts_of(*now) : std::vector<Part>{part};
+  const std::vector<Part> parts = now ? now->parts() : std::vector<Part>{part};
   if (std::find(parts.begin(), parts.end(), part) == parts.end()) return;
   tell({(store_.snapshot_dir(snapshot) / part.file).string(), std::nullopt, error.message, {snapshot}});
 }

@@ -16,6 +16,8 @@ constexpr size_t kHeaderSize = 36;
 constexpr size_t kEntrySize = 12;
 constexpr size_t kHeaderCrcOffset = 32;
 
+bool is_memory_size(uint64_t size) { return size > 0 && size % kBlockSize == 0 && size <= kMaxAddressSpace; }
+
 bool is_valid(const WorkingSetEntry& entry, uint64_t memory_size) {
   const Range& range = entry.range;
   return range.length > 0 && range.offset % kBlockSize == 0 && range.length % kBlockSize == 0 &&
@@ -27,7 +29,7 @@ tl::unexpected<Error> damaged(const char* what) { return fail(Code::kDataLoss, s
 }  // namespace
 
 Result<std::vector<std::byte>> WorkingSet::encode() const {
-  if (memory_size == 0 || memory_size % kBlockSize != 0 || memory_size > kMaxAddressSpace) {
+  if (!is_memory_size(memory_size)) {
     return fail(Code::kInvalidArgument, "a working set belongs to a memory of whole blocks");
   }
   if (entries.size() > kMaxWorkingSetEntries) return fail(Code::kInvalidArgument, "the working set is too large");
@@ -65,9 +67,7 @@ Result<WorkingSet> WorkingSet::decode(std::span<const std::byte> bytes) {
   if (count > kMaxWorkingSetEntries || bytes.size() != kHeaderSize + count * kEntrySize) return damaged("wrong length");
   const std::span table = bytes.subspan(kHeaderSize);
   if (crc32c(table) != table_crc) return damaged("its entries do not match their checksum");
-  if (set.memory_size == 0 || set.memory_size % kBlockSize != 0 || set.memory_size > kMaxAddressSpace) {
-    return damaged("a memory of no whole blocks");
-  }
+  if (!is_memory_size(set.memory_size)) return damaged("a memory of no whole blocks");
   WireReader reader(table);
   set.entries.reserve(count);
   for (uint32_t i = 0; i < count; ++i) {

@@ -9,6 +9,7 @@
 #include "base/namespaces.h"
 #include "base/process.h"
 #include "net/sandbox_network.h"
+#include "snapshot/staging.h"
 #include "snapshot/verified.h"
 
 namespace stasis::supervisor {
@@ -304,8 +305,7 @@ Result<SnapshotReply> Sandbox::capture_all(SnapshotId id) {
     // now, the disk may be full.
     const auto stands = store_.load(id);
     if (memory.layer && !stands && stands.error().code == Code::kNotFound) {
-      (void)store_.fs().remove(layer_data_path(store_.layers_dir(), memory.layer->id));
-      (void)store_.fs().remove(layer_sums_path(store_.layers_dir(), memory.layer->id));
+      snapshot::drop_layer(store_.fs(), store_.layers_dir(), memory.layer->id);
     }
     return fail(std::move(manifest).error());
   }

@@ -27,10 +27,7 @@ void check(std::span<const std::byte> bytes) {
 }  // namespace stasis::snapshot
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
-  const auto input = std::as_bytes(std::span(data, size));
-  stasis::snapshot::check(input);
-  std::vector<std::byte> sealed(input.begin(), input.end());
-  stasis::snapshot::testing::Resealer(sealed).layer_sums();
-  stasis::snapshot::check(sealed);
-  return 0;
+  using stasis::snapshot::testing::Resealer;
+  return stasis::snapshot::testing::check_with_and_without_seal(data, size, stasis::snapshot::check,
+                                                                &Resealer::layer_sums);
 }

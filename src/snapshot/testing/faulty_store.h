@@ -67,13 +67,8 @@ class FaultyStore {
     for (const SnapshotId id : ids) {
       const Manifest manifest = healthy.load(id).value();
       expected.insert("snapshots/" + id.text() + "/manifest");
-      for (const auto& part :
-           {manifest.vm_state, manifest.memory_map, manifest.disk_map, manifest.vmlinux, manifest.initrd}) {
-        if (part) expected.insert("snapshots/" + id.text() + "/" + part->file);
-      }
-      for (const auto& part : {manifest.memory_map, manifest.disk_map}) {
-        if (part) expect_layers(healthy.read_map(id, *part).value());
-      }
+      for (const Part& part : manifest.parts()) expected.insert("snapshots/" + id.text() + "/" + part.file);
+      for (const Part& part : manifest.maps()) expect_layers(healthy.read_map(id, part).value());
     }
     EXPECT_EQ(files(), expected);
     for (const auto& entry : std::filesystem::directory_iterator(root / "snapshots")) {

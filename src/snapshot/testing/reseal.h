@@ -51,4 +51,15 @@ class Resealer {
   std::vector<std::byte>& bytes_;
 };
 
+// What a fuzz target of a format does: `check` the input as it comes, and with the right checksums in it.
+template <typename Check>
+int check_with_and_without_seal(const uint8_t* data, size_t size, Check check, void (Resealer::*seal)()) {
+  const auto input = std::as_bytes(std::span(data, size));
+  check(input);
+  std::vector<std::byte> sealed(input.begin(), input.end());
+  (Resealer(sealed).*seal)();
+  check(std::span<const std::byte>(sealed));
+  return 0;
+}
+
 }  // namespace stasis::snapshot::testing
