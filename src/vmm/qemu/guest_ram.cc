@@ -10,6 +10,7 @@
 
 #include "base/memory.h"
 #include "base/userfaultfd.h"
+#include "snapshot/ranges.h"
 
 namespace stasis::vmm {
 namespace {
@@ -50,15 +51,21 @@ Result<GuestRam> GuestRam::create(uint64_t size) {
   return GuestRam(std::move(fd), size);
 }
 
-Result<std::vector<Range>> GuestRam::changed(pid_t vmm) {
-  STASIS_ASSIGN(std::vector<Range> held, real_file_system().data_ranges(fd_.get()));
+Result<ChangedPages> GuestRam::changed(pid_t vmm) {
   // The scan forgets what it told: if it fails halfway, the next call must not rely on it.
   const bool tracked = std::exchange(tracked_, false);
   auto written = written_pages(vmm);
-  if (!written && written.error().code != Code::kUnimplemented) return written;
+  if (!written && written.error().code != Code::kUnimplemented) return fail(std::move(written).error());
+  // After the scan: a page that comes meanwhile is then held, or will be told as written by the next one.
+  STASIS_ASSIGN(const std::vector<Range> held, real_file_system().data_ranges(fd_.get()));
+  ChangedPages pages{held, held, written.has_value()};
+  if (written && tracked) {
+    pages.fresh = intersect(*written, held);
+    pages.all = intersect(snapshot::unite(told_, pages.fresh), held);
+  }
+  told_ = pages.all;
   tracked_ = true;
-  if (!written || !tracked) return held;
-  return intersect(*written, held);
+  return pages;
 }
 
 Result<std::vector<Range>> GuestRam::written_pages(pid_t vmm) const {

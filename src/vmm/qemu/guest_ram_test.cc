@@ -53,7 +53,13 @@ class GuestRamTest : public testing::Test {
     return true;
   }
   void write(uint64_t page) { mapping_.bytes()[page * kPage + 5] = std::byte{9}; }
-  std::vector<Range> changed() { return value(ram_->changed(::getpid())); }
+  // As a save() does it.
+  std::vector<Range> changed() {
+    const ChangedPages pages = value(ram_->changed(::getpid()));
+    ram_->forget_told();
+    EXPECT_EQ(pages.all, pages.fresh);
+    return pages.all;
+  }
 
   std::optional<GuestRam> ram_;
   Mapping mapping_;
@@ -99,7 +105,37 @@ TEST_F(GuestRamTest, WhatCouldNotBeScannedIsNotForgotten) {
   EXPECT_THAT(changed(), ElementsAre(pages(4, 8)));
 }
 
+TEST_F(GuestRamTest, WhoLooksAheadIsToldWhatIsFreshAndInTheEndOfEverything) {
+  SKIP_UNLESS_TRACKED();
+  const auto look = [this] { return value(ram_->changed(::getpid())); };
+  write(5);
+  write(9);
+  EXPECT_THAT(look().fresh, ElementsAre(pages(5, 1), pages(9, 1)));
+  write(9);
+  write(10);
+  const ChangedPages second = look();
+  EXPECT_TRUE(second.tracked);
+  EXPECT_THAT(second.fresh, ElementsAre(pages(9, 2)));
+  EXPECT_THAT(second.all, ElementsAre(pages(5, 1), pages(9, 2)));
+  EXPECT_THAT(look().fresh, IsEmpty());
+  // What was told and then given back is no change that a file holds.
+  ASSERT_OK(real_file_system().punch_hole(ram_->fd(), pages(9, 1)));
+  const ChangedPages last = look();
+  EXPECT_THAT(last.all, ElementsAre(pages(5, 1), pages(10, 1)));
+  ram_->forget_told();
+  EXPECT_THAT(changed(), IsEmpty());
+}
+
+TEST_F(GuestRamTest, AfterALookAheadThatLedToNothingEverythingComesAgain) {
+  SKIP_UNLESS_TRACKED();
+  write(5);
+  EXPECT_THAT(value(ram_->changed(::getpid())).all, ElementsAre(pages(5, 1)));
+  ram_->forget_tracking();
+  EXPECT_THAT(changed(), ElementsAre(pages(4, 8)));
+}
+
 TEST_F(GuestRamTest, WithoutTrackingItTellsWhatTheFileHolds) {
+  EXPECT_FALSE(value(ram_->changed(::getpid())).tracked);
   EXPECT_THAT(changed(), IsEmpty());
   write(3);
   write(20);

@@ -92,6 +92,7 @@ class Qemu final : public Vmm {
     device_state_.reset();  // from now on it changes
     return command("cont");
   }
+  Result<SavedMemory> look_ahead() override;
   Result<SavedMemory> save(const Path& state, const Path& scratch_dir) override;
   void save_failed() override {
     if (ram_) ram_->forget_tracking();
@@ -280,8 +281,22 @@ Result<SavedMemory> Qemu::save(const Path& state, const Path& /*scratch_dir*/) {
   STASIS_TRY(write_state_file(real_file_system(), state, device_state_.get()));
   SavedMemory saved;
   STASIS_ASSIGN(saved.source, duplicate(ram_->fd()));
-  STASIS_ASSIGN(saved.candidates, ram_->changed(process_->pid()));  // last: what it told, it tells once
+  STASIS_ASSIGN(ChangedPages pages, ram_->changed(process_->pid()));  // last: what it told, it tells once
+  ram_->forget_told();
+  saved.candidates = std::move(pages.all);
+  saved.fresh = std::move(pages.fresh);
   return saved;
+}
+
+Result<SavedMemory> Qemu::look_ahead() {
+  if (!process_) return fail(Code::kFailedPrecondition, "this machine has not been started");
+  SavedMemory memory;
+  STASIS_ASSIGN(memory.source, duplicate(ram_->fd()));
+  STASIS_ASSIGN(ChangedPages pages, ram_->changed(process_->pid()));
+  if (!pages.tracked) return fail(Code::kUnimplemented, "nobody tells what this guest writes while it runs");
+  memory.candidates = std::move(pages.all);
+  memory.fresh = std::move(pages.fresh);
+  return memory;
 }
 
 std::string Qemu::stop() {
