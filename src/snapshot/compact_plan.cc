@@ -56,6 +56,10 @@ class Survey {
     STASIS_ASSIGN(const BlockMap map, store_.read_map(id, *part));
     layers.assign(map.layers().begin(), map.layers().end());
     use.layers = layers.size();
+    for (const LayerId layer : layers) {
+      const auto file = find_layer(store_.fs(), store_.layers_dir(), layer);
+      use.packed = use.packed || (file && file->form == LayerForm::kPacked);
+    }
     use.live_bytes = live_bytes(map);
     add_root(map);
     return {};
@@ -65,7 +69,7 @@ class Survey {
     uint64_t bytes = 0;
     for (const LayerId layer : layers) {
       if (users_.at(layer.uuid) > 1) continue;
-      if (const auto info = store_.fs().info(layer_data_path(store_.layers_dir(), layer))) bytes += info->stored_bytes;
+      if (const auto file = find_layer(store_.fs(), store_.layers_dir(), layer)) bytes += file->info.stored_bytes;
     }
     return bytes;
   }
@@ -85,8 +89,10 @@ std::vector<CompactPlan> plan_compactions(const std::vector<SnapshotUse>& uses, 
     const bool often = use.starts >= kStartedOften;
     if (!often && now_unix_ms - use.created_unix_ms < kSettledMs) continue;
     CompactPlan plan{use.id, false, false, use.starts, 0};
-    // Only memory is mapped. A disk keeps the layer of its image, which every clone of the image has in the page cache.
-    plan.memory = (often && use.memory.layers > 1) || long_chain(use, use.memory) || mostly_dead(use.memory);
+    // Only memory is mapped, and what was packed to be small is not unpacked for that. A disk keeps the layer of its
+    // image, which every clone of the image has in the page cache.
+    plan.memory = (often && use.memory.layers > 1 && !use.memory.packed) || long_chain(use, use.memory) ||
+                  mostly_dead(use.memory);
     plan.disk = long_chain(use, use.disk) || mostly_dead(use.disk);
     if (plan.memory) plan.live_bytes += use.memory.live_bytes;
     if (plan.disk) plan.live_bytes += use.disk.live_bytes;
