@@ -41,6 +41,16 @@ TEST(CompactPlanTest, ALongChainIsCompactedWhereSomebodyRestoresFromIt) {
   EXPECT_EQ(plan(use).size(), 1U);
 }
 
+TEST(CompactPlanTest, WhatWasPackedIsNotUnpackedForBeingStartedOften) {
+  SnapshotUse use = use_of({2, 100 << 20, 20 << 20});
+  use.starts = kStartedOften;
+  EXPECT_EQ(plan(use).size(), 1U);
+  use.memory.packed = true;
+  EXPECT_TRUE(plan(use).empty());
+  use.memory.own_bytes = 300 << 20;  // but for being dead
+  EXPECT_EQ(plan(use).size(), 1U);
+}
+
 TEST(CompactPlanTest, DeadLayersCountOnlyIfNothingElseNeedsThem) {
   EXPECT_EQ(plan(use_of({2, 100 << 20, 202 << 20})).size(), 1U);
   EXPECT_TRUE(plan(use_of({2, 100 << 20, 0})).empty());
