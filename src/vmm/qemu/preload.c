@@ -6,7 +6,6 @@
  * the socket open: with no copy left the kernel would drop the registration, and missing pages would silently read as
  * zeros; and the end of the socket tells the page server that QEMU has gone. Any failure ends QEMU: it must not run on
  * memory that nobody serves. C, without a runtime of its own, because it lives inside another program. */
-#define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
