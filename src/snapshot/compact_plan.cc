@@ -22,6 +22,16 @@ class Survey {
  public:
   explicit Survey(const Store& store) : store_(store) {}
 
+  // Asked of the directory once: a store has more layers in its maps than files.
+  Status find_packed() {
+    STASIS_ASSIGN(const auto names, store_.fs().list(store_.layers_dir()));
+    for (const std::string& name : names) {
+      const auto uuid = Uuid::parse(Path(name).stem().string());
+      if (uuid && name.ends_with(".packed")) packed_.insert(*uuid);
+    }
+    return {};
+  }
+
   void add_root(const BlockMap& map) {
     for (const LayerId layer : map.layers()) ++users_[layer.uuid];
   }
@@ -56,10 +66,7 @@ class Survey {
     STASIS_ASSIGN(const BlockMap map, store_.read_map(id, *part));
     layers.assign(map.layers().begin(), map.layers().end());
     use.layers = layers.size();
-    for (const LayerId layer : layers) {
-      const auto file = find_layer(store_.fs(), store_.layers_dir(), layer);
-      use.packed = use.packed || (file && file->form == LayerForm::kPacked);
-    }
+    use.packed = std::any_of(layers.begin(), layers.end(), [&](LayerId layer) { return packed_.contains(layer.uuid); });
     use.live_bytes = live_bytes(map);
     add_root(map);
     return {};
@@ -79,6 +86,7 @@ class Survey {
   std::vector<Layers> layers_;  // of uses_
   std::unordered_map<Uuid, uint64_t> users_;
   std::unordered_set<Uuid> parents_;
+  std::unordered_set<Uuid> packed_;
 };
 
 }  // namespace
@@ -106,6 +114,7 @@ std::vector<CompactPlan> plan_compactions(const std::vector<SnapshotUse>& uses, 
 Result<std::vector<SnapshotUse>> survey(const Store& store, std::span<const BlockMap> roots,
                                         const std::function<uint64_t(SnapshotId)>& starts) {
   Survey survey(store);
+  STASIS_TRY(survey.find_packed());
   for (const BlockMap& map : roots) survey.add_root(map);
   STASIS_ASSIGN(const auto ids, store.list());
   for (const SnapshotId id : ids) (void)survey.add(id, starts(id));  // what cannot be read is a verification's business

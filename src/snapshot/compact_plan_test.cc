@@ -111,6 +111,10 @@ TEST(CompactPlanTest, TheSurveySeesWhoSharesAndWhoStandsOnWhat) {
   const std::vector<BlockMap> roots{first_map};
   const auto beside = survey(store.healthy, roots, [](SnapshotId) { return 0U; });
   EXPECT_EQ(beside->at(0).memory.own_bytes, 20 * kBlockSize) << "a sandbox stands on the other layer";
+  EXPECT_FALSE(beside->at(0).memory.packed);
+  ASSERT_TRUE(compact(store.healthy, second, {.form = LayerForm::kPacked}));
+  const auto packed = survey(store.healthy, {}, [](SnapshotId) { return 0U; });
+  EXPECT_TRUE(packed->at(0).memory.packed);
 }
 
 }  // namespace
