@@ -4,6 +4,8 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <linux/sockios.h>
+#include <sys/ioctl.h>
 #include <sys/types.h>
 #include <unistd.h>
 
@@ -355,6 +357,21 @@ TEST_F(PageServerTest, StopsBeforeAnyoneConnected) {
   start_server();
   server_.reset();
   EXPECT_FALSE(exists(real_file_system(), socket_path()));
+}
+
+TEST_F(PageServerTest, StopsInTheMiddleOfTheHandshakeWithoutWaitingForTheVmm) {
+  PageServerOptions options;
+  options.handshake_deadline = Milliseconds(3'600'000);  // a stop that waited for it would not come back
+  start_server(std::move(options));
+  server_->expect_peer(::getpid());
+  FakeVmm vmm;
+  vmm.set_up();
+  vmm.connect(socket_path());
+  vmm.send("[");
+  int unread = 1;  // none: the server has read the message and waits for the rest of it
+  while (unread != 0) ASSERT_EQ(::ioctl(vmm.socket.get(), SIOCOUTQ, &unread), 0);
+  server_.reset();
+  EXPECT_EQ(failure_.get_future().wait_for(std::chrono::milliseconds(0)), std::future_status::timeout);
 }
 
 TEST_F(PageServerTest, VmmThatDiesInTheMiddleOfTheHandshakeIsTold) {
