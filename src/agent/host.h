@@ -20,6 +20,7 @@
 #include "agent/guest_client.h"
 #include "agent/images.h"
 #include "agent/sandbox.h"
+#include "agent/scrubber.h"
 #include "agent/tokens.h"
 #include "agent/warm_bases.h"
 #include "base/file_lock.h"
@@ -198,6 +199,7 @@ class Host {
   std::vector<std::future<void>> settling_;
   std::thread watcher_;
   std::unique_ptr<Compactor> compactor_;
+  std::unique_ptr<Scrubber> scrubber_;
 };
 
 }  // namespace stasis::agent
