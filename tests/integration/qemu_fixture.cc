@@ -115,6 +115,8 @@ class HostedQemu final : public Vmm {
   Status resume() override { return qemu_->resume(); }
   void save_failed() override { qemu_->save_failed(); }
   const VmmInfo& info() const override { return qemu_->info(); }
+  bool maps_one_file() const override { return qemu_->maps_one_file(); }
+  uint64_t resident_guest_bytes() const override { return qemu_->resident_guest_bytes(); }
   int pidfd() const override { return qemu_->pidfd(); }
   pid_t pid() const override { return qemu_->pid(); }
   std::string stop() override { return qemu_->stop(); }

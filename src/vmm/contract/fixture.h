@@ -54,10 +54,14 @@ class Fixture {
   virtual uint64_t noise_blocks() const = 0;
 };
 
+// How a restored machine gets its memory.
+enum class Way { kUffd, kMapped };
+
 struct Driver {
   std::string name;  // a test name: letters and digits
   std::function<Result<std::unique_ptr<Fixture>>(const Path& directory)>
       make;  // `directory` is empty, and removed by the suite
+  Way way = Way::kUffd;
 };
 // For gtest, which would print the bytes.
 inline void PrintTo(const Driver& driver, std::ostream* out) { *out << driver.name; }
@@ -65,5 +69,7 @@ inline void PrintTo(const Driver& driver, std::ostream* out) { *out << driver.na
 // What the suite runs on. Each program that links it has its own: drivers.cc has the double of Firecracker always, and
 // Firecracker itself if STASIS_FIRECRACKER names it; tests/integration has QEMU, with a Linux guest.
 std::vector<Driver> drivers();
+// Each of them twice: for what restores.
+std::vector<Driver> drivers_both_ways();
 
 }  // namespace stasis::vmm::contract
