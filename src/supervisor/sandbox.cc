@@ -272,7 +272,7 @@ StateReply Sandbox::state() const {
     reply.restore_method = restore_way_->mapped ? kRestoreMapped : kRestoreUffd;
     reply.restore_reason = restore_way_->reason;
     reply.total_pages = memory_->size() / kBlockSize;
-    reply.resident_pages = vmm_->resident_guest_bytes() / kBlockSize;
+    reply.resident_pages = vmm_->guest_memory().resident_bytes / kBlockSize;
     if (restore_way_->mapped) {
       reply.mapped_bytes = restore_way_->mapped->mapped_bytes;
       reply.copied_bytes = restore_way_->mapped->copied_bytes;

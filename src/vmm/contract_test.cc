@@ -85,6 +85,8 @@ class Contract : public testing::TestWithParam<Driver> {
 };
 
 class Restoring : public Contract {};
+// What a mapped restore does.
+class Mapping : public Contract {};
 // What a page server does.
 class Paging : public Contract {};
 
@@ -157,7 +159,7 @@ TEST_P(Restoring, RestoringLoadsLazily) {
   const Snapshot first = filled_snapshot(7);
   Restored machine = restored(first);
   if (mapped()) {
-    EXPECT_LT(machine.vmm().resident_guest_bytes(), fixture_->memory_bytes() / 2);
+    EXPECT_LT(machine.vmm().guest_memory().resident_bytes, fixture_->memory_bytes() / 2);
     return;
   }
   const auto stats = machine.pages->stats();
@@ -377,6 +379,43 @@ TEST_P(Damage, ADamagedPageEndsTheMachineInsteadOfReachingTheGuest) {
   EXPECT_EQ(machine.page_failure()->code, Code::kDataLoss);
 }
 
+TEST_P(Mapping, ALayerThatIsCutShortEndsTheMachineInsteadOfZeros) {
+  const Snapshot first = filled_snapshot(7);
+  Restored machine = resumed(first);
+  for (const auto layer : machine.memory->map().layers()) {
+    ASSERT_OK(lab_->cut_short(snapshot::layer_data_path(lab_->layers(), layer)));
+  }
+  machine.guest().set_patience(Milliseconds(2000));
+  EXPECT_FALSE(machine.guest().checksum(kFilled).has_value());
+  EXPECT_TRUE(value(wait_readable(machine.vmm().pidfd(), Deadline::after(Milliseconds(5000)))));
+  EXPECT_THAT(machine.vmm().stop(), testing::HasSubstr("signal 7"));
+}
+
+TEST_P(Mapping, ARemovedLayerLivesOnInTheMachine) {
+  const Snapshot first = filled_snapshot(7);
+  Restored machine = resumed(first);
+  ASSERT_OK(remove_tree(real_file_system(), lab_->layers()));
+  EXPECT_EQ(value(machine.guest().checksum(kFilled)), filled_sum_);
+}
+
+TEST_P(Mapping, ClonesShareWhatNeitherHasWritten) {
+  const Snapshot first = filled_snapshot(7);
+  std::vector<Restored> clones;
+  for (int i = 0; i < 3; ++i) clones.push_back(resumed(first));
+  uint64_t held = 0;
+  for (const auto& extent : first.memory.extents()) held += extent.is_zero() ? 0 : extent.length;
+  uint64_t own = 0;
+  for (Restored& clone : clones) {
+    EXPECT_EQ(value(clone.guest().checksum(kFilled)), filled_sum_);
+    const GuestMemoryUse use = clone.vmm().guest_memory();
+    if (use.resident_bytes == 0) GTEST_SKIP() << "this driver does not know";
+    EXPECT_GT(use.resident_bytes, kFilled.length);
+    EXPECT_GT(use.own_bytes, 0u) << "its counter, if nothing else";
+    own += use.own_bytes;
+  }
+  EXPECT_LT(own, held / 4) << "of all three together; each has touched much more of it";
+}
+
 TEST_P(Paging, RestoreWithoutAPageServerFailsAndLeavesNoProcess) {
   const Snapshot first = filled_snapshot(7);
   auto machine = fixture_->make_machine();
@@ -409,10 +448,24 @@ TEST_P(Contract, DeathIsVisible) {
   EXPECT_THAT(machine.vmm->stop(), testing::HasSubstr("signal 9"));
 }
 
+// Each of them, restoring by mapping; and each of them twice.
+std::vector<Driver> drivers_mapped() {
+  std::vector<Driver> list = drivers();
+  for (Driver& driver : list) driver = {driver.name + "Mapped", driver.make, Way::kMapped};
+  return list;
+}
+
+std::vector<Driver> drivers_both_ways() {
+  std::vector<Driver> list = drivers();
+  for (Driver& driver : drivers_mapped()) list.push_back(std::move(driver));
+  return list;
+}
+
 std::string driver_name(const testing::TestParamInfo<Driver>& info) { return info.param.name; }
 
 INSTANTIATE_TEST_SUITE_P(Drivers, Contract, testing::ValuesIn(drivers()), driver_name);
 INSTANTIATE_TEST_SUITE_P(Drivers, Paging, testing::ValuesIn(drivers()), driver_name);
+INSTANTIATE_TEST_SUITE_P(Drivers, Mapping, testing::ValuesIn(drivers_mapped()), driver_name);
 INSTANTIATE_TEST_SUITE_P(Drivers, Restoring, testing::ValuesIn(drivers_both_ways()), driver_name);
 INSTANTIATE_TEST_SUITE_P(Drivers, Damage, testing::ValuesIn(drivers_both_ways()), driver_name);
 

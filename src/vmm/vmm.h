@@ -67,6 +67,12 @@ struct SavedMemory {
   std::vector<Range> candidates;  // sorted, disjoint, multiples of 4 KiB
 };
 
+// How much of the guest's memory is in the host's now.
+struct GuestMemoryUse {
+  uint64_t resident_bytes = 0;
+  uint64_t own_bytes = 0;  // of these, what no other machine shares
+};
+
 class Vmm {
  public:
   virtual ~Vmm() = default;  // ends the process, whatever state it is in
@@ -92,8 +98,8 @@ class Vmm {
   virtual const VmmInfo& info() const = 0;
   // True if a mapped memory must be one file.
   virtual bool maps_one_file() const = 0;
-  // Bytes of the guest's memory that are in the host's memory; 0 where that is not known.
-  virtual uint64_t resident_guest_bytes() const { return 0; }
+  // Zeros where that is not known.
+  virtual GuestMemoryUse guest_memory() const { return {}; }
   // Readable once the VMM process has exited; -1 before boot() or restore().
   virtual int pidfd() const = 0;
   virtual pid_t pid() const = 0;

@@ -116,7 +116,7 @@ class HostedQemu final : public Vmm {
   void save_failed() override { qemu_->save_failed(); }
   const VmmInfo& info() const override { return qemu_->info(); }
   bool maps_one_file() const override { return qemu_->maps_one_file(); }
-  uint64_t resident_guest_bytes() const override { return qemu_->resident_guest_bytes(); }
+  GuestMemoryUse guest_memory() const override { return qemu_->guest_memory(); }
   int pidfd() const override { return qemu_->pidfd(); }
   pid_t pid() const override { return qemu_->pid(); }
   std::string stop() override { return qemu_->stop(); }

@@ -69,7 +69,5 @@ inline void PrintTo(const Driver& driver, std::ostream* out) { *out << driver.na
 // What the suite runs on. Each program that links it has its own: drivers.cc has the double of Firecracker always, and
 // Firecracker itself if STASIS_FIRECRACKER names it; tests/integration has QEMU, with a Linux guest.
 std::vector<Driver> drivers();
-// Each of them twice: for what restores.
-std::vector<Driver> drivers_both_ways();
 
 }  // namespace stasis::vmm::contract

@@ -23,15 +23,6 @@ TemporaryDirectory::TemporaryDirectory(const Path& parent) {
 
 TemporaryDirectory::~TemporaryDirectory() { (void)remove_tree(real_file_system(), path_); }
 
-std::vector<Driver> drivers_both_ways() {
-  std::vector<Driver> list;
-  for (const Driver& driver : drivers()) {
-    list.push_back(driver);
-    list.push_back({driver.name + "Mapped", driver.make, Way::kMapped});
-  }
-  return list;
-}
-
 Path directory_in_memory() { return exists(real_file_system(), "/dev/shm") ? "/dev/shm" : "/tmp"; }
 
 std::optional<Error> Restored::page_failure() const {
@@ -170,6 +161,12 @@ Status Lab::overwrite(const Path& file, uint64_t offset, std::string_view text) 
   STASIS_TRY(fs.set_mode(readable.get(), 0600));  // layers are read-only
   STASIS_ASSIGN(const UniqueFd writable, fs.open_write(file));
   return fs.write_at(writable.get(), offset, std::as_bytes(std::span(text)));
+}
+
+Status Lab::cut_short(const Path& file) {
+  STASIS_TRY(overwrite(file, 0, ""));  // makes it writable
+  STASIS_ASSIGN(const UniqueFd fd, real_file_system().open_write(file));
+  return real_file_system().truncate(fd.get(), 0);
 }
 
 Result<std::vector<std::byte>> Lab::content(const BlockMap& map, Range range) {

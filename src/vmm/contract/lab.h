@@ -84,6 +84,7 @@ class Lab {
   // checked at once) was written by the same fill, so that nothing else in the guest meets the damage.
   Status damage_filled_page(const Snapshot& snapshot, Range filled, uint64_t seed);
   static Status overwrite(const Path& file, uint64_t offset, std::string_view text);
+  static Status cut_short(const Path& file);
   // The content of a snapshot's memory.
   Result<std::vector<std::byte>> content(const snapshot::BlockMap& map, Range range);
 

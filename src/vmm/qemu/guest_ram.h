@@ -10,6 +10,7 @@
 #include "base/fd.h"
 #include "base/file_system.h"
 #include "base/result.h"
+#include "vmm/vmm.h"
 
 namespace stasis::vmm {
 
@@ -33,8 +34,7 @@ class GuestRam {
   // Elsewhere, and after forget_tracking(): every page that the file holds. Of a mapped guest: QEMU's own pages, which
   // are those that were written since the restore. Never less than what changed.
   Result<std::vector<Range>> changed(pid_t vmm);
-  // Bytes that are in the host's memory.
-  Result<uint64_t> resident(pid_t vmm) const;
+  Result<GuestMemoryUse> use(pid_t vmm) const;
   // The next changed() must offer everything: what was offered last got lost.
   void forget_tracking() { tracked_ = false; }
 

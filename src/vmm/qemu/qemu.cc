@@ -100,8 +100,8 @@ class Qemu final : public Vmm {
   }
   const VmmInfo& info() const override { return info_; }
   bool maps_one_file() const override { return false; }
-  uint64_t resident_guest_bytes() const override {
-    return ram_ && process_ ? ram_->resident(process_->pid()).value_or(0) : 0;
+  GuestMemoryUse guest_memory() const override {
+    return ram_ && process_ ? ram_->use(process_->pid()).value_or(GuestMemoryUse{}) : GuestMemoryUse{};
   }
   int pidfd() const override { return process_ ? process_->pidfd() : -1; }
   pid_t pid() const override { return process_ ? process_->pid() : -1; }
