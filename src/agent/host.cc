@@ -89,6 +89,7 @@ Result<Host::SandboxPtr> Host::find(const std::string& id) const {
 std::vector<Host::SandboxPtr> Host::all() const {
   const std::lock_guard lock(mutex_);
   std::vector<SandboxPtr> sandboxes;
+  sandboxes.reserve(sandboxes_.size());
   for (const auto& [id, sandbox] : sandboxes_) sandboxes.push_back(sandbox);
   return sandboxes;
 }

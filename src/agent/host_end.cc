@@ -59,7 +59,7 @@ Result<bool> Host::destroy(const std::string& id, const std::string& reason) {
   if (!is_sandbox_id(id)) return fail(Code::kInvalidArgument, "a sandbox id has 1 to 40 characters a-z and 0-9");
   const auto found = find(id);
   if (!found) return false;
-  const SandboxPtr sandbox = *found;
+  const SandboxPtr& sandbox = *found;
   {
     const std::lock_guard lock(sandbox->mutex);
     sandbox->destroyed = true;

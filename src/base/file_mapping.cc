@@ -52,8 +52,8 @@ struct FileMappingGuard {
     for (Slot& slot : slots) {
       const uint64_t begin = slot.begin.load(std::memory_order_acquire);
       if (begin == 0 || address < begin || address >= slot.end.load(std::memory_order_relaxed)) continue;
-      slot.broken.store(true);  // before anybody can see the zeros
-      void* page = reinterpret_cast<void*>(address & ~(kPage - 1));
+      slot.broken.store(true);                                       // before anybody can see the zeros
+      void* page = reinterpret_cast<void*>(address & ~(kPage - 1));  // NOLINT(performance-no-int-to-ptr)
       return ::mmap(page, kPage, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) != MAP_FAILED;
     }
     return false;

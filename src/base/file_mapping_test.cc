@@ -48,6 +48,7 @@ TEST_F(FileMappingTest, EveryThreadIsToldOfWhatItReads) {
   const FileMapping mapping = fs_.map(file_.get(), 4 * kPage).value();
   ASSERT_TRUE(fs_.truncate(file_.get(), 0));
   std::vector<std::thread> threads;
+  threads.reserve(4);
   for (int i = 0; i < 4; ++i) {
     threads.emplace_back([&] {
       for (size_t page = 0; page < 4; ++page) {

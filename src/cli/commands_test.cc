@@ -187,6 +187,17 @@ TEST(PauseAndResume, SayWhatWasStoredAndLoaded) {
   EXPECT_EQ(json::parse(mapped.requests.at(0).body), (json{{"restore", "mapped"}}));
 }
 
+TEST(Rollback, NamesTheSnapshotAndSaysWhatWasLoaded) {
+  json restored = sandbox(kId);
+  restored["restore"] = {{"method", "uffd"}, {"total_pages", 65'536}, {"pages_by_fault", 0}, {"pages_prefetched", 512}};
+  const Call call(always({.body = restored.dump()}), {"rollback", kId, "before", "--timeout", "60"}, kTerminal);
+  EXPECT_EQ(call.requests.at(0).target, "/v1/sandboxes/" + kId + "/rollback");
+  EXPECT_EQ(json::parse(call.requests.at(0).body), (json{{"snapshot", "before"}, {"timeout_sec", 60}}));
+  EXPECT_THAT(call.out, HasSubstr(kId + " is running"));
+  EXPECT_THAT(call.out, HasSubstr("512 of 65536 pages loaded"));
+  EXPECT_EQ(Call(always({}), {"rollback", kId}).status, 2);
+}
+
 TEST(Remove, TakesIdsOrAllButNotBoth) {
   const auto handler = [](const FakeRequest& request) -> FakeReply {
     if (request.method == "DELETE") return {.status = 204, .body = ""};
@@ -277,7 +288,7 @@ TEST(StoreCommands, Compact) {
   EXPECT_EQ(all.out, "nothing to gain\n");
 }
 
-FakeReply stream(std::vector<json> messages) {
+FakeReply stream(const std::vector<json>& messages) {
   FakeReply reply;
   for (const json& message : messages) reply.messages.push_back(message.dump());
   return reply;

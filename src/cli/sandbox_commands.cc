@@ -39,6 +39,12 @@ struct IdsOptions {
   bool all = false;
 };
 
+struct RollbackOptions {
+  std::string id;
+  std::string snapshot;
+  unsigned timeout_sec = 0;
+};
+
 // Only what was said: the server knows the defaults, and a snapshot has its own.
 Result<Json> create_body(const CreateOptions& options) {
   Json body = Json::object();
@@ -142,7 +148,7 @@ Result<int> for_each_id(Session& session, const std::vector<std::string>& ids, c
   STASIS_ASSIGN(Client * client, session.client());
   int status = kSuccess;
   for (const std::string& id : ids) {
-    Progress progress(session.io(), doing + " " + id);
+    Progress progress(session.io(), std::string(doing).append(" ").append(id));
     const Status outcome = one(*client, id);
     progress.stop();
     if (outcome) continue;
@@ -175,6 +181,16 @@ Result<int> resume(Session& session, const IdsOptions& options) {
   if (!options.restore.empty()) body["restore"] = options.restore;
   return for_each_id(session, options.ids, "resuming", [&](Client& client, const std::string& id) -> Status {
     STASIS_ASSIGN(const Json sandbox, client.call("POST", sandbox_path(id, "/resume"), body));
+    show(session, sandbox, resumed_line);
+    return {};
+  });
+}
+
+Result<int> rollback(Session& session, const RollbackOptions& options) {
+  Json body = {{"snapshot", options.snapshot}};
+  if (options.timeout_sec != 0) body["timeout_sec"] = options.timeout_sec;
+  return for_each_id(session, {options.id}, "rolling back", [&](Client& client, const std::string& id) -> Status {
+    STASIS_ASSIGN(const Json sandbox, client.call("POST", sandbox_path(id, "/rollback"), body));
     show(session, sandbox, resumed_line);
     return {};
   });
@@ -260,6 +276,18 @@ void add_state_commands(CommandLine& line) {
   resume_command.add_option("--timeout", resuming->timeout_sec, "Seconds from now after which it is destroyed");
   add_restore(resume_command, resuming->restore);
   resume_command.callback([&line, resuming] { line.action = [resuming](Session& s) { return resume(s, *resuming); }; });
+
+  const auto going_back = std::make_shared<RollbackOptions>();
+  CLI::App& rollback_command =
+      add_command(line, line.app, "rollback",
+                  "Take a running or paused sandbox back to a snapshot of it: its memory and disk of then, the same id",
+                  "stasis snapshot create k3v9x0c2m5n8q1w4e7r6 before-upgrade\n"
+                  "stasis rollback k3v9x0c2m5n8q1w4e7r6 before-upgrade");
+  rollback_command.add_option("ID", going_back->id, "Sandbox")->required();
+  rollback_command.add_option("SNAPSHOT", going_back->snapshot, "Snapshot that was taken of it")->required();
+  rollback_command.add_option("--timeout", going_back->timeout_sec, "Seconds from now after which it is destroyed");
+  rollback_command.callback(
+      [&line, going_back] { line.action = [going_back](Session& s) { return rollback(s, *going_back); }; });
 
   const auto removing = std::make_shared<IdsOptions>();
   CLI::App& remove_command = add_command(line, line.app, "rm", "Destroy sandboxes, whatever state they are in",

@@ -23,7 +23,7 @@ std::string joined(const Json& holder, const char* key) {
 
 // "base", "warm", "paused k3v9...", or nothing for a snapshot that only others stand on.
 std::string name_of(const Json& holder) {
-  const std::string names = joined(holder, "names");
+  std::string names = joined(holder, "names");
   const std::string sandboxes = joined(holder, "sandboxes");
   if (sandboxes.empty()) return names;
   return names + (names.empty() ? "" : ", ") + "paused " + sandboxes;

@@ -137,6 +137,7 @@ TEST(SpanOfTime, Units) {
 TEST(Tree, ParentsBeforeChildrenSiblingsByAge) {
   const auto tree = tree_lines(usage());
   std::vector<std::string> labels;
+  labels.reserve(tree.size());
   for (const TreeLine& line : tree) labels.push_back(line.branch + line.label);
   EXPECT_THAT(labels, ::testing::ElementsAre("base", "├─ first", "│  └─ id-3", "└─ second", "id-4", "└─ orphan"));
   EXPECT_FALSE(tree[4].exists);

@@ -234,6 +234,7 @@ TEST_F(PageServerTest, ManyThreadsOnOnePageAllGoOn) {
   server_->expect_peer(::getpid());
   vmm.hand_over(socket_path());
   std::vector<std::thread> threads;
+  threads.reserve(8);
   std::atomic<int> right{0};
   for (int i = 0; i < 8; ++i) {
     threads.emplace_back([&] {

@@ -168,7 +168,7 @@ Result<CreateOutcome> Operations::create(const CreateRequest& request, const std
   if (known) return std::move(*known);
   auto reply = agent_.create_sandbox(agent_request(record, request, source));
   if (!reply) return fail(create_failed(record, std::move(reply).error(), key.has_value()));
-  STASIS_ASSIGN(SandboxRecord sandbox, started(record, State::kStarting, *reply));
+  STASIS_ASSIGN(SandboxRecord sandbox, started(record, State::kStarting, *reply, ""));
   spdlog::info("sandbox {}: created from '{}' in {:.0f} ms", sandbox.id, sandbox.template_name,
                static_cast<double>(reply->times().total_us()) / 1000);
   return CreateOutcome{std::move(sandbox), false, false};

@@ -169,6 +169,19 @@ Result<HttpResponse> resume(Services& services, Exchange& exchange, const std::s
   return json_response(200, sandbox_json(record));
 }
 
+Result<HttpResponse> rollback(Services& services, Exchange& exchange, const std::string& id) {
+  STASIS_ASSIGN(const Json body, read_json(exchange));
+  JsonReader reader(body);
+  RollbackRequest request;
+  const auto snapshot = reader.text("snapshot", 255);
+  reader.require("snapshot", snapshot.has_value());
+  request.timeout_sec = reader.number("timeout_sec", kMaxTimeoutSec);
+  STASIS_TRY(reader.finish());
+  request.snapshot = *snapshot;
+  STASIS_ASSIGN(const SandboxRecord record, services.operations.rollback(id, request));
+  return json_response(200, sandbox_json(record));
+}
+
 Result<HttpResponse> ping(Services& services, Exchange& exchange, const std::string& id) {
   STASIS_ASSIGN(std::optional<uint32_t> timeout, timeout_of(exchange));
   if (timeout == 0) timeout.reset();  // for the agent 0 leaves the deadline where it is
@@ -196,6 +209,9 @@ void add_sandbox_routes(Router& router, Services& services) {
   });
   router.add("POST", "/v1/sandboxes/{id}/resume", [&services](Exchange& exchange, const PathParameters& path) {
     return resume(services, exchange, path.at("id"));
+  });
+  router.add("POST", "/v1/sandboxes/{id}/rollback", [&services](Exchange& exchange, const PathParameters& path) {
+    return rollback(services, exchange, path.at("id"));
   });
   router.add("POST", "/v1/sandboxes/{id}/ping", [&services](Exchange& exchange, const PathParameters& path) {
     return ping(services, exchange, path.at("id"));

@@ -32,6 +32,8 @@ std::string full_answer() {
 class Server final : public HttpServer {
  public:
   Server(const HttpServerOptions& options, Handle handle) : options_(options), handle_(std::move(handle)) {}
+  Server(const Server&) = delete;
+  Server& operator=(const Server&) = delete;
   ~Server() override { stop(); }
 
   Status listen() {

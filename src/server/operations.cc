@@ -86,23 +86,29 @@ Result<SandboxRecord> Operations::running(const std::string& id) {
   return sandbox;
 }
 
-Result<SandboxRecord> Operations::started(const SandboxRecord& record, State from, const pb::SandboxStarted& reply) {
-  STASIS_ASSIGN(const bool won, store_.write([&](Tables& tables) {
-    return tables.sandboxes.change({record.id,
-                                    from,
-                                    record.epoch,
-                                    State::kRunning,
-                                    "",
-                                    {{"vcpus", int64_t{reply.vcpus()}},
-                                     {"memory_mb", int64_t{reply.memory_mb()}},
-                                     {"disk_mb", static_cast<int64_t>(reply.disk_bytes() >> 20)},
-                                     {"timeout_sec", int64_t{record.timeout_sec}},
-                                     {"deadline_ms", record.deadline_ms},
-                                     {"vmm", reply.vmm()},
-                                     {"accelerator", reply.accelerator()},
-                                     {"address", reply.address()},
-                                     {"times", times_json(reply.times()).dump()},
-                                     {"restore", restore_json(reply).dump()}}});
+Result<SandboxRecord> Operations::started(const SandboxRecord& record, State from, const pb::SandboxStarted& reply,
+                                          const std::string& snapshot_id) {
+  STASIS_ASSIGN(const bool won, store_.write([&](Tables& tables) -> Result<bool> {
+    STASIS_ASSIGN(const bool changed,
+                  tables.sandboxes.change({record.id,
+                                           from,
+                                           record.epoch,
+                                           State::kRunning,
+                                           "",
+                                           {{"vcpus", int64_t{reply.vcpus()}},
+                                            {"memory_mb", int64_t{reply.memory_mb()}},
+                                            {"disk_mb", static_cast<int64_t>(reply.disk_bytes() >> 20)},
+                                            {"timeout_sec", int64_t{record.timeout_sec}},
+                                            {"deadline_ms", record.deadline_ms},
+                                            {"snapshot_id", snapshot_id},
+                                            {"pending_snapshot_id", ""},
+                                            {"vmm", reply.vmm()},
+                                            {"accelerator", reply.accelerator()},
+                                            {"address", reply.address()},
+                                            {"times", times_json(reply.times()).dump()},
+                                            {"restore", restore_json(reply).dump()}}}));
+    if (changed && snapshot_id != record.snapshot_id) STASIS_TRY(tables.orphans.release(record.snapshot_id));
+    return changed;
   }));
   if (!won) {
     end_on_host(record.id);  // whoever took the row away has asked for its end, perhaps before the host knew of it

@@ -45,6 +45,11 @@ struct SnapshotRequest {
   bool overwrite = false;
 };
 
+struct RollbackRequest {
+  std::string snapshot;  // its name
+  std::optional<uint32_t> timeout_sec;
+};
+
 inline constexpr uint32_t kMaxTimeoutSec = 366 * 24 * 3600;
 
 // ^[a-z0-9][a-z0-9._-]{0,62}$ without "..".
@@ -59,7 +64,10 @@ class Operations {
 
   Result<CreateOutcome> create(const CreateRequest& request, const std::optional<IdempotencyKey>& key);
   Result<SandboxRecord> pause(const std::string& id);
-  Result<SandboxRecord> resume(const std::string& id, std::optional<uint32_t> timeout_sec, const std::string& restore);
+  Result<SandboxRecord> resume(const std::string& id, std::optional<uint32_t> timeout_sec, const std::string& way);
+  // The sandbox as it was when `request.snapshot` was taken of it, under the same id. What it is now is kept until that
+  // has come back: if it does not, the sandbox is paused as it was.
+  Result<SandboxRecord> rollback(const std::string& id, const RollbackRequest& request);
   // Success if it is gone already; kNotFound if there never was one.
   Status destroy(const std::string& id);
   // timeout_sec: moves the deadline.
@@ -75,7 +83,17 @@ class Operations {
  private:
   Result<TemplateRecord> find_template(const std::string& name);
   Result<std::optional<CreateOutcome>> enter(SandboxRecord& record, const std::optional<IdempotencyKey>& key);
-  Result<SandboxRecord> started(const SandboxRecord& record, State from, const pb::SandboxStarted& reply);
+  struct Restore {
+    std::optional<uint32_t> timeout_sec;
+    std::string snapshot_id;     // empty: of its pause
+    std::string_view operation;  // "resume"
+    std::string_view wish;       // "be resumed"
+    std::string way;             // as CreateRequest::restore
+  };
+  Result<SandboxRecord> restore(const std::string& id, const Restore& how);
+  // It runs, and stays restorable from `snapshot_id` (empty: from nothing yet); what it was before is released.
+  Result<SandboxRecord> started(const SandboxRecord& record, State from, const pb::SandboxStarted& reply,
+                                const std::string& snapshot_id);
   Error create_failed(const SandboxRecord& record, Error error, bool repeatable);
   // Settles a row of which an operation failed with `error`; `fallback` is the state if the host cannot be asked.
   void settle_failure(const SandboxRecord& record, const Error& error, State fallback);

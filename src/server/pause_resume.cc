@@ -1,20 +1,22 @@
-// Freezing a sandbox and bringing it back.
+// Freezing a sandbox and bringing it back, from its last pause or from an earlier snapshot of it.
 #include "base/log.h"
 #include "base/uuid.h"
 #include "server/operations.h"
+#include "server/snapshot_names.h"
 
 namespace stasis::server {
 namespace {
 
-pb::ResumeSandboxRequest agent_request(const SandboxRecord& record, const std::string& restore) {
+pb::ResumeSandboxRequest agent_request(const SandboxRecord& record, const std::string& snapshot_id,
+                                       const std::string& way) {
   pb::ResumeSandboxRequest request;
   request.set_sandbox_id(record.id);
-  request.set_snapshot_id(record.snapshot_id);
+  request.set_snapshot_id(snapshot_id);
   request.set_timeout_sec(record.timeout_sec);
   for (const auto& [name, value] : record.env.items()) (*request.mutable_env())[name] = value.get<std::string>();
   request.set_access_token(record.access_token);
   request.set_hostname(record.id);
-  request.set_restore(restore);
+  request.set_restore(way);
   return request;
 }
 
@@ -71,24 +73,50 @@ Result<SandboxRecord> Operations::pause(const std::string& id) {
 }
 
 Result<SandboxRecord> Operations::resume(const std::string& id, std::optional<uint32_t> timeout_sec,
-                                         const std::string& restore) {
+                                         const std::string& way) {
+  return restore(id, {timeout_sec, "", "resume", "be resumed", way});
+}
+
+// From `how.snapshot_id`, or if that is empty from the sandbox's last pause. The row refers to both until it is known
+// which of them counts: after a failure or a crash the sandbox is paused as it was.
+Result<SandboxRecord> Operations::restore(const std::string& id, const Restore& how) {
   STASIS_ASSIGN(const SandboxRecord before, store_.read([&](Tables& tables) { return tables.sandboxes.get(id); }));
-  if (before.state != State::kPaused) return fail(wrong_state(before, "be resumed"));
+  if (before.state != State::kPaused) return fail(wrong_state(before, how.wish));
   STASIS_TRY(agent_.check(kAgentPatience));
   STASIS_ASSIGN(const auto guard, active_.begin(id, Activity::kChange));
-  STASIS_ASSIGN(SandboxRecord record, claim(store_, id, State::kPaused, State::kResuming, "be resumed", {}));
-  if (timeout_sec) record.timeout_sec = *timeout_sec;
+  STASIS_ASSIGN(SandboxRecord record, claim(store_, id, State::kPaused, State::kResuming, how.wish,
+                                            {{"pending_snapshot_id", how.snapshot_id}}));
+  if (how.timeout_sec) record.timeout_sec = *how.timeout_sec;
   record.deadline_ms = deadline_after(record.timeout_sec);  // a life begins anew
-  const auto reply = agent_.resume_sandbox(agent_request(record, restore));
+  const std::string from = how.snapshot_id.empty() ? record.snapshot_id : how.snapshot_id;
+  const auto reply = agent_.resume_sandbox(agent_request(record, from, how.way));
   if (!reply) {
     Error error = reply.error();
-    error.message = "resume failed: " + error.message;
+    error.message = std::string(how.operation) + " failed: " + error.message;
     settle_failure(record, error, State::kPaused);
-    return fail(Error(reply.error()).with_context("resume sandbox " + id));
+    return fail(Error(reply.error()).with_context(std::string(how.operation) + " sandbox " + id));
   }
-  STASIS_ASSIGN(SandboxRecord sandbox, started(record, State::kResuming, *reply));
-  spdlog::info("sandbox {}: resumed in {:.0f} ms", id, static_cast<double>(reply->times().total_us()) / 1000);
+  STASIS_ASSIGN(SandboxRecord sandbox, started(record, State::kResuming, *reply, from));
+  if (from != record.snapshot_id) settler_.collect();
+  spdlog::info("sandbox {}: {} in {:.0f} ms", id, how.operation, static_cast<double>(reply->times().total_us()) / 1000);
   return sandbox;
+}
+
+// By way of a pause, so that nothing is given up before the snapshot of then has come back whole.
+Result<SandboxRecord> Operations::rollback(const std::string& id, const RollbackRequest& request) {
+  STASIS_ASSIGN(const SandboxRecord before, store_.read([&](Tables& tables) { return tables.sandboxes.get(id); }));
+  STASIS_ASSIGN(const TemplateRecord target, find_snapshot(store_, request.snapshot));
+  if (target.sandbox_id != id) {
+    return fail(Code::kFailedPrecondition, "'" + target.name + "' was not taken of sandbox " + id,
+                "a sandbox goes back to snapshots of its own; from others create a new one (stasis create --template " +
+                    target.name + ")");
+  }
+  if (before.state != State::kPaused) STASIS_TRY(pause(id));
+  auto restored = restore(id, {request.timeout_sec, target.snapshot_id, "rollback", "be rolled back", ""});
+  if (restored) return restored;
+  Error error = std::move(restored).error();
+  if (error.remedy.empty()) error.remedy = "if it is paused, it is as it was before: resume it, or try again";
+  return fail(std::move(error));
 }
 
 }  // namespace stasis::server

@@ -54,6 +54,7 @@ TEST_F(RaceTest, OfManyPausesAndResumesOneWinsEachTime) {
     for (const char* what : {"/pause", "/resume"}) {
       std::atomic<int> won = 0;
       std::vector<std::thread> threads;
+      threads.reserve(6);
       for (int i = 0; i < 6; ++i) {
         threads.emplace_back([&] {
           const Answer answer = client().post(path(id, what));
@@ -203,6 +204,7 @@ TEST_F(RaceTest, WithAKeyWhatWasMadeIsKeptForTheRepetition) {
 TEST_F(RaceTest, WhateverMeetsTheStateIsTrueInTheEnd) {
   const std::string id = create();
   std::vector<std::thread> threads;
+  threads.reserve(6);
   for (int i = 0; i < 6; ++i) {
     threads.emplace_back([&, i] {
       for (int round = 0; round < 8; ++round) {

@@ -24,7 +24,7 @@ struct Space {
 class Compaction {
  public:
   Compaction(const Store& store, SnapshotId id, CompactOptions options)
-      : store_(store), fs_(store.fs()), id_(id), options_(std::move(options)) {}
+      : store_(store), fs_(store.fs()), id_(id), options_(options) {}
 
   Result<CompactResult> run() {
     STASIS_TRY(open());
@@ -151,7 +151,7 @@ Result<bool> worth_compacting(const Store& store, const BlockMap& map) {
 }
 
 Result<CompactResult> compact(const Store& store, SnapshotId id, CompactOptions options) {
-  auto result = Compaction(store, id, std::move(options)).run();
+  auto result = Compaction(store, id, options).run();
   if (!result) return fail(std::move(result).error().with_context("compact snapshot " + id.text()));
   return result;
 }

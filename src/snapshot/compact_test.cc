@@ -234,6 +234,7 @@ TEST(CompactTest, TwoAtOnceOnOneSnapshotLeaveOneResult) {
   Guest guest(store, 8);
   const SnapshotId id = guest.chain(5);
   std::vector<std::thread> threads;
+  threads.reserve(3);
   for (int i = 0; i < 3; ++i) {
     threads.emplace_back([&] {
       const auto result = compact(store.healthy, id);
@@ -251,6 +252,7 @@ TEST(CompactTest, TwoAtOnceOnOneSnapshotLeaveOneResult) {
 
 std::vector<std::string> names_of(const CollectStats& stats) {
   std::vector<std::string> names;
+  names.reserve(stats.removed.size());
   for (const auto& removed : stats.removed) names.push_back(removed.file);
   return names;
 }
@@ -388,6 +390,7 @@ TEST(CompactTest, RestoresAndCollectionsBesideCompactions) {
   FaultyStore store;
   Guest guest(store, 11);
   std::vector<SnapshotId> ids;
+  ids.reserve(6);
   for (int i = 0; i < 6; ++i) ids.push_back(guest.chain(1));
   std::atomic<bool> done = false;
   const auto restore_all = [&](uint64_t seed) {

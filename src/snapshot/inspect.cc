@@ -102,8 +102,8 @@ SpaceDetail detail_of(const std::string& name, const BlockMap& map, const Known&
   }
   detail.cells = raster.finish();
   if (detail.data_bytes > kBlockSize) {
-    detail.fragmentation =
-        static_cast<double>(data_extents - 1) / static_cast<double>(detail.data_bytes / kBlockSize - 1);
+    const uint64_t joints = detail.data_bytes / kBlockSize - 1;
+    detail.fragmentation = static_cast<double>(data_extents - 1) / static_cast<double>(joints);
   }
   for (const LayerUse& use : detail.layers) (use.shared ? detail.shared_bytes : detail.own_bytes) += use.stored_bytes;
   return detail;

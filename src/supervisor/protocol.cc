@@ -186,7 +186,7 @@ Result<SnapshotReply> snapshot_from_json(const json& object) {
   fields.read("disk", reply.disk);
   fields.read("stopped_us", reply.stopped_us);
   fields.read("total_us", reply.total_us);
-  return fields.finish(std::move(reply), "supervisor's snapshot answer");
+  return fields.finish(reply, "supervisor's snapshot answer");
 }
 
 json to_json(const Error& error) {

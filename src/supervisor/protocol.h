@@ -36,7 +36,7 @@ struct SandboxConfig {
   snapshot::MachineShape shape;  // ignored for a snapshot, which has its own
   uint64_t disk_bytes = 0;       // 0: as the base
   std::string vmm;               // "qemu", "firecracker"
-  std::string restore;           // "uffd", "mapped"; empty: the best that is possible
+  std::string restore = {};      // "uffd", "mapped"; empty: the best that is possible
 };
 
 struct StateReply {
@@ -82,6 +82,8 @@ struct ExitRecord {
   Error error;  // if not expected
 };
 
+inline constexpr const char* kRestoreUffd = "uffd";
+inline constexpr const char* kRestoreMapped = "mapped";
 inline constexpr const char* kConfigFile = "config.json";
 inline constexpr const char* kControlSocket = "control.sock";
 inline constexpr const char* kExitFile = "exit.json";

@@ -7,11 +7,9 @@
 
 #include "pager/mapped_plan.h"
 #include "snapshot/store.h"
+#include "supervisor/protocol.h"
 
 namespace stasis::supervisor {
-
-inline constexpr const char* kRestoreUffd = "uffd";
-inline constexpr const char* kRestoreMapped = "mapped";
 
 struct RestoreWay {
   std::shared_ptr<const pager::MappedPlan> mapped;  // none: by userfaultfd

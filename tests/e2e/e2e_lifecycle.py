@@ -103,6 +103,33 @@ class LifecycleTest(StasisTestCase):
             self.stasis.json("resume", sandbox)
             self.assertEqual(self.stasis.checksum(sandbox), digest)
 
+    def test_rolled_back_to_a_snapshot_of_then_memory_and_disk_are_those_of_then(self):
+        sandbox = self.create()
+        digest = self.stasis.start_counter(sandbox)
+        # /run is memory, /root is disk.
+        self.stasis.guest(sandbox, "for d in /run /root; do echo then > $d/state; echo kept > $d/kept; done")
+        identity = self.stasis.guest(sandbox, "cat /etc/machine-id; hostname")
+        counted = self.stasis.counter(sandbox)
+        self.stasis.json("snapshot", "create", sandbox, "then")
+        changes = "for d in /run /root; do echo now > $d/state; rm $d/kept; done; sync"
+        look = "cat /run/state /run/kept /root/state /root/kept"
+        self.stasis.guest(sandbox, changes)
+        self.assertEqual(self.stasis.json("rollback", sandbox, "then")["id"], sandbox)
+        self.assertEqual(self.stasis.guest(sandbox, look).split(), ["then", "kept"] * 2)
+        self.assertEqual(self.stasis.checksum(sandbox), digest)
+        self.assertEqual(self.stasis.guest(sandbox, "cat /etc/machine-id; hostname"), identity)
+        self.assertGreaterEqual(self.stasis.counter(sandbox), counted)
+        # The state of then is one like any other: it is paused, resumed, and gone back to.
+        self.stasis.guest(sandbox, changes)
+        self.stasis.json("pause", sandbox)
+        self.stasis.json("resume", sandbox)
+        self.assertEqual(self.stasis.guest(sandbox, "cat /run/state /root/state").split(), ["now"] * 2)
+        self.stasis.json("pause", sandbox)
+        self.stasis.json("rollback", sandbox, "then")
+        self.assertEqual(self.stasis.guest(sandbox, look).split(), ["then", "kept"] * 2)
+        self.assertEqual(self.stasis.checksum(sandbox), digest)
+        self.assert_refused("not_found", "rollback", sandbox, "never")
+
     def test_a_disk_larger_than_the_image(self):
         sandbox = self.create("--template", "base", "--memory", "256", "--disk", "2048")
         blocks = int(self.stasis.guest(sandbox, "df --output=size / | tail -1"))

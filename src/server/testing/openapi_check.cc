@@ -45,7 +45,7 @@ std::string check_object(const Json& schema, const Json& value, const std::strin
   }
   const Json properties = schema.value("properties", Json::object());
   for (const auto& [name, item] : value.items()) {
-    const std::string inner = where + "." + name;
+    const std::string inner = std::string(where).append(".").append(name);
     std::string wrong;
     if (properties.contains(name)) {
       wrong = check(properties[name], item, inner);
@@ -77,7 +77,7 @@ std::string check(const Json& unresolved, const Json& value, const std::string& 
   if (value.is_object()) return check_object(schema, value, where);
   if (value.is_array() && schema.contains("items")) {
     for (const Json& item : value) {
-      if (const std::string wrong = check(schema["items"], item, where + "[]"); !wrong.empty()) return wrong;
+      if (std::string wrong = check(schema["items"], item, where + "[]"); !wrong.empty()) return wrong;
     }
   }
   return "";

@@ -31,7 +31,7 @@ tcp::endpoint endpoint(uint16_t port) { return {asio::ip::make_address("127.0.0.
 
 }  // namespace
 
-RestClient::RestClient(std::string url, std::string token) : token_(std::move(token)) {
+RestClient::RestClient(const std::string& url, std::string token) : token_(std::move(token)) {
   port_ = static_cast<uint16_t>(std::stoi(url.substr(url.rfind(':') + 1)));
 }
 

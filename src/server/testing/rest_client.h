@@ -25,7 +25,7 @@ using Headers = std::map<std::string, std::string>;
 
 class RestClient {
  public:
-  RestClient(std::string url, std::string token);
+  RestClient(const std::string& url, std::string token);
 
   Answer get(const std::string& target, const Headers& headers = {}) const;
   // A null body is sent as an empty object.

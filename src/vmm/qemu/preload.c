@@ -4,16 +4,15 @@
  * mmap; when that file is mapped, it does one of two things:
  *
  * - STASIS_UFFD_SOCKET: it registers the mapping with userfaultfd and sends the userfaultfd, in Firecracker's own
- *   handshake (src/pager/handshake.h), to that socket. It keeps its copy of the userfaultfd and of the socket open:
- * with no copy left the kernel would drop the registration, and missing pages would silently read as zeros; and the end
- * of the socket tells the page server that QEMU has gone.
+ *   handshake (src/pager/handshake.h), to that socket. It keeps its copy of the userfaultfd and of the socket open: with
+ *   no copy left the kernel would drop the registration, and missing pages would silently read as zeros; and the end of
+ *   the socket tells the page server that QEMU has gone.
  * - STASIS_MAPPING_FD: it reads a plan from that inherited socket (mapping_message.h) and puts private mappings of
- *   snapshot layers over the memory file. What the guest writes is then anonymous memory of QEMU's, and what it does
- * not write is shared with every clone through the page cache.
+ *   snapshot layers over the memory file. What the guest writes is then anonymous memory of QEMU's, and what it does not
+ *   write is shared with every clone through the page cache.
  *
- * Any failure ends QEMU: it must not run on memory that nobody serves. C, without a runtime of its own, because it
- * lives inside another program. */
-#define _GNU_SOURCE
+ * Any failure ends QEMU: it must not run on memory that nobody serves. C, without a runtime of its own, because it lives
+ * inside another program. */
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
