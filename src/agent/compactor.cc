@@ -4,6 +4,7 @@
 #include "base/clock.h"
 #include "base/host_probe.h"
 #include "base/log.h"
+#include "snapshot/verified.h"
 
 namespace stasis::agent {
 namespace {
@@ -60,6 +61,7 @@ Result<std::vector<CompactPlan>> Compactor::plan() {
 Result<CompactResult> Compactor::compact(const CompactPlan& plan, RateLimit limit) {
   STASIS_ASSIGN(const CompactResult result, snapshot::compact(store_, plan.id, {plan.memory, plan.disk, limit}));
   if (result.spaces == 0) return result;
+  for (const snapshot::LayerId layer : result.written) snapshot::VerifiedLayers(store_).note_written(layer);
   spdlog::info("snapshot {}: compacted {} layers into {} ({} MiB)", plan.id.text(), result.layers_before, result.spaces,
                result.live_bytes >> 20);
   compacted_();

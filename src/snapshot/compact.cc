@@ -72,6 +72,7 @@ class Compaction {
     STASIS_ASSIGN(space.compacted, rewritten(space));
     ++result_.spaces;
     result_.layers_before += space.map.layers().size();
+    result_.written.push_back(space.layer);
     result_.live_bytes += written;
     result_.read_bytes += flattener.read_bytes();
     return {};

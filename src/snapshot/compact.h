@@ -20,10 +20,11 @@ struct CompactOptions {
 };
 
 struct CompactResult {
-  uint64_t spaces = 0;         // rewritten: 0 if there was nothing to gain
-  uint64_t layers_before = 0;  // named by those spaces; afterwards one each
-  uint64_t live_bytes = 0;     // written: what the maps use
-  uint64_t read_bytes = 0;     // asked of the layers: whole frames, since those have the checksums
+  uint64_t spaces = 0;           // rewritten: 0 if there was nothing to gain
+  uint64_t layers_before = 0;    // named by those spaces; afterwards one each
+  uint64_t live_bytes = 0;       // written: what the maps use
+  uint64_t read_bytes = 0;       // asked of the layers: whole frames, since those have the checksums
+  std::vector<LayerId> written;  // the fresh layers
 };
 
 // kNotFound if there is no such snapshot (any more); kAborted if it was changed meanwhile; kCancelled; kDataLoss if a

@@ -53,7 +53,7 @@ class SupervisorTest : public ::testing::Test {
     std::unique_ptr<Client> client;
   };
 
-  Running start(SnapshotId base, const std::string& name, const std::string& restore = "") {
+  Running launch(SnapshotId base, const std::string& name, const std::string& restore) {
     Running running;
     running.dir = root_->path() / name;
     EXPECT_TRUE(real_file_system().make_directory(running.dir));
@@ -65,6 +65,11 @@ class SupervisorTest : public ::testing::Test {
     auto process = spawn(options);
     EXPECT_TRUE(process) << process.error().message;
     running.process = std::move(*process);
+    return running;
+  }
+  // The same, and waits until it can be asked.
+  Running start(SnapshotId base, const std::string& name, const std::string& restore = "") {
+    Running running = launch(base, name, restore);
     for (int attempt = 0; attempt < 1000 && !running.client; ++attempt) {
       auto client = Client::connect(running.dir);
       if (client) running.client = std::move(*client);
@@ -194,7 +199,7 @@ TEST_F(SupervisorTest, WhatIsNotKnownToBeWholeIsNotMapped) {
   EXPECT_THAT(state->restore_reason, HasSubstr(layer.text()));
   ASSERT_TRUE(served.client->stop("test", Milliseconds(5000)));
 
-  Running refused = start(id, "refused", kRestoreMapped);
+  Running refused = launch(id, "refused", kRestoreMapped);
   ASSERT_TRUE(refused.process->wait(Deadline::never()));
   const auto record = exit_from_json(exit_record(refused));
   ASSERT_TRUE(record);
