@@ -20,7 +20,7 @@ constexpr uint64_t kMarginOfMappings = 16'384;
 // Mapping so little costs a process as much time as copying it, and two mappings instead of some memory.
 constexpr uint64_t kShortRun = 2 * kBlockSize;
 // As long as it is not much: copied pages are not shared between clones.
-constexpr uint64_t kShortRunsBytes = 256 << 10;
+constexpr uint64_t kShortRunsBytes = 128 << 10;
 
 std::string mebibytes(uint64_t bytes) { return std::to_string(bytes >> 20) + " MiB"; }
 

@@ -81,7 +81,7 @@ TEST_F(MappedPlanTest, ShortRunsAreCopiedAsLongAsTheyAreFew) {
   for (uint64_t at = 0; at < 400; at += 4) runs.insert(runs.end() - 1, blocks(at, 2));
   const auto plan = plan_mapping(generation(runs), anything_is_whole, limits(1000));
   ASSERT_TRUE(plan);
-  EXPECT_EQ(plan->copied_bytes, 256u << 10) << "32 of the 100";
+  EXPECT_EQ(plan->copied_bytes, 128u << 10) << "16 of the 100";
   EXPECT_FALSE(plan->runs.back().copied);
   EXPECT_EQ(follow(*plan), memory_.content);
 }
