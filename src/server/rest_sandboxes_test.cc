@@ -153,6 +153,8 @@ TEST_F(RestSandboxes, UnknownIdsAreNotFound) {
 
 TEST_F(RestSandboxes, BadRequestsAreRefusedBeforeAnythingIsMade) {
   const std::vector<Json> bad = {{{"vcpus", 0}},
+                                 {{"restore", "teleport"}},
+                                 {{"cold", true}, {"restore", "mapped"}},
                                  {{"vcpus", 33}},
                                  {{"memory_mb", 127}},
                                  {{"memory_mb", 65537}},

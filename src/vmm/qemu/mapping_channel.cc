@@ -39,6 +39,7 @@ Result<MappingChannel> MappingChannel::open(const pager::MappedPlan& plan) {
   const std::array first{entries.get()};
   STASIS_TRY(send_all(sockets.first.get(), std::as_bytes(std::span(&header, 1)), first));
   std::vector<int> files;
+  files.reserve(plan.layers.size());
   for (const snapshot::Layer* layer : plan.layers) files.push_back(layer->fd());
   for (std::span<const int> left(files); !left.empty();) {
     const auto batch = left.first(std::min<size_t>(left.size(), MAPPING_FD_BATCH));
