@@ -144,6 +144,7 @@ double scan_ms(const Path& directory, const std::vector<Range>& touched) {
   for (uint64_t at = 0; at < kMemory; at += kEvery * kBlockSize) guest.bytes()[at] = std::byte{2};
   const UniqueFd pagemap = must(real_file_system().open_read("/proc/self/pagemap"));
   std::vector<double> times;
+  times.reserve(kRounds);
   for (int round = 0; round < kRounds; ++round) {
     times.push_back(cpu_seconds_of([&] {
       const auto found = must(scan_private_pages(pagemap.get(), {guest.address(), kMemory}));

@@ -158,7 +158,7 @@ class WrongPlanTest : public MappingChannelTest {
     const ExitStatus end = end_of(program);
     EXPECT_TRUE(end.exited && end.code == 1) << end.text();
     EXPECT_TRUE(output().empty());
-    const std::string text = messages();
+    std::string text = messages();
     (void)fs_.remove(dir_.path() / "out");
     (void)fs_.remove(dir_.path() / "err");
     return text;
