@@ -4,6 +4,7 @@
 #include "base/clock.h"
 #include "base/host_probe.h"
 #include "base/log.h"
+#include "snapshot/holders.h"
 #include "snapshot/verified.h"
 
 namespace stasis::agent {
@@ -59,11 +60,28 @@ Result<std::vector<CompactPlan>> Compactor::plan() {
 }
 
 Result<CompactResult> Compactor::compact(const CompactPlan& plan, RateLimit limit) {
-  STASIS_ASSIGN(const CompactResult result, snapshot::compact(store_, plan.id, {plan.memory, plan.disk, limit}));
+  return run_one(plan.id, {plan.memory, plan.disk, limit});
+}
+
+Result<CompactResult> Compactor::pack(SnapshotId id, int cancel_fd) {
+  STASIS_ASSIGN(auto roots, roots_());
+  const snapshot::SandboxMaps sandboxes{"", std::move(roots)};
+  STASIS_ASSIGN(const auto holders, snapshot::find_holders(store_, {&sandboxes, 1}));
+  snapshot::CompactOptions options;
+  options.form = snapshot::LayerForm::kPacked;
+  options.limit = RateLimit(0, cancel_fd);
+  for (const snapshot::Holder& holder : holders) {
+    if (holder.id != id.text()) options.keep.insert(holder.layers.begin(), holder.layers.end());
+  }
+  return run_one(id, std::move(options));
+}
+
+Result<CompactResult> Compactor::run_one(SnapshotId id, snapshot::CompactOptions options) {
+  STASIS_ASSIGN(const CompactResult result, snapshot::compact(store_, id, std::move(options)));
   if (result.spaces == 0) return result;
   for (const snapshot::LayerId layer : result.written) snapshot::VerifiedLayers(store_).note_written(layer);
-  spdlog::info("snapshot {}: compacted {} layers into {} ({} MiB)", plan.id.text(), result.layers_before, result.spaces,
-               result.live_bytes >> 20);
+  spdlog::info("snapshot {}: made {} layers of {} ({} MiB, {} MiB stored before, {} MiB now)", id.text(), result.spaces,
+               result.layers_before, result.live_bytes >> 20, result.stored_before >> 20, result.stored_after >> 20);
   compacted_();
   return result;
 }

@@ -30,12 +30,16 @@ class Compactor {
 
   // Now and without a rate, in the calling thread: one snapshot, or everything that is worth it. `cancel_fd` ends it.
   Result<snapshot::CompactResult> compact(snapshot::SnapshotId id, int cancel_fd);
+  // Into packed layers, without those that another snapshot, an image or a sandbox needs too: a copy of them would give
+  // nothing back.
+  Result<snapshot::CompactResult> pack(snapshot::SnapshotId id, int cancel_fd);
   Result<std::vector<snapshot::CompactPlan>> plan();
   Result<snapshot::CompactResult> compact(const snapshot::CompactPlan& plan, RateLimit limit);
 
  private:
   Compactor(const snapshot::Store& store, snapshot::Store::RootsFunction roots, std::function<void()> compacted,
             Event stop);
+  Result<snapshot::CompactResult> run_one(snapshot::SnapshotId id, snapshot::CompactOptions options);
   void run();
   bool compact_next();
   bool has_room(const snapshot::CompactPlan& plan) const;

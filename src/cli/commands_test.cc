@@ -276,6 +276,16 @@ TEST(Snapshot, ImportSendsStandardInput) {
             "/v1/snapshots/import?overwrite=true");
 }
 
+TEST(Snapshot, PackTellsBytesBeforeAndAfter) {
+  const json packed = {{"name", "warm"}, {"spaces", 1}, {"stored_before", 3'145'728}, {"stored_after", 1'048'576}};
+  const Call call(always({.body = packed.dump()}), {"snapshot", "pack", "warm"}, kTerminal);
+  EXPECT_EQ(call.status, 0);
+  EXPECT_EQ(call.requests.at(0).target, "/v1/snapshots/warm/pack");
+  EXPECT_EQ(call.out, "snapshot warm: 3 MiB are 1 MiB now\n");
+  const Call nothing(always({.body = R"({"name": "warm", "spaces": 0})"}), {"snapshot", "pack", "warm"}, kTerminal);
+  EXPECT_THAT(nothing.out, HasSubstr("nothing to gain"));
+}
+
 TEST(StoreCommands, Compact) {
   const json one = {{"name", "warm"},      {"snapshot_id", "x"},      {"spaces", 2},
                     {"layers_before", 40}, {"live_bytes", 1'048'576}, {"read_bytes", 2'000'000}};

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include "snapshot/capture.h"
+#include "snapshot/packed_layer.h"
 #include "snapshot/testing/fixtures.h"
 #include "snapshot/verified.h"
 
@@ -129,6 +130,17 @@ TEST_F(MappedPlanTest, ALayerThatIsNotKnownToBeWholeIsNeverMapped) {
   EXPECT_TRUE(plan_mapping(memory, is_whole, limits(1000)));
   snapshot::testing::damage_file(snapshot::layer_data_path(store_.layers_dir(), first), 5000);
   expect_refused(plan_mapping(memory, is_whole, limits(1000)), first.text());
+}
+
+TEST_F(MappedPlanTest, APackedLayerIsNeverMapped) {
+  const LayerId id = LayerId::random();
+  auto writer = snapshot::PackedLayerWriter::create(fs_, store_.layers_dir(), id, kBlocks * kBlockSize);
+  ASSERT_TRUE(writer);
+  ASSERT_TRUE((*writer)->write(0, snapshot::testing::random_bytes(random_, kBlockSize)));
+  ASSERT_TRUE((*writer)->finish());
+  const std::array changes{snapshot::Change{blocks(0, 1), false}};
+  const auto memory = open(*BlockMap::zeros(kBlocks * kBlockSize)->merge(id, changes));
+  expect_refused(plan_mapping(memory, anything_is_whole, limits(1000)), "compressed");
 }
 
 TEST_F(MappedPlanTest, MoreLayersThanCanBeHandedOverAreRefused) {

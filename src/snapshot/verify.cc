@@ -57,6 +57,11 @@ class Verification {
   Status advance(uint64_t bytes);
   // Damage of what no snapshot needs any more is none: it was deleted, or replaced, meanwhile.
   void damaged_layer(LayerId layer, std::optional<uint64_t> frame, const Error& error, const Wanted& wanted);
+  // For people: one that is missing has the name of a raw one.
+  Path file_of(LayerId layer) const {
+    const auto file = find_layer(store_.fs(), store_.layers_dir(), layer);
+    return file ? file->path : layer_data_path(store_.layers_dir(), layer);
+  }
   void damaged_part(SnapshotId snapshot, const Part& part, const Error& error);
   void tell(const Damage& damage);
   bool needs_layer(SnapshotId snapshot, LayerId layer) const;
@@ -179,7 +184,7 @@ void Verification::check_holes(const Layer& layer, const Wanted& wanted) {
     uint64_t expected = run.first;
     while (expected <= run.last && at != frames.end() && *at == expected) ++at, ++expected;
     if (expected > run.last) continue;
-    const std::string path = layer_data_path(store_.layers_dir(), layer.id()).string();
+    const std::string path = file_of(layer.id()).string();
     const Error error{Code::kDataLoss,
                       path + " has no data in frame " + std::to_string(expected) + ", where a block map points to"};
     damaged_layer(layer.id(), expected, error, wanted);
@@ -223,7 +228,7 @@ void Verification::damaged_layer(LayerId layer, std::optional<uint64_t> frame, c
                  [&](SnapshotId snapshot) { return needs_layer(snapshot, layer); });
   }
   if (needed_by_->empty()) return;
-  tell({layer_data_path(store_.layers_dir(), layer).string(), frame, error.message, *needed_by_});
+  tell({file_of(layer).string(), frame, error.message, *needed_by_});
 }
 
 void Verification::damaged_part(SnapshotId snapshot, const Part& part, const Error& error) {

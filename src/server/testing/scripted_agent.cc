@@ -312,6 +312,8 @@ class ScriptedAgent::Service final : public pb::HostAgent::Service {
         compacted->set_layers_before(3);
         compacted->set_live_bytes(4096);
         compacted->set_read_bytes(8192);
+        compacted->set_stored_before(8192);
+        compacted->set_stored_after(request->packed() ? 1024 : 4096);
       }
       return Status::OK;
     });

@@ -5,6 +5,7 @@
 #include <optional>
 
 #include "base/testing/volatile_file_system.h"
+#include "snapshot/compact.h"
 #include "snapshot/testing/faulty_store.h"
 
 namespace stasis::snapshot::testing {
@@ -183,10 +184,17 @@ inline Status run_overwrite(World& world) {
   return collected;
 }
 
+// The same snapshot in another form: the guest stands on it.
+inline Status run_pack(World& world) {
+  auto packed = compact(world.store.store, world.second, {.form = LayerForm::kPacked});
+  if (!packed) return fail(std::move(packed).error());
+  return {};
+}
+
 inline const std::vector<Operation>& operations() {
   static const std::vector<Operation> table{
       {"snapshot", 60, run_snapshot}, {"remove", 5, run_remove},        {"collect", 20, run_collect, leave_rubbish},
-      {"import", 30, run_import},     {"overwrite", 80, run_overwrite},
+      {"import", 30, run_import},     {"overwrite", 80, run_overwrite}, {"pack", 60, run_pack},
   };
   return table;
 }
