@@ -5,6 +5,7 @@
 #include "base/host_probe.h"
 #include "base/log.h"
 #include "snapshot/holders.h"
+#include "snapshot/verified.h"
 
 namespace stasis::agent {
 namespace {
@@ -77,6 +78,7 @@ Result<CompactResult> Compactor::pack(SnapshotId id, int cancel_fd) {
 Result<CompactResult> Compactor::run_one(SnapshotId id, snapshot::CompactOptions options) {
   STASIS_ASSIGN(const CompactResult result, snapshot::compact(store_, id, std::move(options)));
   if (result.spaces == 0) return result;
+  for (const snapshot::LayerId layer : result.written) snapshot::VerifiedLayers(store_).note_written(layer);
   spdlog::info("snapshot {}: made {} layers of {} ({} MiB, {} MiB stored before, {} MiB now)", id.text(), result.spaces,
                result.layers_before, result.live_bytes >> 20, result.stored_before >> 20, result.stored_after >> 20);
   compacted_();

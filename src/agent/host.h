@@ -50,6 +50,7 @@ struct StartSpec {
   SandboxRecord record;          // hostname, token, env
   bool same_machine = false;     // a resume: it keeps its identity
   bool cold = false;             // an image is booted, whatever was kept of an earlier boot
+  std::string restore;           // "uffd", "mapped": only so; empty: the best that is possible
 };
 
 struct Started {

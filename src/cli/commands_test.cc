@@ -180,6 +180,11 @@ TEST(PauseAndResume, SayWhatWasStoredAndLoaded) {
       kId +
           " is running: the guest daemon answered after 812 ms; 512 of 65536 pages loaded (2 MiB of 256 MiB, uffd)\n");
   EXPECT_EQ(json::parse(call.requests.at(0).body), (json{{"timeout_sec", 60}}));
+  resumed["restore"]["method"] = "mapped";
+  resumed["restore"]["resident_pages"] = 1024;
+  const Call mapped(always({.body = resumed.dump()}), {"resume", "--restore", "mapped", kId}, kTerminal);
+  EXPECT_THAT(mapped.out, HasSubstr("1024 of 65536 pages loaded (4 MiB of 256 MiB, mapped)"));
+  EXPECT_EQ(json::parse(mapped.requests.at(0).body), (json{{"restore", "mapped"}}));
 }
 
 TEST(Rollback, NamesTheSnapshotAndSaysWhatWasLoaded) {

@@ -16,6 +16,7 @@
 #include <thread>
 
 #include "base/memory.h"
+#include "base/pagemap.h"
 #include "base/testing/temp_dir.h"
 #include "base/userfaultfd.h"
 #include "pager/fault_window.h"

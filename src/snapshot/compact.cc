@@ -103,6 +103,7 @@ class Compaction {
     STASIS_ASSIGN(const uint64_t stored, stored_bytes(staging.directory(), space.layer));
     ++result_.spaces;
     result_.layers_before += space.moved.layers().size();
+    result_.written.push_back(space.layer);
     result_.stored_after += stored;
     result_.live_bytes += written;
     result_.read_bytes += flattener.read_bytes();

@@ -31,6 +31,7 @@ struct CompactResult {
   uint64_t read_bytes = 0;     // asked of the layers: whole frames, since those have the checksums
   uint64_t stored_before = 0;  // on the device, by layers_before
   uint64_t stored_after = 0;   // by the fresh ones
+  std::vector<LayerId> written = {};  // the fresh layers
 };
 
 // kNotFound if there is no such snapshot (any more); kAborted if it was changed meanwhile; kCancelled; kDataLoss if a

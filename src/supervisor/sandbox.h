@@ -14,6 +14,7 @@
 #include "snapshot/store.h"
 #include "snapshot/working_set.h"
 #include "supervisor/protocol.h"
+#include "supervisor/restore_way.h"
 #include "vmm/vmm.h"
 
 namespace stasis::supervisor {
@@ -57,8 +58,10 @@ class Sandbox {
   vmm::MachineConfig machine_config() const;
   Status boot();
   Status restore();
+  Status serve_pages(vmm::RestoreSpec& spec);
   pager::PageServerOptions page_server_options();
   void page_server_failed(const Error& error);
+  void distrust_mapped_layers();
   Error prefer_page_server_failure(const Error& error);
   Result<SnapshotReply> capture_all(snapshot::SnapshotId id);
   Result<snapshot::CaptureResult> capture_memory(const Path& snapshot_dir);
@@ -88,6 +91,7 @@ class Sandbox {
   UniqueFd failing_vmm_;  // pidfd, for the page server's thread
   std::unique_ptr<pager::PageServer> page_server_;
   bool records_ = false;                            // the page server writes down what is touched
+  std::optional<RestoreWay> restore_way_;           // none: booted
   std::vector<snapshot::WorkingSetEntry> touched_;  // by this restore, as far as it is known
   std::unique_ptr<vmm::Vmm> vmm_;
 };

@@ -8,8 +8,9 @@
 #include <string>
 #include <utility>
 
+#include "base/file.h"
 #include "base/memory.h"
-#include "base/userfaultfd.h"
+#include "base/pagemap.h"
 
 namespace stasis::vmm {
 namespace {
@@ -28,6 +29,17 @@ Result<uint64_t> mapped_address(pid_t pid, ino_t inode) {
     if (line_inode == inode && line.find("/memfd:") != std::string::npos) return std::stoull(range, nullptr, 16);
   }
   return fail(Code::kInternal, "QEMU has not mapped its memory");
+}
+
+Result<UniqueFd> open_pagemap(pid_t pid) {
+  return real_file_system().open_read("/proc/" + std::to_string(pid) + "/pagemap");
+}
+
+Result<uint64_t> bytes_of(const Result<std::vector<Range>>& ranges) {
+  if (!ranges) return fail(Error(ranges.error()));
+  uint64_t bytes = 0;
+  for (const Range& range : *ranges) bytes += range.length;
+  return bytes;
 }
 
 }  // namespace
@@ -50,7 +62,24 @@ Result<GuestRam> GuestRam::create(uint64_t size) {
   return GuestRam(std::move(fd), size);
 }
 
+Result<UniqueFd> GuestRam::source(pid_t vmm) const {
+  if (mapped_at_ == 0) return duplicate(fd_.get());
+  return real_file_system().open_read("/proc/" + std::to_string(vmm) + "/mem");
+}
+
+Result<GuestMemoryUse> GuestRam::use(pid_t vmm) const {
+  if (mapped_at_ == 0) {
+    STASIS_ASSIGN(const uint64_t held, bytes_of(real_file_system().data_ranges(fd_.get())));
+    return GuestMemoryUse{held, held};
+  }
+  STASIS_ASSIGN(const UniqueFd pagemap, open_pagemap(vmm));
+  STASIS_ASSIGN(const uint64_t present, present_bytes(pagemap.get(), {mapped_at_, size_}));
+  STASIS_ASSIGN(const uint64_t own, bytes_of(private_pages(vmm)));
+  return GuestMemoryUse{present, own};
+}
+
 Result<std::vector<Range>> GuestRam::changed(pid_t vmm) {
+  if (mapped_at_ != 0) return private_pages(vmm);
   STASIS_ASSIGN(std::vector<Range> held, real_file_system().data_ranges(fd_.get()));
   // The scan forgets what it told: if it fails halfway, the next call must not rely on it.
   const bool tracked = std::exchange(tracked_, false);
@@ -65,9 +94,16 @@ Result<std::vector<Range>> GuestRam::written_pages(pid_t vmm) const {
   struct stat st {};
   if (::fstat(fd_.get(), &st) != 0) return fail_errno(errno, "look at guest memory");
   STASIS_ASSIGN(const uint64_t address, mapped_address(vmm, st.st_ino));
-  STASIS_ASSIGN(const UniqueFd pagemap, real_file_system().open_read("/proc/" + std::to_string(vmm) + "/pagemap"));
+  STASIS_ASSIGN(const UniqueFd pagemap, open_pagemap(vmm));
   STASIS_ASSIGN(std::vector<Range> pages, scan_written_pages(pagemap.get(), {address, size_}, true));
   for (Range& page : pages) page.offset -= address;
+  return pages;
+}
+
+Result<std::vector<Range>> GuestRam::private_pages(pid_t vmm) const {
+  STASIS_ASSIGN(const UniqueFd pagemap, open_pagemap(vmm));
+  STASIS_ASSIGN(std::vector<Range> pages, scan_private_pages(pagemap.get(), {mapped_at_, size_}));
+  for (Range& page : pages) page.offset -= mapped_at_;
   return pages;
 }
 
