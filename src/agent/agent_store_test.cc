@@ -60,6 +60,17 @@ class AgentStoreTest : public AgentFixture {
     request.set_to_id(to);
     return stub_->DiffSnapshots(&context, request, &reply);
   }
+  // Packs, or compacts.
+  v1::CompactedSnapshot rewrite(const std::string& id, bool packed) {
+    grpc::ClientContext context;
+    v1::CompactStoreRequest request;
+    request.set_snapshot_id(id);
+    request.set_packed(packed);
+    v1::CompactStoreReply reply;
+    const grpc::Status status = stub_->CompactStore(&context, request, &reply);
+    EXPECT_TRUE(status.ok()) << status.error_message();
+    return reply.snapshots_size() == 1 ? reply.snapshots(0) : v1::CompactedSnapshot();
+  }
   Path layers() const { return state() / "store/layers"; }
   Path only_layer() const {
     for (const auto& entry : std::filesystem::directory_iterator(layers())) {
@@ -97,6 +108,32 @@ TEST_F(AgentStoreTest, AVerificationFindsTheDamagedFrame) {
 
   EXPECT_EQ(verify({Uuid::random().text()}).status.error_code(), StatusCode::NOT_FOUND);
   EXPECT_EQ(verify({"../../etc"}).status.error_code(), StatusCode::INVALID_ARGUMENT);
+}
+
+TEST_F(AgentStoreTest, PackingTellsWhatItSavedAndLeavesWhatASandboxNeeds) {
+  const std::string image = base_image();
+  const v1::CompactedSnapshot packed = rewrite(image, true);
+  EXPECT_EQ(packed.spaces(), 1U);
+  EXPECT_GT(packed.stored_before(), 0U);
+  EXPECT_GT(packed.stored_after(), 0U);
+  EXPECT_EQ(rewrite(image, true).spaces(), 0U);
+  const Verified whole = verify({image});
+  ASSERT_TRUE(whole.status.ok()) << whole.status.error_message();
+  EXPECT_EQ(whole.done.damages(), 0U);
+  EXPECT_EQ(rewrite(image, false).spaces(), 1U) << "raw again";
+  ASSERT_TRUE(create("one").ok());
+  // What a real supervisor writes down of the disk that it serves.
+  const snapshot::Store store = snapshot::Store::open(real_file_system(), state() / "store").value();
+  const snapshot::SnapshotId id{Uuid::parse(image).value()};
+  const std::string map = store.load(id)->disk_map->file;
+  std::filesystem::copy_file(store.snapshot_dir(id) / map, state() / "sandboxes/one/disk.map");
+  EXPECT_EQ(rewrite(image, true).spaces(), 0U) << "the sandbox stands on it";
+
+  grpc::ClientContext context;
+  v1::CompactStoreRequest request;
+  request.set_packed(true);
+  v1::CompactStoreReply reply;
+  EXPECT_EQ(stub_->CompactStore(&context, request, &reply).error_code(), StatusCode::INVALID_ARGUMENT);
 }
 
 TEST_F(AgentStoreTest, UsageAndCollectionAgree) {

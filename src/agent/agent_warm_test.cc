@@ -83,6 +83,20 @@ TEST_F(AgentWarmTest, OneThatDoesNotRestoreIsDroppedAndTheImageIsBooted) {
   EXPECT_EQ(stored_snapshots(), 1U + 1);
 }
 
+TEST_F(AgentWarmTest, TheWayThatWasAskedForIsTakenOrRefusedAndTheBaseIsKept) {
+  EXPECT_FALSE(restored("one"));
+  v1::CreateSandboxRequest request = create_request("two");
+  request.set_restore("mapped");
+  v1::SandboxStarted reply;
+  ASSERT_TRUE(create(request, &reply).ok());
+  EXPECT_EQ(reply.restore().method(), "mapped");
+  request.set_sandbox_id("three");
+  misbehave("three", "no-mapping");
+  EXPECT_EQ(create(request).error_code(), grpc::StatusCode::FAILED_PRECONDITION);
+  EXPECT_EQ(stored_snapshots(), 1U + 1);
+  EXPECT_TRUE(restored("four"));
+}
+
 TEST_F(AgentWarmTest, DestroyedWhileItIsKeptLeavesNothing) {
   misbehave("one", "hold-pause");
   auto creating = std::async(std::launch::async, [&] { return create("one"); });

@@ -4,6 +4,8 @@
 #include "base/clock.h"
 #include "base/host_probe.h"
 #include "base/log.h"
+#include "snapshot/holders.h"
+#include "snapshot/verified.h"
 
 namespace stasis::agent {
 namespace {
@@ -12,25 +14,24 @@ using snapshot::CompactPlan;
 using snapshot::CompactResult;
 using snapshot::SnapshotId;
 
-// Read and written together. A disk that is bought for this does 500 MB/s and more: a resume beside it has nine tenths.
-constexpr uint64_t kBytesPerSecond = 50'000'000;
-// Looking for work reads every block map of the store.
-constexpr Milliseconds kLookAgain{60'000};
-// A pause must find room: compaction never takes the last of it.
-constexpr uint64_t kFreeAfterwards = uint64_t{4} << 30;
 // Counting must not grow without end; what is started often is counted again soon.
 constexpr size_t kMaxCounted = 10'000;
 
 }  // namespace
 
 Compactor::Compactor(const snapshot::Store& store, snapshot::Store::RootsFunction roots,
-                     std::function<void()> compacted, Event stop)
-    : store_(store), roots_(std::move(roots)), compacted_(std::move(compacted)), stop_(std::move(stop)) {}
+                     std::function<void()> compacted, CompactorOptions options, Event stop)
+    : store_(store),
+      roots_(std::move(roots)),
+      compacted_(std::move(compacted)),
+      options_(options),
+      stop_(std::move(stop)) {}
 
 Result<std::unique_ptr<Compactor>> Compactor::start(const snapshot::Store& store, snapshot::Store::RootsFunction roots,
-                                                    std::function<void()> compacted) {
+                                                    std::function<void()> compacted, CompactorOptions options) {
   STASIS_ASSIGN(Event stop, Event::create());
-  std::unique_ptr<Compactor> compactor(new Compactor(store, std::move(roots), std::move(compacted), std::move(stop)));
+  std::unique_ptr<Compactor> compactor(
+      new Compactor(store, std::move(roots), std::move(compacted), options, std::move(stop)));
   compactor->thread_ = std::thread([raw = compactor.get()] { raw->run(); });
   return compactor;
 }
@@ -58,10 +59,28 @@ Result<std::vector<CompactPlan>> Compactor::plan() {
 }
 
 Result<CompactResult> Compactor::compact(const CompactPlan& plan, RateLimit limit) {
-  STASIS_ASSIGN(const CompactResult result, snapshot::compact(store_, plan.id, {plan.memory, plan.disk, limit}));
+  return run_one(plan.id, {plan.memory, plan.disk, limit});
+}
+
+Result<CompactResult> Compactor::pack(SnapshotId id, int cancel_fd) {
+  STASIS_ASSIGN(auto roots, roots_());
+  const snapshot::SandboxMaps sandboxes{"", std::move(roots)};
+  STASIS_ASSIGN(const auto holders, snapshot::find_holders(store_, {&sandboxes, 1}));
+  snapshot::CompactOptions options;
+  options.form = snapshot::LayerForm::kPacked;
+  options.limit = RateLimit(0, cancel_fd);
+  for (const snapshot::Holder& holder : holders) {
+    if (holder.id != id.text()) options.keep.insert(holder.layers.begin(), holder.layers.end());
+  }
+  return run_one(id, std::move(options));
+}
+
+Result<CompactResult> Compactor::run_one(SnapshotId id, snapshot::CompactOptions options) {
+  STASIS_ASSIGN(const CompactResult result, snapshot::compact(store_, id, std::move(options)));
   if (result.spaces == 0) return result;
-  spdlog::info("snapshot {}: compacted {} layers into {} ({} MiB)", plan.id.text(), result.layers_before, result.spaces,
-               result.live_bytes >> 20);
+  for (const snapshot::LayerId layer : result.written) snapshot::VerifiedLayers(store_).note_written(layer);
+  spdlog::info("snapshot {}: made {} layers of {} ({} MiB, {} MiB stored before, {} MiB now)", id.text(), result.spaces,
+               result.layers_before, result.live_bytes >> 20, result.stored_before >> 20, result.stored_after >> 20);
   compacted_();
   return result;
 }
@@ -73,7 +92,7 @@ Result<CompactResult> Compactor::compact(SnapshotId id, int cancel_fd) {
 void Compactor::run() {
   become_background_thread();
   for (;;) {
-    const auto stopped = wait_readable(stop_.fd(), Deadline::after(kLookAgain));
+    const auto stopped = wait_readable(stop_.fd(), Deadline::after(options_.look_again));
     if (!stopped || *stopped) return;
     while (compact_next()) {
     }
@@ -86,7 +105,7 @@ bool Compactor::compact_next() {
   if (!plans) return false;  // a collection tells the same error
   for (const CompactPlan& plan : *plans) {
     if (failed_.contains(plan.id) || !has_room(plan)) continue;
-    const auto result = compact(plan, RateLimit(kBytesPerSecond, stop_.fd()));
+    const auto result = compact(plan, RateLimit(options_.bytes_per_second, stop_.fd()));
     if (result && result->spaces > 0) return true;
     if (!result && result.error().code == Code::kCancelled) return false;
     if (!result && (result.error().code == Code::kAborted || result.error().code == Code::kNotFound)) continue;
@@ -98,7 +117,7 @@ bool Compactor::compact_next() {
 
 bool Compactor::has_room(const CompactPlan& plan) const {
   const auto free = free_disk_space(store_.root());
-  return free && *free >= plan.live_bytes && *free - plan.live_bytes >= kFreeAfterwards;
+  return free && *free >= plan.live_bytes && *free - plan.live_bytes >= options_.free_afterwards;
 }
 
 }  // namespace stasis::agent

@@ -55,6 +55,7 @@ Result<std::unique_ptr<Host>> Host::open(const HostOptions& options) {
   const auto roots = [raw = host.get()] { return sandbox_roots(raw->sandboxes_dir()); };
   const auto compacted = [raw = host.get()] { raw->collect_wanted_ = true; };
   STASIS_ASSIGN(host->compactor_, Compactor::start(host->store_, roots, compacted));
+  STASIS_ASSIGN(host->scrubber_, Scrubber::start(host->store_, options.state_dir / "scrub.json"));
   host->watcher_ = std::thread([raw = host.get()] { raw->watch(); });
   return host;
 }
@@ -63,6 +64,7 @@ void Host::stop() {
   stopping_ = true;
   stop_.set();
   if (compactor_) compactor_->stop();
+  if (scrubber_) scrubber_->stop();
   for (const SandboxPtr& sandbox : all()) {
     const std::lock_guard lock(sandbox->mutex);
     if (sandbox->client) sandbox->client->interrupt();
@@ -73,6 +75,7 @@ Host::~Host() {
   stop();
   if (watcher_.joinable()) watcher_.join();
   compactor_.reset();
+  scrubber_.reset();
   settling_.clear();  // waits for them
   for (const auto& [id, sandbox] : sandboxes_) {
     if (sandbox->child) sandbox->child->release();  // it outlives this agent

@@ -20,6 +20,7 @@
 #include "agent/guest_client.h"
 #include "agent/images.h"
 #include "agent/sandbox.h"
+#include "agent/scrubber.h"
 #include "agent/tokens.h"
 #include "agent/warm_bases.h"
 #include "base/file_lock.h"
@@ -49,6 +50,7 @@ struct StartSpec {
   SandboxRecord record;          // hostname, token, env
   bool same_machine = false;     // a resume: it keeps its identity
   bool cold = false;             // an image is booted, whatever was kept of an earlier boot
+  std::string restore;           // "uffd", "mapped": only so; empty: the best that is possible
 };
 
 struct Started {
@@ -198,6 +200,7 @@ class Host {
   std::vector<std::future<void>> settling_;
   std::thread watcher_;
   std::unique_ptr<Compactor> compactor_;
+  std::unique_ptr<Scrubber> scrubber_;
 };
 
 }  // namespace stasis::agent

@@ -2,6 +2,7 @@
 #include <nlohmann/json.hpp>
 
 #include "agent/host.h"
+#include "snapshot/verified.h"
 
 namespace stasis::agent {
 namespace {
@@ -59,6 +60,10 @@ Result<Host::Imported> Host::import_snapshot(snapshot::SnapshotId id, const snap
   imported.manifest = std::move(*manifest);
   STASIS_ASSIGN(const snapshot::StoreLock lock, store_.lock_shared());
   STASIS_ASSIGN(const snapshot::BlockMap disk, store_.read_map(id, *imported.manifest.disk_map));
+  STASIS_ASSIGN(const snapshot::BlockMap memory, store_.read_map(id, *imported.manifest.memory_map));
+  for (const auto layers : {memory.layers(), disk.layers()}) {
+    for (const snapshot::LayerId layer : layers) snapshot::VerifiedLayers(store_).note_written(layer);
+  }
   imported.disk_bytes = disk.size();
   return imported;
 }

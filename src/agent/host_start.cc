@@ -106,7 +106,8 @@ Status Host::make_directory(const SandboxPtr& sandbox, const StartSpec& spec) co
   FileSystem& fs = real_file_system();
   STASIS_TRY(remove_tree(fs, sandbox->dir));
   STASIS_TRY(fs.make_directory(sandbox->dir));
-  const supervisor::SandboxConfig config{spec.id, store_.root(), spec.base, spec.shape, spec.disk_bytes, options_.vmm};
+  const supervisor::SandboxConfig config{spec.id,         store_.root(), spec.base,   spec.shape,
+                                         spec.disk_bytes, options_.vmm,  spec.restore};
   STASIS_TRY(publish_file(fs, sandbox->dir / supervisor::kConfigFile, to_json(config).dump()));
   return save_record(sandbox->dir, sandbox->record);
 }
@@ -147,6 +148,8 @@ Result<Started> Host::start(const StartSpec& spec) {
   if (!warm) return start_checked(spec);
   auto started = start_checked(*warm);
   if (started || !is_restore_failure(started.error()) || stopping_) return started;
+  // It may be that the warm base is fine and only cannot be restored in the way that was asked for.
+  if (!spec.restore.empty() && started.error().code == Code::kFailedPrecondition) return started;
   spdlog::warn("sandbox {}: the warm base does not restore, the image is booted: {}", spec.id, started.error().message);
   warm_bases_->drop(warm_key(spec, options_.vmm));
   collect_wanted_ = true;

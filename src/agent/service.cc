@@ -19,6 +19,9 @@ void fill(v1::RestoreStats* out, const supervisor::StateReply& info) {
   out->set_pages_zero(info.pages_zero);
   out->set_faults(info.faults);
   out->set_method(info.restore_method);
+  out->set_reason(info.restore_reason);
+  out->set_mapped_bytes(info.mapped_bytes);
+  out->set_resident_pages(info.resident_pages);
 }
 
 void fill(v1::SandboxStarted* out, const Started& started) {
@@ -84,6 +87,7 @@ grpc::Status Service::CreateSandbox(Context* context, const v1::CreateSandboxReq
   spec.base = *base;
   spec.shape = {request->vcpus(), request->memory_mb()};
   spec.cold = request->cold();
+  spec.restore = request->restore();
   spec.disk_bytes = request->disk_mb() * kMib;
   spec.timeout_sec = request->timeout_sec();
   spec.record = record_of(*request);
@@ -103,6 +107,7 @@ grpc::Status Service::ResumeSandbox(Context* context, const v1::ResumeSandboxReq
   spec.timeout_sec = request->timeout_sec();
   spec.record = record_of(*request);
   spec.same_machine = true;
+  spec.restore = request->restore();
   const auto started = host_.start(spec);
   if (!started) return answer(context, started.error());
   fill(reply, *started);

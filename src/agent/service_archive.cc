@@ -20,6 +20,8 @@ void add(v1::CompactStoreReply* reply, SnapshotId id, const snapshot::CompactRes
   out->set_layers_before(result.layers_before);
   out->set_live_bytes(result.live_bytes);
   out->set_read_bytes(result.read_bytes);
+  out->set_stored_before(result.stored_before);
+  out->set_stored_after(result.stored_after);
 }
 
 Status compact_all(Compactor& compactor, int cancel_fd, v1::CompactStoreReply* reply) {
@@ -39,13 +41,14 @@ grpc::Status Service::CompactStore(Context* context, const v1::CompactStoreReque
   if (!slot.taken()) return answer(context, StreamSlot::none_left());
   const auto watch = CancelWatch::start(context);
   if (!watch) return answer(context, watch.error());
-  if (request->snapshot_id().empty()) {
+  if (request->snapshot_id().empty() && !request->packed()) {
     const Status done = compact_all(host_.compactor(), (*watch)->fd(), reply);
     return done ? grpc::Status::OK : answer(context, done.error());
   }
   const auto id = snapshot_id(request->snapshot_id());
   if (!id) return answer(context, id.error());
-  const auto result = host_.compactor().compact(*id, (*watch)->fd());
+  Compactor& compactor = host_.compactor();
+  const auto result = request->packed() ? compactor.pack(*id, (*watch)->fd()) : compactor.compact(*id, (*watch)->fd());
   if (!result) return answer(context, result.error());
   add(reply, *id, *result);
   return grpc::Status::OK;

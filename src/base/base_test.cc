@@ -14,6 +14,7 @@
 #include "base/memory.h"
 #include "base/poll.h"
 #include "base/process.h"
+#include "base/rate_limit.h"
 #include "base/testing/temp_dir.h"
 #include "base/unix_socket.h"
 #include "base/uuid.h"
@@ -205,6 +206,20 @@ TEST(ProcessTest, DestructorKillsAndReaps) {
 }
 
 TEST(ClockTest, Rfc3339) { EXPECT_EQ(rfc3339(1'000'000'000'123'456'789), "2001-09-09T01:46:40.123456789Z"); }
+
+TEST(RateLimitTest, WaitsForWhatWasTakenBeforeAndEndsWhenCancelled) {
+  const Event cancel = Event::create().value();
+  RateLimit slow(1, cancel.fd());
+  EXPECT_TRUE(slow.take(1 << 30)) << "the first has nothing to wait for";
+  std::thread later([&] { cancel.set(); });
+  const Status waited = slow.take(1);  // would last for years
+  later.join();
+  ASSERT_FALSE(waited);
+  EXPECT_EQ(waited.error().code, Code::kCancelled);
+  EXPECT_FALSE(RateLimit(0, cancel.fd()).take(1)) << "cancelled, also without a rate";
+  RateLimit none;
+  for (int i = 0; i < 3; ++i) EXPECT_TRUE(none.take(uint64_t{1} << 60));
+}
 
 }  // namespace
 }  // namespace stasis

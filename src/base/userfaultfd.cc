@@ -12,35 +12,9 @@
 namespace stasis {
 namespace {
 
-// Newer than Debian 12's kernel headers (6.1): values from include/uapi/linux/userfaultfd.h and fs.h of Linux 6.7.
+// Newer than Debian 12's kernel headers (6.1): values from include/uapi/linux/userfaultfd.h of Linux 6.7.
 constexpr uint64_t kFeatureWpUnpopulated = 1U << 13;
 constexpr uint64_t kFeatureWpAsync = 1U << 15;
-
-struct PageRegion {
-  uint64_t start;
-  uint64_t end;
-  uint64_t categories;
-};
-
-struct PmScanArg {
-  uint64_t size;
-  uint64_t flags;
-  uint64_t start;
-  uint64_t end;
-  uint64_t walk_end;
-  uint64_t vec;
-  uint64_t vec_len;
-  uint64_t max_pages;
-  uint64_t category_inverted;
-  uint64_t category_mask;
-  uint64_t category_anyof_mask;
-  uint64_t return_mask;
-};
-
-constexpr unsigned long kPagemapScan = _IOWR('f', 16, PmScanArg);
-constexpr uint64_t kPmScanWpMatching = 1U << 0;
-constexpr uint64_t kPmScanCheckWpAsync = 1U << 1;
-constexpr uint64_t kPageIsWritten = 1U << 1;
 
 constexpr uint64_t kAsyncFeatures =
     UFFD_FEATURE_PAGEFAULT_FLAG_WP | UFFD_FEATURE_WP_HUGETLBFS_SHMEM | kFeatureWpUnpopulated | kFeatureWpAsync;
@@ -129,6 +103,20 @@ Status UserFaultFd::register_missing(Range range, bool write_protect) const {
   return {};
 }
 
+Status UserFaultFd::register_write_protect(Range range) const {
+  uffdio_register request{};
+  request.range = {range.offset, range.length};
+  request.mode = UFFDIO_REGISTER_MODE_WP;
+  if (::ioctl(fd_.get(), UFFDIO_REGISTER, &request) != 0) return fail_errno(errno, "track what is written");
+  return {};
+}
+
+Status UserFaultFd::unregister(Range range) const {
+  uffdio_range request{range.offset, range.length};
+  if (::ioctl(fd_.get(), UFFDIO_UNREGISTER, &request) != 0) return fail_errno(errno, "end tracking what is written");
+  return {};
+}
+
 Result<size_t> UserFaultFd::read_events(std::span<FaultEvent> events) const {
   std::array<uffd_msg, 64> messages;
   const size_t wanted = std::min(events.size(), messages.size());
@@ -188,39 +176,6 @@ UserFaultSupport probe_userfaultfd() {
   support.event_remove = (offered & UFFD_FEATURE_EVENT_REMOVE) != 0;
   support.write_protect_async = (offered & kAsyncFeatures) == kAsyncFeatures;
   return support;
-}
-
-Result<std::vector<Range>> scan_written_pages(int pagemap_fd, Range range, bool reset) {
-  std::vector<Range> found;
-  std::array<PageRegion, 512> regions;
-  uint64_t position = range.offset;
-  while (position < range.end()) {
-    PmScanArg scan{};
-    scan.size = sizeof scan;
-    scan.flags = reset ? kPmScanWpMatching | kPmScanCheckWpAsync : 0;
-    scan.start = position;
-    scan.end = range.end();
-    scan.vec = reinterpret_cast<uint64_t>(regions.data());
-    scan.vec_len = regions.size();
-    scan.category_mask = kPageIsWritten;
-    scan.return_mask = kPageIsWritten;
-    const int n = ::ioctl(pagemap_fd, kPagemapScan, &scan);
-    if (n < 0 && errno == EINTR) continue;
-    if (n < 0 && (errno == ENOTTY || errno == EINVAL))
-      return fail(Code::kUnimplemented, "this kernel has no PAGEMAP_SCAN");
-    if (n < 0 && errno == EPERM) return fail(Code::kUnimplemented, "this memory is not write-protected asynchronously");
-    if (n < 0) return fail_errno(errno, "PAGEMAP_SCAN");
-    for (size_t i = 0; i < static_cast<size_t>(n); ++i) {
-      const Range part{regions[i].start, regions[i].end - regions[i].start};
-      if (!found.empty() && found.back().end() == part.offset) {
-        found.back().length += part.length;
-      } else {
-        found.push_back(part);
-      }
-    }
-    position = scan.walk_end;
-  }
-  return found;
 }
 
 }  // namespace stasis

@@ -1,11 +1,10 @@
-// userfaultfd(2) and PAGEMAP_SCAN, thinly: one function per operation, with the outcomes that callers must tell apart
+// userfaultfd(2), thinly: one function per operation, with the outcomes that callers must tell apart
 // as values instead of errno. Addresses are of the process whose memory is registered, in bytes, multiples of the page
 // size.
 #pragma once
 
 #include <cstdint>
 #include <span>
-#include <vector>
 
 #include "base/fd.h"
 #include "base/file_system.h"
@@ -48,6 +47,10 @@ class UserFaultFd {
 
   int fd() const { return fd_.get(); }
   Status register_missing(Range range, bool write_protect) const;
+  // Of any kind of memory, if the descriptor has the features of asynchronous write-protection: nothing is protected
+  // before a scan resets it (pagemap.h). unregister() forgets what was.
+  Status register_write_protect(Range range) const;
+  Status unregister(Range range) const;
 
   // Reads as many events as fit in `events`; 0 if there are none now. kUnavailable at end of file.
   Result<size_t> read_events(std::span<FaultEvent> events) const;
@@ -72,11 +75,5 @@ struct UserFaultSupport {
   bool write_protect_async = false;
 };
 UserFaultSupport probe_userfaultfd();
-
-// Pages of [range) of the process behind `pagemap_fd` (/proc/PID/pagemap) that were written since they were last
-// write-protected, or never were: addresses, merged and sorted. With `reset` they are write-protected again in the same
-// step. kUnimplemented before Linux 6.7, and with `reset` also where the range is not registered for asynchronous
-// write-protection.
-Result<std::vector<Range>> scan_written_pages(int pagemap_fd, Range range, bool reset);
 
 }  // namespace stasis

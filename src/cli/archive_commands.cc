@@ -1,4 +1,4 @@
-// snapshot export, snapshot import.
+// snapshot export, import, pack.
 #include <memory>
 
 #include "cli/command_line.h"
@@ -71,6 +71,26 @@ Result<int> import_snapshot(Session& session, const ImportOptions& options) {
   return kSuccess;
 }
 
+Result<int> pack_snapshot(Session& session, const std::string& name) {
+  STASIS_ASSIGN(Client * client, session.client());
+  Progress progress(session.io(), "packing " + name);
+  STASIS_ASSIGN(const Json answer, client->call("POST", "/v1/snapshots/" + percent_encode(name) + "/pack"));
+  progress.stop();
+  if (session.json()) {
+    session.print(answer);
+    return kSuccess;
+  }
+  std::ostream& out = session.io().out;
+  if (number_field(answer, "spaces") == 0) {
+    out << "nothing to gain: what this snapshot uses is packed already, or needed by others too\n";
+  } else {
+    out << printable("snapshot " + name + ": " + size_field(answer, "stored_before") + " are " +
+                     size_field(answer, "stored_after") + " now")
+        << '\n';
+  }
+  return kSuccess;
+}
+
 }  // namespace
 
 void add_archive_commands(CommandLine& line, CLI::App& group) {
@@ -92,6 +112,14 @@ void add_archive_commands(CommandLine& line, CLI::App& group) {
   import_command.add_flag("--overwrite", coming->overwrite, "Replace a snapshot of this name; its clones go on");
   import_command.callback(
       [&line, coming] { line.action = [coming](Session& s) { return import_snapshot(s, *coming); }; });
+
+  const auto name = std::make_shared<std::string>();
+  CLI::App& pack_command = add_command(line, group, "pack",
+                                       "Compress what only this snapshot needs: it takes less space and restores more "
+                                       "slowly ('stasis store compact NAME' undoes it)",
+                                       "stasis snapshot pack archive-2025");
+  pack_command.add_option("NAME", *name, "Snapshot")->required();
+  pack_command.callback([&line, name] { line.action = [name](Session& s) { return pack_snapshot(s, *name); }; });
 }
 
 }  // namespace stasis::cli

@@ -39,7 +39,7 @@ void add_sandbox_commands(CommandLine& line);  // create ls pause resume rm
 void add_exec_command(CommandLine& line);
 void add_cp_command(CommandLine& line);
 void add_snapshot_commands(CommandLine& line);
-void add_archive_commands(CommandLine& line, CLI::App& snapshot_group);  // snapshot export, import
+void add_archive_commands(CommandLine& line, CLI::App& snapshot_group);  // snapshot export, import, pack
 // Into the group `snapshot`, which must be there.
 void add_verify_command(CommandLine& line);
 void add_inspect_commands(CommandLine& line);                         // inspect tree diff

@@ -180,6 +180,11 @@ TEST(PauseAndResume, SayWhatWasStoredAndLoaded) {
       kId +
           " is running: the guest daemon answered after 812 ms; 512 of 65536 pages loaded (2 MiB of 256 MiB, uffd)\n");
   EXPECT_EQ(json::parse(call.requests.at(0).body), (json{{"timeout_sec", 60}}));
+  resumed["restore"]["method"] = "mapped";
+  resumed["restore"]["resident_pages"] = 1024;
+  const Call mapped(always({.body = resumed.dump()}), {"resume", "--restore", "mapped", kId}, kTerminal);
+  EXPECT_THAT(mapped.out, HasSubstr("1024 of 65536 pages loaded (4 MiB of 256 MiB, mapped)"));
+  EXPECT_EQ(json::parse(mapped.requests.at(0).body), (json{{"restore", "mapped"}}));
 }
 
 TEST(Rollback, NamesTheSnapshotAndSaysWhatWasLoaded) {
@@ -269,6 +274,16 @@ TEST(Snapshot, ImportSendsStandardInput) {
   EXPECT_EQ(call.out, "snapshot copy: 10 B read, 2 MiB stored\n");
   EXPECT_EQ(Call(server, {"snapshot", "import", "--overwrite"}, setting).requests.at(0).target,
             "/v1/snapshots/import?overwrite=true");
+}
+
+TEST(Snapshot, PackTellsBytesBeforeAndAfter) {
+  const json packed = {{"name", "warm"}, {"spaces", 1}, {"stored_before", 3'145'728}, {"stored_after", 1'048'576}};
+  const Call call(always({.body = packed.dump()}), {"snapshot", "pack", "warm"}, kTerminal);
+  EXPECT_EQ(call.status, 0);
+  EXPECT_EQ(call.requests.at(0).target, "/v1/snapshots/warm/pack");
+  EXPECT_EQ(call.out, "snapshot warm: 3 MiB are 1 MiB now\n");
+  const Call nothing(always({.body = R"({"name": "warm", "spaces": 0})"}), {"snapshot", "pack", "warm"}, kTerminal);
+  EXPECT_THAT(nothing.out, HasSubstr("nothing to gain"));
 }
 
 TEST(StoreCommands, Compact) {

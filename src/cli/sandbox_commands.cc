@@ -16,6 +16,7 @@ struct CreateOptions {
   unsigned memory_mb = 0;
   unsigned disk_mb = 0;
   bool cold = false;
+  std::string restore;
   unsigned timeout_sec = 0;
   std::vector<std::string> env;
   std::vector<std::string> metadata;
@@ -34,6 +35,7 @@ struct ListOptions {
 struct IdsOptions {
   std::vector<std::string> ids;
   unsigned timeout_sec = 0;
+  std::string restore;
   bool all = false;
 };
 
@@ -51,6 +53,7 @@ Result<Json> create_body(const CreateOptions& options) {
   if (options.memory_mb != 0) body["memory_mb"] = options.memory_mb;
   if (options.disk_mb != 0) body["disk_mb"] = options.disk_mb;
   if (options.cold) body["cold"] = true;
+  if (!options.restore.empty()) body["restore"] = options.restore;
   if (options.timeout_sec != 0) body["timeout_sec"] = options.timeout_sec;
   STASIS_ASSIGN(Json env, pairs_object(options.env, "--env"));
   STASIS_ASSIGN(Json metadata, pairs_object(options.metadata, "--metadata"));
@@ -175,6 +178,7 @@ Result<int> pause(Session& session, const IdsOptions& options) {
 Result<int> resume(Session& session, const IdsOptions& options) {
   Json body = Json::object();
   if (options.timeout_sec != 0) body["timeout_sec"] = options.timeout_sec;
+  if (!options.restore.empty()) body["restore"] = options.restore;
   return for_each_id(session, options.ids, "resuming", [&](Client& client, const std::string& id) -> Status {
     STASIS_ASSIGN(const Json sandbox, client.call("POST", sandbox_path(id, "/resume"), body));
     show(session, sandbox, resumed_line);
@@ -208,6 +212,11 @@ Result<int> remove(Session& session, const IdsOptions& options) {
   });
 }
 
+void add_restore(CLI::App& command, std::string& restore) {
+  command.add_option("--restore", restore, "How memory comes back: mapped or uffd (default: mapped where it can)")
+      ->check(CLI::IsMember({"uffd", "mapped"}));
+}
+
 void add_create(CommandLine& line) {
   CLI::App& command =
       add_command(line, line.app, "create", "Create a sandbox from a template and wait until it answers",
@@ -220,6 +229,7 @@ void add_create(CommandLine& line) {
   command.add_option("--memory", options->memory_mb, "Memory in MiB")->check(CLI::PositiveNumber);
   command.add_option("--disk", options->disk_mb, "Disk in MiB")->check(CLI::PositiveNumber);
   command.add_flag("--cold", options->cold, "Boot the image, even if the host has kept it booted");
+  add_restore(command, options->restore);
   command.add_option("--timeout", options->timeout_sec, "Seconds after which it is destroyed (default: never)");
   add_repeated(command, "-e,--env", options->env, "KEY=VALUE for every command in it; may be repeated");
   add_repeated(command, "-m,--metadata", options->metadata, "KEY=VALUE kept with it, to find it by; may be repeated");
@@ -264,6 +274,7 @@ void add_state_commands(CommandLine& line) {
       "stasis resume --timeout 600 k3v9x0c2m5n8q1w4e7r6");
   resume_command.add_option("ID", resuming->ids, "Sandboxes")->required();
   resume_command.add_option("--timeout", resuming->timeout_sec, "Seconds from now after which it is destroyed");
+  add_restore(resume_command, resuming->restore);
   resume_command.callback([&line, resuming] { line.action = [resuming](Session& s) { return resume(s, *resuming); }; });
 
   const auto going_back = std::make_shared<RollbackOptions>();

@@ -77,6 +77,7 @@ class FaultHandler {
   uint64_t page_of(uint64_t offset) const { return offset / page_size_; }
 
   Handshake handshake_;
+  std::vector<Region> regions_by_offset_;
   std::shared_ptr<const snapshot::AddressSpace> memory_;
   uint64_t page_size_;
   PageTable pages_;

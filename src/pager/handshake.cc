@@ -95,20 +95,24 @@ Result<Handshake> parse_regions(std::string_view text, uint64_t memory_size) {
   return handshake;
 }
 
-Result<Handshake> receive_handshake(int socket, uint64_t memory_size, Deadline deadline) {
+Result<Handshake> receive_handshake(int socket, uint64_t memory_size, Deadline deadline, int stop) {
   std::string text;
   std::vector<UniqueFd> fds;
   std::array<std::byte, 64 * 1024> buffer;
+  const std::array waiting{socket, stop};
   while (!complete(text)) {
-    STASIS_ASSIGN(const bool ready, wait_readable(socket, deadline));
-    if (!ready) return fail(Code::kDeadlineExceeded, "uffd handshake: the VMM did not send its regions in time");
+    STASIS_ASSIGN(const auto ready, wait_any(waiting, deadline));
+    if (ready[1]) return fail(Code::kCancelled, "uffd handshake: stopped");
+    if (!ready[0]) return fail(Code::kDeadlineExceeded, "uffd handshake: the VMM did not send its regions in time");
     STASIS_ASSIGN(Received part, receive_with_fds(socket, buffer));
     for (UniqueFd& fd : part.fds) fds.push_back(std::move(fd));
+    // Told at once: a peer that sends some with every byte would use up the descriptors of this process.
+    if (fds.size() > 1) return refuse("expected one descriptor, got " + std::to_string(fds.size()));
     if (part.bytes == 0) return refuse("the VMM closed the connection before its regions were complete");
     text.append(reinterpret_cast<const char*>(buffer.data()), part.bytes);
     if (text.size() > kMaxHandshakeBytes) return refuse("the message is longer than 1 MiB");
   }
-  if (fds.size() != 1) return refuse("expected one descriptor, got " + std::to_string(fds.size()));
+  if (fds.empty()) return refuse("expected one descriptor, got none");
   STASIS_ASSIGN(Handshake handshake, parse_regions(text, memory_size));
   handshake.uffd = UserFaultFd(std::move(fds.front()));
   return handshake;

@@ -37,7 +37,8 @@ inline constexpr size_t kMaxRegions = 4096;
 // disjoint in both address spaces and within guest memory of `memory_size` bytes, and cover it.
 Result<Handshake> parse_regions(std::string_view json, uint64_t memory_size);
 
-// kDeadlineExceeded for a silent peer, kInvalidArgument for a malformed message.
-Result<Handshake> receive_handshake(int socket, uint64_t memory_size, Deadline deadline);
+// kDeadlineExceeded for a silent peer, kInvalidArgument for a malformed message, kCancelled as soon as `stop` (a
+// descriptor, or -1) is readable.
+Result<Handshake> receive_handshake(int socket, uint64_t memory_size, Deadline deadline, int stop = -1);
 
 }  // namespace stasis::pager

@@ -56,9 +56,11 @@ void PageServer::State::run() {
 Result<bool> PageServer::State::serve() {
   STASIS_ASSIGN(const std::optional<UniqueFd> connection, accept_vmm());
   if (!connection) return false;
-  STASIS_ASSIGN(Handshake handshake,
-                receive_handshake(connection->get(), memory->size(), Deadline::after(options.handshake_deadline)));
-  handler = std::make_unique<FaultHandler>(std::move(handshake), memory);
+  auto handshake =
+      receive_handshake(connection->get(), memory->size(), Deadline::after(options.handshake_deadline), stop.fd());
+  if (!handshake && handshake.error().code == Code::kCancelled) return false;
+  if (!handshake) return tl::unexpected(std::move(handshake).error());
+  handler = std::make_unique<FaultHandler>(std::move(*handshake), memory);
   handler->expect(std::move(options.prefetch));
   if (options.record_for > Milliseconds(0)) handler->record();
   serving.store(true, std::memory_order_release);

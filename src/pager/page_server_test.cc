@@ -4,6 +4,8 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <linux/sockios.h>
+#include <sys/ioctl.h>
 #include <sys/types.h>
 #include <unistd.h>
 
@@ -14,6 +16,7 @@
 #include <thread>
 
 #include "base/memory.h"
+#include "base/pagemap.h"
 #include "base/testing/temp_dir.h"
 #include "base/userfaultfd.h"
 #include "pager/fault_window.h"
@@ -170,6 +173,28 @@ TEST_F(PageServerTest, WhatIsExpectedComesWithoutAFault) {
   EXPECT_EQ(stats.pages_zero, 90U);
   EXPECT_EQ(vmm.touch(3), content_of(3));
   EXPECT_EQ(server_->stats().faults, 1U);
+}
+
+// A region a page, the last of guest memory at the lowest address: both orders are searched, and every edge is met.
+TEST_F(PageServerTest, RegionsInAnyOrderAreFoundByAddressAndByOffset) {
+  PageServerOptions options;
+  options.prefetch = {{20 * kBlockSize, 100 * kBlockSize}};
+  start_server(std::move(options));
+  FakeVmm vmm;
+  vmm.set_up();
+  server_->expect_peer(::getpid());
+  vmm.connect(socket_path());
+  nlohmann::json regions = nlohmann::json::array();
+  for (uint64_t page = 0; page < kPages; ++page) {
+    const uint64_t slot = kPages - 1 - page;
+    regions.push_back(FakeVmm::region(vmm.memory.address() + slot * kBlockSize, kBlockSize, page * kBlockSize));
+  }
+  vmm.send(regions.dump());
+  PageServerStats stats = server_->stats();
+  while (stats.pages_prefetched + stats.pages_zero < 100) stats = server_->stats();
+  for (uint64_t page = 20; page < 120; ++page) ASSERT_EQ(vmm.touch(kPages - 1 - page), content_of(page)) << page;
+  EXPECT_EQ(server_->stats().faults, 0U);
+  for (uint64_t page = 0; page < kPages; ++page) ASSERT_EQ(vmm.touch(kPages - 1 - page), content_of(page)) << page;
 }
 
 TEST_F(PageServerTest, WhatTheGuestGaveBackIsNotPrefetched) {
@@ -336,6 +361,21 @@ TEST_F(PageServerTest, StopsBeforeAnyoneConnected) {
   EXPECT_FALSE(exists(real_file_system(), socket_path()));
 }
 
+TEST_F(PageServerTest, StopsInTheMiddleOfTheHandshakeWithoutWaitingForTheVmm) {
+  PageServerOptions options;
+  options.handshake_deadline = Milliseconds(3'600'000);  // a stop that waited for it would not come back
+  start_server(std::move(options));
+  server_->expect_peer(::getpid());
+  FakeVmm vmm;
+  vmm.set_up();
+  vmm.connect(socket_path());
+  vmm.send("[");
+  int unread = 1;  // none: the server has read the message and waits for the rest of it
+  while (unread != 0) ASSERT_EQ(::ioctl(vmm.socket.get(), SIOCOUTQ, &unread), 0);
+  server_.reset();
+  EXPECT_EQ(failure_.get_future().wait_for(std::chrono::milliseconds(0)), std::future_status::timeout);
+}
+
 TEST_F(PageServerTest, VmmThatDiesInTheMiddleOfTheHandshakeIsTold) {
   start_server();
   server_->expect_peer(::getpid());
@@ -441,6 +481,26 @@ TEST_F(HandshakeTest, ListLongerThanOneReadAndTooManyDescriptors) {
   ASSERT_TRUE(send_all(pair->first.get(), std::as_bytes(std::span(small)), two));
   const auto refused = receive_handshake(pair->second.get(), kSize, Deadline::after(Milliseconds(5000)));
   EXPECT_THAT(refused.error().message, HasSubstr("expected one descriptor, got 2"));
+}
+
+TEST_F(HandshakeTest, DescriptorsWithoutARegionListAreRefusedAtTheSecond) {
+  auto pair = unix_socket_pair();
+  const auto file = create_memory_file("uffd", 0);
+  const std::array one{file->get()};
+  const std::string start = "[";
+  for (int i = 0; i < 2; ++i) ASSERT_TRUE(send_all(pair->first.get(), std::as_bytes(std::span(start)), one));
+  // The list is not complete and its sender stays connected: the second descriptor alone is the reason.
+  const auto refused = receive_handshake(pair->second.get(), kSize, Deadline::after(Milliseconds(5000)));
+  EXPECT_EQ(refused.error().code, Code::kInvalidArgument);
+  EXPECT_THAT(refused.error().message, HasSubstr("expected one descriptor, got 2"));
+}
+
+TEST_F(HandshakeTest, ListWithoutADescriptorIsRefused) {
+  auto pair = unix_socket_pair();
+  const std::string text = nlohmann::json::array({region()}).dump();
+  ASSERT_TRUE(send_all(pair->first.get(), std::as_bytes(std::span(text)), {}));
+  const auto refused = receive_handshake(pair->second.get(), kSize, Deadline::after(Milliseconds(5000)));
+  EXPECT_THAT(refused.error().message, HasSubstr("got none"));
 }
 
 }  // namespace

@@ -65,7 +65,19 @@ Json compacted_json(const pb::CompactedSnapshot& snapshot, const std::string& na
           {"spaces", snapshot.spaces()},
           {"layers_before", snapshot.layers_before()},
           {"live_bytes", snapshot.live_bytes()},
-          {"read_bytes", snapshot.read_bytes()}};
+          {"read_bytes", snapshot.read_bytes()},
+          {"stored_before", snapshot.stored_before()},
+          {"stored_after", snapshot.stored_after()}};
+}
+
+// Ends it when the caller goes.
+Result<pb::CompactStoreReply> run_compaction(Services& services, Exchange& exchange,
+                                             const pb::CompactStoreRequest& request) {
+  Cancellation cancellation;
+  Result<pb::CompactStoreReply> reply;
+  exchange.while_connected([&] { reply = services.agent.compact_store(request, cancellation); },
+                           [&] { cancellation.cancel(); });
+  return reply;
 }
 
 Result<HttpResponse> compact(Services& services, Exchange& exchange) {
@@ -79,14 +91,21 @@ Result<HttpResponse> compact(Services& services, Exchange& exchange) {
     STASIS_ASSIGN(const TemplateRecord record, find_snapshot(services.store, name));
     request.set_snapshot_id(record.snapshot_id);
   }
-  Cancellation cancellation;
-  Result<pb::CompactStoreReply> reply;
-  exchange.while_connected([&] { reply = services.agent.compact_store(request, cancellation); },
-                           [&] { cancellation.cancel(); });
-  if (!reply) return fail(std::move(reply).error());
+  STASIS_ASSIGN(const pb::CompactStoreReply reply, run_compaction(services, exchange, request));
   Json snapshots = Json::array();
-  for (const auto& snapshot : reply->snapshots()) snapshots.push_back(compacted_json(snapshot, name));
+  for (const auto& snapshot : reply.snapshots()) snapshots.push_back(compacted_json(snapshot, name));
   return json_response(200, {{"snapshots", std::move(snapshots)}});
+}
+
+Result<HttpResponse> pack(Services& services, Exchange& exchange, const std::string& name) {
+  STASIS_TRY(check_query(exchange.request(), {}));
+  STASIS_ASSIGN(const TemplateRecord record, find_snapshot(services.store, name));
+  pb::CompactStoreRequest request;
+  request.set_snapshot_id(record.snapshot_id);
+  request.set_packed(true);
+  STASIS_ASSIGN(const pb::CompactStoreReply reply, run_compaction(services, exchange, request));
+  if (reply.snapshots_size() != 1) return fail(Code::kInternal, "the host agent did not tell what it packed");
+  return json_response(200, compacted_json(reply.snapshots(0), name));
 }
 
 }  // namespace
@@ -97,6 +116,9 @@ void add_archive_routes(Router& router, Services& services) {
   });
   router.add("POST", "/v1/snapshots/import",
              [&services](Exchange& exchange, const PathParameters&) { return import_snapshot(services, exchange); });
+  router.add("POST", "/v1/snapshots/{name}/pack", [&services](Exchange& exchange, const PathParameters& path) {
+    return pack(services, exchange, path.at("name"));
+  });
   router.add("POST", "/v1/store/compact",
              [&services](Exchange& exchange, const PathParameters&) { return compact(services, exchange); });
 }

@@ -24,6 +24,15 @@ bool valid_env(const Json& env) {
   return true;
 }
 
+// "" if it is not there.
+std::string way_to_restore(JsonReader& reader) {
+  std::string way = reader.text("restore", 16).value_or("");
+  if (!way.empty() && way != "uffd" && way != "mapped") {
+    reader.reject({Code::kInvalidArgument, "field 'restore' is neither 'uffd' nor 'mapped'", "leave it out"});
+  }
+  return way;
+}
+
 Result<CreateRequest> create_request(const Json& body) {
   JsonReader reader(body);
   CreateRequest request;
@@ -32,6 +41,10 @@ Result<CreateRequest> create_request(const Json& body) {
   request.memory_mb = reader.number("memory_mb", kAnyNumber);
   request.disk_mb = reader.number("disk_mb", kAnyNumber);
   request.cold = reader.flag("cold").value_or(false);
+  request.restore = way_to_restore(reader);
+  if (request.cold && !request.restore.empty()) {
+    reader.reject({Code::kInvalidArgument, "a cold create boots: there is nothing to restore", "leave 'restore' out"});
+  }
   request.timeout_sec = reader.number("timeout_sec", kMaxTimeoutSec).value_or(0);
   if (auto metadata = reader.text_map("metadata", kMaxMetadataEntries, kMaxMetadataBytes)) request.metadata = *metadata;
   if (auto env = reader.text_map("env", kMaxEnvEntries, kMaxEnvBytes)) request.env = *env;
@@ -147,8 +160,12 @@ Result<std::optional<uint32_t>> timeout_of(Exchange& exchange) {
 }
 
 Result<HttpResponse> resume(Services& services, Exchange& exchange, const std::string& id) {
-  STASIS_ASSIGN(const std::optional<uint32_t> timeout, timeout_of(exchange));
-  STASIS_ASSIGN(const SandboxRecord record, services.operations.resume(id, timeout));
+  STASIS_ASSIGN(const Json body, read_json(exchange));
+  JsonReader reader(body);
+  const std::optional<uint32_t> timeout = reader.number("timeout_sec", kMaxTimeoutSec);
+  const std::string way = way_to_restore(reader);
+  STASIS_TRY(reader.finish());
+  STASIS_ASSIGN(const SandboxRecord record, services.operations.resume(id, timeout, way));
   return json_response(200, sandbox_json(record));
 }
 

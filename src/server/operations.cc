@@ -23,6 +23,9 @@ Json restore_json(const pb::SandboxStarted& reply) {
   if (!reply.has_restore()) return {};
   const pb::RestoreStats& stats = reply.restore();
   return {{"method", stats.method()},
+          {"reason", stats.reason()},
+          {"mapped_bytes", stats.mapped_bytes()},
+          {"resident_pages", stats.resident_pages()},
           {"total_pages", stats.total_pages()},
           {"pages_by_fault", stats.pages_by_fault()},
           {"pages_prefetched", stats.pages_prefetched()},

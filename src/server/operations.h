@@ -21,6 +21,7 @@ struct CreateRequest {
   std::optional<uint32_t> memory_mb;
   std::optional<uint32_t> disk_mb;
   bool cold = false;
+  std::string restore;  // "uffd", "mapped"; empty: the best that is possible
   uint32_t timeout_sec = 0;
   Json metadata = Json::object();  // strings
   Json env = Json::object();       // strings
@@ -63,7 +64,7 @@ class Operations {
 
   Result<CreateOutcome> create(const CreateRequest& request, const std::optional<IdempotencyKey>& key);
   Result<SandboxRecord> pause(const std::string& id);
-  Result<SandboxRecord> resume(const std::string& id, std::optional<uint32_t> timeout_sec);
+  Result<SandboxRecord> resume(const std::string& id, std::optional<uint32_t> timeout_sec, const std::string& way);
   // The sandbox as it was when `request.snapshot` was taken of it, under the same id. What it is now is kept until that
   // has come back: if it does not, the sandbox is paused as it was.
   Result<SandboxRecord> rollback(const std::string& id, const RollbackRequest& request);
@@ -87,6 +88,7 @@ class Operations {
     std::string snapshot_id;     // empty: of its pause
     std::string_view operation;  // "resume"
     std::string_view wish;       // "be resumed"
+    std::string way;             // as CreateRequest::restore
   };
   Result<SandboxRecord> restore(const std::string& id, const Restore& how);
   // It runs, and stays restorable from `snapshot_id` (empty: from nothing yet); what it was before is released.

@@ -7,7 +7,8 @@
 namespace stasis::server {
 namespace {
 
-pb::ResumeSandboxRequest agent_request(const SandboxRecord& record, const std::string& snapshot_id) {
+pb::ResumeSandboxRequest agent_request(const SandboxRecord& record, const std::string& snapshot_id,
+                                       const std::string& way) {
   pb::ResumeSandboxRequest request;
   request.set_sandbox_id(record.id);
   request.set_snapshot_id(snapshot_id);
@@ -15,6 +16,7 @@ pb::ResumeSandboxRequest agent_request(const SandboxRecord& record, const std::s
   for (const auto& [name, value] : record.env.items()) (*request.mutable_env())[name] = value.get<std::string>();
   request.set_access_token(record.access_token);
   request.set_hostname(record.id);
+  request.set_restore(way);
   return request;
 }
 
@@ -70,8 +72,9 @@ Result<SandboxRecord> Operations::pause(const std::string& id) {
   return store_.read([&](Tables& tables) { return tables.sandboxes.get(id); });
 }
 
-Result<SandboxRecord> Operations::resume(const std::string& id, std::optional<uint32_t> timeout_sec) {
-  return restore(id, {timeout_sec, "", "resume", "be resumed"});
+Result<SandboxRecord> Operations::resume(const std::string& id, std::optional<uint32_t> timeout_sec,
+                                         const std::string& way) {
+  return restore(id, {timeout_sec, "", "resume", "be resumed", way});
 }
 
 // From `how.snapshot_id`, or if that is empty from the sandbox's last pause. The row refers to both until it is known
@@ -86,7 +89,7 @@ Result<SandboxRecord> Operations::restore(const std::string& id, const Restore& 
   if (how.timeout_sec) record.timeout_sec = *how.timeout_sec;
   record.deadline_ms = deadline_after(record.timeout_sec);  // a life begins anew
   const std::string from = how.snapshot_id.empty() ? record.snapshot_id : how.snapshot_id;
-  const auto reply = agent_.resume_sandbox(agent_request(record, from));
+  const auto reply = agent_.resume_sandbox(agent_request(record, from, how.way));
   if (!reply) {
     Error error = reply.error();
     error.message = std::string(how.operation) + " failed: " + error.message;
@@ -109,7 +112,7 @@ Result<SandboxRecord> Operations::rollback(const std::string& id, const Rollback
                     target.name + ")");
   }
   if (before.state != State::kPaused) STASIS_TRY(pause(id));
-  auto restored = restore(id, {request.timeout_sec, target.snapshot_id, "rollback", "be rolled back"});
+  auto restored = restore(id, {request.timeout_sec, target.snapshot_id, "rollback", "be rolled back", ""});
   if (restored) return restored;
   Error error = std::move(restored).error();
   if (error.remedy.empty()) error.remedy = "if it is paused, it is as it was before: resume it, or try again";

@@ -83,5 +83,17 @@ TEST_F(RestArchives, CompactionOfOneSnapshotOrOfEverything) {
   EXPECT_EQ(client().post("/v1/store/compact", {{"name", "other"}}).status, 404u);
 }
 
+TEST_F(RestArchives, PackTellsWhatOneSnapshotTookAndTakes) {
+  const std::string id = snapshot("warm");
+  const Answer packed = client().post("/v1/snapshots/warm/pack");
+  ASSERT_EQ(packed.status, 200u) << packed.text;
+  EXPECT_EQ(packed.body["snapshot_id"], id);
+  EXPECT_EQ(packed.body["name"], "warm");
+  EXPECT_EQ(packed.body["stored_before"], 8192);
+  EXPECT_EQ(packed.body["stored_after"], 1024);
+  EXPECT_EQ(client().post("/v1/snapshots/other/pack").status, 404u);
+  EXPECT_EQ(client().post("/v1/snapshots/warm/pack?form=raw").status, 400u);
+}
+
 }  // namespace
 }  // namespace stasis::server::testing

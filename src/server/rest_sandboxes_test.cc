@@ -59,8 +59,10 @@ TEST_F(RestSandboxes, PauseAndResumeKeepTheIdentity) {
   const std::string first = paused.body["snapshot_id"];
   EXPECT_TRUE(agent_->has_snapshot(first));
 
-  const Answer resumed = client().post(path(id, "/resume"), {{"timeout_sec", 500}});
+  EXPECT_EQ(client().post(path(id, "/resume"), {{"restore", "teleport"}}).status, 400u);
+  const Answer resumed = client().post(path(id, "/resume"), {{"timeout_sec", 500}, {"restore", "mapped"}});
   ASSERT_EQ(resumed.status, 200u) << resumed.text;
+  EXPECT_EQ(resumed.body["restore"]["method"], "mapped");
   EXPECT_EQ(resumed.body["state"], "running");
   EXPECT_EQ(resumed.body["restore"]["pages_by_fault"], 100);
   EXPECT_EQ(resumed.body["timeout_sec"], 500);
@@ -151,6 +153,8 @@ TEST_F(RestSandboxes, UnknownIdsAreNotFound) {
 
 TEST_F(RestSandboxes, BadRequestsAreRefusedBeforeAnythingIsMade) {
   const std::vector<Json> bad = {{{"vcpus", 0}},
+                                 {{"restore", "teleport"}},
+                                 {{"cold", true}, {"restore", "mapped"}},
                                  {{"vcpus", 33}},
                                  {{"memory_mb", 127}},
                                  {{"memory_mb", 65537}},

@@ -155,6 +155,18 @@ TEST(BlockMapTest, MoreLayersThanTheLimitAreRefusedWhereTheyArise) {
             Code::kResourceExhausted);
 }
 
+TEST(BlockMapTest, MoreExtentsThanTheLimitAreRefusedWhereTheyArise) {
+  std::vector<Change> changes;  // every other block: each change is an extent with one of zeros before it
+  changes.reserve(kMaxExtents / 2);
+  for (uint64_t block = 1; block < kMaxExtents; block += 2) changes.push_back({blocks(block, 1), false});
+  const LayerId layer = LayerId::random();
+  EXPECT_EQ(BlockMap::zeros(kMaxExtents * kBlockSize)->merge(layer, changes)->extent_count(), kMaxExtents);
+  const auto refused = BlockMap::zeros((kMaxExtents + 1) * kBlockSize)->merge(layer, changes);  // zeros at the end
+  ASSERT_FALSE(refused);
+  EXPECT_EQ(refused.error().code, Code::kResourceExhausted);
+  EXPECT_THAT(refused.error().message, HasSubstr("limit is 16777216"));
+}
+
 // What a block is, in the model: a layer and a block of it.
 struct Place {
   LayerId layer;

@@ -74,7 +74,7 @@ Result<std::span<const std::byte>> Capture::load(Range range) {
   if (!source_.memory.empty()) return source_.memory.subspan(range.offset, range.length);
   ours_.resize(kChunk);
   const auto ours = std::span(ours_).first(range.length);
-  auto n = fs_.read_at(source_.fd, range.offset, ours);
+  auto n = fs_.read_at(source_.fd, source_.fd_offset + range.offset, ours);
   if (!n) return fail(std::move(n).error().with_context("read what is captured at " + std::to_string(range.offset)));
   if (*n != range.length) {
     return fail(Code::kOutOfRange,

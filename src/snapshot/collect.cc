@@ -157,7 +157,7 @@ Status Collection::sweep_layers() {
       if (gone) ++stats_.files_swept;
       continue;
     }
-    const bool is_data = name.ends_with(".raw");
+    const bool is_data = name.ends_with(".raw") || name.ends_with(".packed");
     if (!is_data && !name.ends_with(".sums")) continue;
     const auto uuid = Uuid::parse(path.stem().string());
     if (!uuid || live_.contains(*uuid)) continue;

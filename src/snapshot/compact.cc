@@ -1,6 +1,7 @@
 #include "snapshot/compact.h"
 
 #include "snapshot/flatten.h"
+#include "snapshot/packed_layer.h"
 #include "snapshot/staging.h"
 
 namespace stasis::snapshot {
@@ -16,15 +17,16 @@ constexpr uint64_t kNotWorthIt = 1 << 20;
 struct Space {
   const char* name;  // what its block map's file begins with
   std::optional<Part> Manifest::*part;
-  BlockMap map;   // what the manifest names now
-  LayerId layer;  // the fresh one
+  BlockMap map;    // what the manifest names now
+  BlockMap moved;  // what of it is copied; zeros for the rest
+  LayerId layer;   // the fresh one
   BlockMap compacted;
 };
 
 class Compaction {
  public:
   Compaction(const Store& store, SnapshotId id, CompactOptions options)
-      : store_(store), fs_(store.fs()), id_(id), options_(options) {}
+      : store_(store), fs_(store.fs()), id_(id), options_(std::move(options)) {}
 
   Result<CompactResult> run() {
     STASIS_TRY(open());
@@ -48,15 +50,43 @@ class Compaction {
   Status open(const char* name, std::optional<Part> Manifest::*part) {
     if (!(before_.*part)) return {};
     STASIS_ASSIGN(BlockMap map, store_.read_map(id_, *(before_.*part)));
-    STASIS_ASSIGN(const bool worth, worth_compacting(store_, map));
+    STASIS_ASSIGN(BlockMap moved, without_kept(map));
+    STASIS_ASSIGN(const bool worth, worth_compacting(store_, moved, options_.form));
     if (!worth) return {};
-    STASIS_ASSIGN(contents_.emplace_back(), AddressSpace::open(fs_, store_.layers_dir(), map));
-    spaces_.push_back({name, part, std::move(map), LayerId::random(), {}});
+    for (const LayerId layer : moved.layers()) {
+      STASIS_ASSIGN(const uint64_t stored, stored_bytes(store_.layers_dir(), layer));
+      result_.stored_before += stored;
+    }
+    STASIS_ASSIGN(contents_.emplace_back(), AddressSpace::open(fs_, store_.layers_dir(), moved));
+    spaces_.push_back({name, part, std::move(map), std::move(moved), LayerId::random(), {}});
     return {};
   }
 
+  Result<BlockMap> without_kept(const BlockMap& map) const {
+    if (options_.keep.empty()) return map;
+    std::vector<Extent> extents = map.extents();
+    for (Extent& extent : extents) {
+      if (options_.keep.contains(extent.layer)) extent.layer = {}, extent.layer_offset = 0;
+    }
+    return BlockMap::from_extents(map.metadata(), extents);
+  }
+
+  // With its checksums.
+  Result<uint64_t> stored_bytes(const Path& directory, LayerId id) const {
+    STASIS_ASSIGN(const LayerFile file, find_layer(fs_, directory, id));
+    if (file.form == LayerForm::kPacked) return file.info.stored_bytes;
+    STASIS_ASSIGN(const FileInfo sums, fs_.info(layer_sums_path(directory, id)));
+    return file.info.stored_bytes + sums.stored_bytes;
+  }
+
   Status copy(const Staging& staging, Space& space, const AddressSpace& content) {
-    STASIS_ASSIGN(const auto writer, LayerWriter::create(fs_, staging.directory(), space.layer, content.size()));
+    return options_.form == LayerForm::kPacked ? copy_with<PackedLayerWriter>(staging, space, content)
+                                               : copy_with<LayerWriter>(staging, space, content);
+  }
+
+  template <typename Writer>
+  Status copy_with(const Staging& staging, Space& space, const AddressSpace& content) {
+    STASIS_ASSIGN(const auto writer, Writer::create(fs_, staging.directory(), space.layer, content.size()));
     uint64_t written = 0;
     uint64_t synced = 0;
     Flattener flattener(content, options_.limit);
@@ -70,17 +100,21 @@ class Compaction {
     STASIS_TRY(flattener.run(0, write));
     STASIS_TRY(writer->finish());
     STASIS_ASSIGN(space.compacted, rewritten(space));
+    STASIS_ASSIGN(const uint64_t stored, stored_bytes(staging.directory(), space.layer));
     ++result_.spaces;
-    result_.layers_before += space.map.layers().size();
+    result_.layers_before += space.moved.layers().size();
+    result_.written.push_back(space.layer);
+    result_.stored_after += stored;
     result_.live_bytes += written;
     result_.read_bytes += flattener.read_bytes();
     return {};
   }
 
-  static Result<BlockMap> rewritten(const Space& space) {
+  Result<BlockMap> rewritten(const Space& space) const {
     std::vector<Extent> extents = space.map.extents();
     for (Extent& extent : extents) {
-      if (!extent.is_zero()) extent.layer = space.layer, extent.layer_offset = extent.offset;
+      if (extent.is_zero() || options_.keep.contains(extent.layer)) continue;
+      extent.layer = space.layer, extent.layer_offset = extent.offset;
     }
     return BlockMap::from_extents(space.map.metadata(), extents);
   }
@@ -141,17 +175,17 @@ uint64_t live_bytes(const BlockMap& map) {
   return bytes;
 }
 
-Result<bool> worth_compacting(const Store& store, const BlockMap& map) {
+Result<bool> worth_compacting(const Store& store, const BlockMap& map, LayerForm form) {
   if (map.layers().empty()) return false;
   if (map.layers().size() > 1) return true;
-  auto info = store.fs().info(layer_data_path(store.layers_dir(), map.layers().front()));
-  if (!info && info.error().code == Code::kNotFound) info.error().code = Code::kDataLoss;
-  if (!info) return fail(std::move(info).error());
-  return info->stored_bytes >= kDeadTimesLive * live_bytes(map) + kNotWorthIt;
+  auto file = find_layer(store.fs(), store.layers_dir(), map.layers().front());
+  if (!file && file.error().code == Code::kNotFound) file.error().code = Code::kDataLoss;
+  if (!file) return fail(std::move(file).error());
+  return file->form != form || file->info.stored_bytes >= kDeadTimesLive * live_bytes(map) + kNotWorthIt;
 }
 
 Result<CompactResult> compact(const Store& store, SnapshotId id, CompactOptions options) {
-  auto result = Compaction(store, id, options).run();
+  auto result = Compaction(store, id, std::move(options)).run();
   if (!result) return fail(std::move(result).error().with_context("compact snapshot " + id.text()));
   return result;
 }

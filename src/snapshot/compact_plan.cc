@@ -22,6 +22,16 @@ class Survey {
  public:
   explicit Survey(const Store& store) : store_(store) {}
 
+  // Asked of the directory once: a store has more layers in its maps than files.
+  Status find_packed() {
+    STASIS_ASSIGN(const auto names, store_.fs().list(store_.layers_dir()));
+    for (const std::string& name : names) {
+      const auto uuid = Uuid::parse(Path(name).stem().string());
+      if (uuid && name.ends_with(".packed")) packed_.insert(*uuid);
+    }
+    return {};
+  }
+
   void add_root(const BlockMap& map) {
     for (const LayerId layer : map.layers()) ++users_[layer.uuid];
   }
@@ -56,6 +66,7 @@ class Survey {
     STASIS_ASSIGN(const BlockMap map, store_.read_map(id, *part));
     layers.assign(map.layers().begin(), map.layers().end());
     use.layers = layers.size();
+    use.packed = std::any_of(layers.begin(), layers.end(), [&](LayerId layer) { return packed_.contains(layer.uuid); });
     use.live_bytes = live_bytes(map);
     add_root(map);
     return {};
@@ -65,7 +76,7 @@ class Survey {
     uint64_t bytes = 0;
     for (const LayerId layer : layers) {
       if (users_.at(layer.uuid) > 1) continue;
-      if (const auto info = store_.fs().info(layer_data_path(store_.layers_dir(), layer))) bytes += info->stored_bytes;
+      if (const auto file = find_layer(store_.fs(), store_.layers_dir(), layer)) bytes += file->info.stored_bytes;
     }
     return bytes;
   }
@@ -75,6 +86,7 @@ class Survey {
   std::vector<Layers> layers_;  // of uses_
   std::unordered_map<Uuid, uint64_t> users_;
   std::unordered_set<Uuid> parents_;
+  std::unordered_set<Uuid> packed_;
 };
 
 }  // namespace
@@ -85,8 +97,10 @@ std::vector<CompactPlan> plan_compactions(const std::vector<SnapshotUse>& uses, 
     const bool often = use.starts >= kStartedOften;
     if (!often && now_unix_ms - use.created_unix_ms < kSettledMs) continue;
     CompactPlan plan{use.id, false, false, use.starts, 0};
-    // Only memory is mapped. A disk keeps the layer of its image, which every clone of the image has in the page cache.
-    plan.memory = (often && use.memory.layers > 1) || long_chain(use, use.memory) || mostly_dead(use.memory);
+    // Only memory is mapped, and what was packed to be small is not unpacked for that. A disk keeps the layer of its
+    // image, which every clone of the image has in the page cache.
+    plan.memory = (often && use.memory.layers > 1 && !use.memory.packed) || long_chain(use, use.memory) ||
+                  mostly_dead(use.memory);
     plan.disk = long_chain(use, use.disk) || mostly_dead(use.disk);
     if (plan.memory) plan.live_bytes += use.memory.live_bytes;
     if (plan.disk) plan.live_bytes += use.disk.live_bytes;
@@ -100,6 +114,7 @@ std::vector<CompactPlan> plan_compactions(const std::vector<SnapshotUse>& uses, 
 Result<std::vector<SnapshotUse>> survey(const Store& store, std::span<const BlockMap> roots,
                                         const std::function<uint64_t(SnapshotId)>& starts) {
   Survey survey(store);
+  STASIS_TRY(survey.find_packed());
   for (const BlockMap& map : roots) survey.add_root(map);
   STASIS_ASSIGN(const auto ids, store.list());
   for (const SnapshotId id : ids) (void)survey.add(id, starts(id));  // what cannot be read is a verification's business

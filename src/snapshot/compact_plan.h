@@ -24,6 +24,7 @@ struct SpaceUse {
   size_t layers = 0;
   uint64_t live_bytes = 0;
   uint64_t own_bytes = 0;  // stored in layers that nothing else names
+  bool packed = false;     // some of the layers are: somebody wanted it small
 };
 
 struct SnapshotUse {

@@ -41,6 +41,16 @@ TEST(CompactPlanTest, ALongChainIsCompactedWhereSomebodyRestoresFromIt) {
   EXPECT_EQ(plan(use).size(), 1U);
 }
 
+TEST(CompactPlanTest, WhatWasPackedIsNotUnpackedForBeingStartedOften) {
+  SnapshotUse use = use_of({2, 100 << 20, 20 << 20});
+  use.starts = kStartedOften;
+  EXPECT_EQ(plan(use).size(), 1U);
+  use.memory.packed = true;
+  EXPECT_TRUE(plan(use).empty());
+  use.memory.own_bytes = 300 << 20;  // but for being dead
+  EXPECT_EQ(plan(use).size(), 1U);
+}
+
 TEST(CompactPlanTest, DeadLayersCountOnlyIfNothingElseNeedsThem) {
   EXPECT_EQ(plan(use_of({2, 100 << 20, 202 << 20})).size(), 1U);
   EXPECT_TRUE(plan(use_of({2, 100 << 20, 0})).empty());
@@ -101,6 +111,10 @@ TEST(CompactPlanTest, TheSurveySeesWhoSharesAndWhoStandsOnWhat) {
   const std::vector<BlockMap> roots{first_map};
   const auto beside = survey(store.healthy, roots, [](SnapshotId) { return 0U; });
   EXPECT_EQ(beside->at(0).memory.own_bytes, 20 * kBlockSize) << "a sandbox stands on the other layer";
+  EXPECT_FALSE(beside->at(0).memory.packed);
+  ASSERT_TRUE(compact(store.healthy, second, {.form = LayerForm::kPacked}));
+  const auto packed = survey(store.healthy, {}, [](SnapshotId) { return 0U; });
+  EXPECT_TRUE(packed->at(0).memory.packed);
 }
 
 }  // namespace

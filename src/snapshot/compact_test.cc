@@ -294,14 +294,93 @@ TEST(CompactTest, WhatItAndADeadMakerLeaveIsToldByADryRunAndTakenByACollection) 
   store.expect_listed_snapshots_whole(guest.known);
 }
 
+TEST(PackTest, PackedAndUnpackedTheContentIsTheSame) {
+  FaultyStore store;
+  Guest guest(store, 20);
+  guest.memory.write(0, Bytes(200 * kBlockSize, std::byte{7}));  // compresses well
+  const SnapshotId id = guest.chain(3);
+  const BlockMap before = memory_map_of(store.healthy, id);
+
+  const auto packed = compact(store.healthy, id, {.form = LayerForm::kPacked});
+  ASSERT_TRUE(packed) << packed.error().message;
+  EXPECT_EQ(packed->spaces, 2U);
+  EXPECT_LT(packed->stored_after, packed->stored_before);
+  EXPECT_LT(packed->stored_after, packed->live_bytes);
+  const BlockMap map = memory_map_of(store.healthy, id);
+  ASSERT_EQ(map.layers().size(), 1U);
+  EXPECT_EQ(map.metadata(), before.metadata());
+  EXPECT_EQ(live_bytes(map), live_bytes(before));
+  const auto layer = Layer::open(store.quiet, store.healthy.layers_dir(), map.layers()[0]);
+  ASSERT_TRUE(layer) << layer.error().message;
+  EXPECT_FALSE((*layer)->can_be_mapped());
+  store.expect_listed_snapshots_whole(guest.known);
+  EXPECT_EQ(compact(store.healthy, id, {.form = LayerForm::kPacked})->spaces, 0U) << "it is packed";
+  ASSERT_TRUE(store.healthy.collect(guest.roots()));
+  store.expect_nothing_else(guest.roots());
+
+  // A guest goes on from it, and its next snapshot has a packed layer below a raw one.
+  guest.memory_map = map;
+  guest.memory.write(0, guest.known[id].memory);
+  const SnapshotId child = guest.chain(1);
+  EXPECT_EQ(memory_map_of(store.healthy, child).layers().size(), 2U);
+  store.expect_listed_snapshots_whole(guest.known);
+
+  const auto raw = compact(store.healthy, id);
+  ASSERT_TRUE(raw) << raw.error().message;
+  EXPECT_EQ(raw->spaces, 2U);
+  const auto file = find_layer(store.quiet, store.healthy.layers_dir(), memory_map_of(store.healthy, id).layers()[0]);
+  EXPECT_EQ(file->form, LayerForm::kRaw);
+  ASSERT_TRUE(store.healthy.collect(guest.roots()));
+  store.expect_listed_snapshots_whole(guest.known);
+  store.expect_nothing_else(guest.roots());
+}
+
+TEST(PackTest, LayersThatOthersNeedStayAsTheyAre) {
+  FaultyStore store;
+  Guest guest(store, 21);
+  const SnapshotId parent = guest.chain(2);
+  const SnapshotId child = guest.chain(2);
+  const BlockMap shared = memory_map_of(store.healthy, parent);
+  CompactOptions options;
+  options.form = LayerForm::kPacked;
+  options.keep.insert(shared.layers().begin(), shared.layers().end());
+  options.disk = false;
+  const auto result = compact(store.healthy, child, options);
+  ASSERT_TRUE(result) << result.error().message;
+  EXPECT_EQ(result->spaces, 1U);
+  size_t packed = 0;
+  const BlockMap map = memory_map_of(store.healthy, child);
+  for (const LayerId layer : map.layers()) {
+    const auto file = find_layer(store.quiet, store.healthy.layers_dir(), layer);
+    ASSERT_TRUE(file);
+    packed += file->form == LayerForm::kPacked ? 1 : 0;
+    EXPECT_EQ(file->form == LayerForm::kPacked, !options.keep.contains(layer));
+  }
+  EXPECT_EQ(packed, 1U);
+  store.expect_listed_snapshots_whole(guest.known);
+  EXPECT_EQ(compact(store.healthy, child, options)->spaces, 0U);
+  guest.chain(1);
+  ASSERT_TRUE(store.healthy.collect(guest.roots()));
+  store.expect_listed_snapshots_whole(guest.known);
+  store.expect_nothing_else(guest.roots());
+}
+
 struct Fault {
   int error_number;
   FaultyFileSystem::Mode mode;
 };
-class CompactFaultTest : public ::testing::TestWithParam<Fault> {};
+class CompactFaultTest : public ::testing::TestWithParam<Fault> {
+ protected:
+  static void check_every_call(LayerForm form);
+};
 
 // With kFromThenOn nothing is cleaned up any more: what is found afterwards is what a crash at that call leaves.
 TEST_P(CompactFaultTest, EveryFailingCallLeavesTheSnapshotWholeAndRubbishThatIsSwept) {
+  check_every_call(LayerForm::kRaw);
+}
+TEST_P(CompactFaultTest, EveryFailingCallOfAPackingToo) { check_every_call(LayerForm::kPacked); }
+
+void CompactFaultTest::check_every_call(LayerForm form) {
   uint64_t n = 1;
   for (bool fired = true; fired && !HasFailure(); ++n) {
     SCOPED_TRACE("with call " + std::to_string(n) + " failing");
@@ -309,7 +388,7 @@ TEST_P(CompactFaultTest, EveryFailingCallLeavesTheSnapshotWholeAndRubbishThatIsS
     Guest guest(store, 9);
     const SnapshotId id = guest.chain(3);
     store.faulty.fail_at(n, GetParam().error_number, GetParam().mode);
-    const auto result = compact(store.store, id);
+    const auto result = compact(store.store, id, {.form = form});
     fired = store.faulty.fired();
     store.faulty.heal();
     if (!result) {
@@ -320,7 +399,7 @@ TEST_P(CompactFaultTest, EveryFailingCallLeavesTheSnapshotWholeAndRubbishThatIsS
     ASSERT_TRUE(collected) << collected.error().message;
     store.expect_listed_snapshots_whole(guest.known);
     store.expect_nothing_else(guest.roots());
-    EXPECT_TRUE(compact(store.healthy, id)) << "it can be done again";
+    EXPECT_TRUE(compact(store.healthy, id, {.form = form})) << "it can be done again";
     store.expect_listed_snapshots_whole(guest.known);
   }
   EXPECT_GT(n, 60U) << "fewer calls than a compaction makes";
@@ -366,7 +445,9 @@ TEST(CompactTest, RandomHistoriesWithCompactionsAreWhatTheModelSays) {
       if (what < 4 || guest.known.size() < 2) {
         guest.chain(1);
       } else if (what < 7) {
-        const auto result = compact(store.healthy, some());
+        CompactOptions options;
+        options.form = pick(guest.random, 0, 1) == 0 ? LayerForm::kRaw : LayerForm::kPacked;
+        const auto result = compact(store.healthy, some(), options);
         ASSERT_TRUE(result) << result.error().message;
       } else if (what < 8) {
         const SnapshotId id = some();

@@ -2,7 +2,7 @@
 // version 1 are canonical: the same content gives the same bytes.
 #include <gtest/gtest.h>
 
-#include "snapshot/layer_sums.h"
+#include "snapshot/packed_layer.h"
 #include "snapshot/testing/fixtures.h"
 #include "snapshot/working_set.h"
 
@@ -19,6 +19,21 @@ Bytes block_of_the_layer() {
   Bytes block(kBlockSize);
   for (size_t i = 0; i < block.size(); ++i) block[i] = static_cast<std::byte>(i * 7 + i / 256);
   return block;
+}
+
+const LayerId kPackedLayer{Uuid::parse("10000000-2000-4000-8000-300000000002").value()};
+constexpr uint64_t kPackedSize = 2 * kFrameSize + kBlockSize;
+
+Bytes content_of_the_packed_layer() {
+  Bytes content(kPackedSize);
+  const Bytes block = block_of_the_layer();
+  std::copy(block.begin(), block.end(), content.begin() + kBlockSize);
+  uint64_t state = 1;
+  for (size_t i = 2 * kFrameSize; i < kPackedSize; ++i) {
+    state = state * 6364136223846793005U + 1442695040888963407U;
+    content[i] = static_cast<std::byte>(state >> 56);
+  }
+  return content;
 }
 
 TEST(GoldenTest, BlockMap) {
@@ -56,6 +71,36 @@ TEST(GoldenTest, LayerAndItsChecksums) {
   EXPECT_EQ(sums->frames, std::vector<uint32_t>{0});
   EXPECT_EQ(sums->checksums, std::vector<uint64_t>{checksum(expected)});
   EXPECT_EQ(sums->encode(), file);
+}
+
+// Three frames: compressed, zeros, and a short one that zstd could not make smaller.
+TEST(GoldenTest, PackedLayer) {
+  const auto layer = Layer::open(real_file_system(), kFiles / "layers", kPackedLayer);
+  ASSERT_TRUE(layer) << layer.error().message;
+  EXPECT_FALSE((*layer)->can_be_mapped());
+  ASSERT_TRUE((*layer)->verify_all());
+  const Bytes expected = content_of_the_packed_layer();
+  Bytes all(kPackedSize);
+  ASSERT_TRUE((*layer)->read(0, all));
+  EXPECT_EQ(all, expected);
+
+  const Bytes file = testing::read_whole_file(layer_packed_path(kFiles / "layers", kPackedLayer));
+  const auto header = PackedHeader::decode(file, file.size());
+  ASSERT_TRUE(header) << header.error().message;
+  EXPECT_EQ(header->id, kPackedLayer);
+  EXPECT_EQ(header->size, kPackedSize);
+  EXPECT_EQ(header->data_bytes, 3 * kBlockSize);
+  const auto table = PackedTable::decode(*header, std::span(file).subspan(header->table_offset));
+  ASSERT_TRUE(table) << table.error().message;
+  EXPECT_EQ(table->sums.frames, (std::vector<uint32_t>{0, 1, 2}));
+  EXPECT_EQ(table->sums.checksums[0], checksum(std::span(expected).first(kFrameSize)));
+  EXPECT_LT(table->lengths[0], kBlockSize);
+  EXPECT_EQ(table->lengths[1], 0U);
+  EXPECT_EQ(table->lengths[2], kBlockSize);
+  const Bytes tail = table->encode();
+  EXPECT_TRUE(std::equal(tail.begin(), tail.end(), file.begin() + static_cast<ptrdiff_t>(header->table_offset)));
+  const Bytes head = table->encode_header();
+  EXPECT_TRUE(std::equal(head.begin(), head.end(), file.begin()));
 }
 
 TEST(GoldenTest, WorkingSet) {

@@ -1,15 +1,25 @@
 #include "snapshot/layer.h"
 
 #include <algorithm>
+#include <array>
 #include <cstring>
 
-#include "snapshot/layer_sums.h"
+#include "snapshot/packed_layer.h"
 
 namespace stasis::snapshot {
 namespace {
 
 // 16 TiB of frames in the largest encoding; a larger file is no checksum file.
 constexpr uint64_t kMaxSumsFile = 4096 + kMaxAddressSpace / kFrameSize * 12;
+
+// The last frame that a thread unpacked: who reads block by block unpacks each frame once.
+struct FrameBuffer {
+  std::vector<std::byte> bytes = std::vector<std::byte>(kFrameSize);
+  uint64_t layer = 0;  // State::serial of a packed layer whose frame it holds; 0: of none
+  size_t index = 0;
+};
+
+std::atomic<uint64_t> next_serial = 1;
 
 Error missing(Error error, LayerId id) {
   if (error.code == Code::kNotFound) error.code = Code::kDataLoss;
@@ -19,12 +29,16 @@ Error missing(Error error, LayerId id) {
 }  // namespace
 
 struct Layer::State {
-  State(FileSystem& file_system, Path data_path, UniqueFd data, FileMapping mapped, LayerSums table)
+  State(FileSystem& file_system, Path data_path, LayerForm layer_form, UniqueFd data, FileMapping mapped,
+        PackedTable table)
       : fs(file_system),
         path(std::move(data_path)),
+        form(layer_form),
         fd(std::move(data)),
         mapping(std::move(mapped)),
-        sums(std::move(table)),
+        sums(std::move(table.sums)),
+        offsets(std::move(table.offsets)),
+        lengths(std::move(table.lengths)),
         verified((sums.frames.size() + 63) / 64) {}
 
   bool is_verified(size_t index) const {
@@ -35,7 +49,10 @@ struct Layer::State {
     if ((verified[index / 64].fetch_or(bit, std::memory_order_acq_rel) & bit) == 0) ++verified_count;
   }
 
+  bool packed() const { return form == LayerForm::kPacked; }
+
   Status read_bytes(uint64_t offset, std::span<std::byte> out) const;
+  Status unpack(size_t index, std::span<std::byte> out) const;
   Status read(uint64_t offset, std::span<std::byte> out);
   Status read_verified(uint64_t offset, std::span<std::byte> out) const;
   Status read_unverified(size_t index, uint64_t offset, std::span<std::byte> out);
@@ -44,11 +61,15 @@ struct Layer::State {
 
   FileSystem& fs;
   const Path path;
+  const LayerForm form;
   const UniqueFd fd;
   // For frames that are verified. What comes from storage for the first time is read: an error of the device is then
   // told with its reason, and a hole of a file in memory stays one.
   const FileMapping mapping;
   const LayerSums sums;
+  const std::vector<uint64_t> offsets;  // of a packed layer's frames, in its file
+  const std::vector<uint32_t> lengths;  // there
+  const uint64_t serial = next_serial.fetch_add(1, std::memory_order_relaxed);
   std::vector<std::atomic<uint64_t>> verified;  // one bit for each frame of `sums`
   std::atomic<size_t> verified_count = 0;
 };
@@ -58,15 +79,24 @@ Layer::~Layer() = default;
 
 LayerId Layer::id() const { return state_->sums.id; }
 uint64_t Layer::size() const { return state_->sums.size; }
+bool Layer::can_be_mapped() const { return !state_->packed(); }
 int Layer::fd() const { return state_->fd.get(); }
 bool Layer::verified_whole() const { return state_->verified_count == state_->sums.frames.size(); }
 
 Result<std::shared_ptr<Layer>> Layer::open(FileSystem& fs, const Path& layers_dir, LayerId id) {
+  auto bytes = read_file(fs, layer_sums_path(layers_dir, id), kMaxSumsFile);
+  if (bytes) return open_raw(fs, layers_dir, id, *bytes);
+  if (bytes.error().code != Code::kNotFound) return fail(missing(std::move(bytes).error(), id));
+  auto fd = fs.open_read(layer_packed_path(layers_dir, id));
+  if (fd) return open_packed(fs, layers_dir, id, std::move(*fd));
+  return fail(missing(fd.error().code == Code::kNotFound ? bytes.error() : fd.error(), id));
+}
+
+Result<std::shared_ptr<Layer>> Layer::open_raw(FileSystem& fs, const Path& layers_dir, LayerId id,
+                                               std::span<const std::byte> bytes) {
   const Path data_path = layer_data_path(layers_dir, id);
   const Path sums_path = layer_sums_path(layers_dir, id);
-  auto bytes = read_file(fs, sums_path, kMaxSumsFile);
-  if (!bytes) return fail(missing(std::move(bytes).error(), id));
-  auto sums = LayerSums::decode(*bytes);
+  auto sums = LayerSums::decode(bytes);
   if (!sums) return fail(std::move(sums).error().with_context(sums_path.string()));
   if (sums->id != id) return fail(Code::kDataLoss, sums_path.string() + " belongs to layer " + sums->id.text());
   auto info = fs.info(data_path);
@@ -78,8 +108,29 @@ Result<std::shared_ptr<Layer>> Layer::open(FileSystem& fs, const Path& layers_di
   auto fd = fs.open_read(data_path);
   if (!fd) return fail(missing(std::move(fd).error(), id));
   auto mapping = fs.map(fd->get(), sums->size);
-  auto state = std::make_unique<State>(fs, data_path, std::move(*fd), mapping ? std::move(*mapping) : FileMapping(),
-                                       std::move(*sums));
+  auto state =
+      std::make_unique<State>(fs, data_path, LayerForm::kRaw, std::move(*fd),
+                              mapping ? std::move(*mapping) : FileMapping(), PackedTable{std::move(*sums), {}, {}});
+  return std::shared_ptr<Layer>(new Layer(std::move(state)));
+}
+
+// The length of the file bounds what is allocated for its table.
+Result<std::shared_ptr<Layer>> Layer::open_packed(FileSystem& fs, const Path& layers_dir, LayerId id, UniqueFd fd) {
+  const Path path = layer_packed_path(layers_dir, id);
+  auto info = fs.info(path);
+  if (!info) return fail(missing(std::move(info).error(), id));
+  const auto read_table = [&]() -> Result<PackedTable> {
+    std::array<std::byte, kPackedHeader> head;
+    STASIS_ASSIGN(const size_t head_bytes, fs.read_at(fd.get(), 0, head));
+    STASIS_ASSIGN(const PackedHeader header, PackedHeader::decode(std::span(head).first(head_bytes), info->size));
+    if (header.id != id) return fail(Code::kDataLoss, "it belongs to layer " + header.id.text());
+    std::vector<std::byte> bytes(header.table_bytes());
+    STASIS_ASSIGN(const size_t n, fs.read_at(fd.get(), header.table_offset, bytes));
+    return PackedTable::decode(header, std::span(bytes).first(n));
+  };
+  auto table = read_table();
+  if (!table) return fail(std::move(table).error().with_context(path.string()));
+  auto state = std::make_unique<State>(fs, path, LayerForm::kPacked, std::move(fd), FileMapping(), std::move(*table));
   return std::shared_ptr<Layer>(new Layer(std::move(state)));
 }
 
@@ -121,14 +172,15 @@ Status Layer::verify_all() {
   return {};
 }
 
-// Verified frames that follow each other are copied at once.
+// Verified frames that follow each other are copied at once. Frames of a packed layer are unpacked, and checked, each
+// time: a checksum is a twentieth of that.
 Status Layer::State::read(uint64_t offset, std::span<std::byte> out) {
   size_t ready = 0;  // bytes at the start of `out` that need no check
   while (ready < out.size()) {
     const uint64_t at = offset + ready;
     STASIS_ASSIGN(const size_t index, index_of(at));
     const uint64_t here = std::min<uint64_t>(out.size() - ready, kFrameSize - at % kFrameSize);
-    if (is_verified(index)) {
+    if (!packed() && is_verified(index)) {
       ready += here;
       continue;
     }
@@ -167,16 +219,30 @@ Status Layer::State::read_bytes(uint64_t offset, std::span<std::byte> out) const
 Status Layer::State::read_unverified(size_t index, uint64_t offset, std::span<std::byte> out) {
   const Range range = sums.frame_range(sums.frames[index]);
   if (out.size() == range.length) return read_frame(index, out);
-  thread_local std::vector<std::byte> buffer(kFrameSize);  // kept: an allocation for each frame of a capture adds up
-  const auto frame = std::span(buffer).first(range.length);
-  STASIS_TRY(read_frame(index, frame));
+  thread_local FrameBuffer buffer;  // kept: an allocation for each frame of a capture adds up
+  const auto frame = std::span(buffer.bytes).first(range.length);
+  if (buffer.layer != serial || buffer.index != index) {
+    buffer.layer = 0;
+    STASIS_TRY(read_frame(index, frame));
+    if (packed()) buffer.layer = serial, buffer.index = index;
+  }
   std::memcpy(out.data(), frame.data() + (offset - range.offset), out.size());
   return {};
 }
 
+Status Layer::State::unpack(size_t index, std::span<std::byte> out) const {
+  thread_local std::vector<std::byte> buffer(kFrameSize);
+  const auto bytes = std::span(buffer).first(lengths[index]);
+  STASIS_TRY(read_bytes(offsets[index], bytes));
+  Status unpacked = unpack_frame(bytes, out);
+  if (unpacked) return {};
+  return fail(std::move(unpacked).error().with_context(path.string() + ": frame " + std::to_string(sums.frames[index]) +
+                                                       " is damaged"));
+}
+
 Status Layer::State::read_frame(size_t index, std::span<std::byte> out) {
   const uint32_t frame = sums.frames[index];
-  STASIS_TRY(read_bytes(sums.frame_range(frame).offset, out));
+  STASIS_TRY(packed() ? unpack(index, out) : read_bytes(sums.frame_range(frame).offset, out));
   const uint64_t found = checksum(out);
   if (found != sums.checksums[index]) {
     return fail(Code::kDataLoss, path.string() + ": frame " + std::to_string(frame) + " (64 KiB at " +

@@ -1,8 +1,9 @@
-// Raw layers: immutable sparse files that keep every block at its own offset of the address space, with a checksum for
-// each frame of 64 KiB that holds data in a file beside it (`<uuid>.sums`; format in docs/format.md). A layer becomes
-// visible under its name only when it is whole and synced, and has mode 0444 from then on. Reading verifies a frame
-// against its checksum the first time any of it is read from storage; a mismatch is kDataLoss naming file and frame,
-// and no byte is returned.
+// Layers: immutable files with blocks of an address space, each at its own offset, and a checksum for each frame of
+// 64 KiB that holds data. A raw layer is a sparse file with its checksums in a file beside it (`<uuid>.sums`), a packed
+// one a file of compressed frames (packed_layer.h; formats in docs/format.md); a layer has one of the two forms. It
+// becomes visible under its name only when it is whole and synced, and has mode 0444 from then on. Reading verifies a
+// frame against its checksum the first time any of it is read from storage; a mismatch is kDataLoss naming file and
+// frame, and no byte is returned.
 #pragma once
 
 #include <atomic>
@@ -23,11 +24,23 @@ struct LayerInfo {
   uint64_t data_bytes = 0;  // bytes of blocks it holds
 };
 
-Path layer_data_path(const Path& layers_dir, LayerId id);
-Path layer_sums_path(const Path& layers_dir, LayerId id);
+enum class LayerForm { kRaw, kPacked };
 
-// Writes one new layer. Blocks are written in ascending order, each at most once. Until finish() everything is under
-// temporary names; the destructor of an unfinished writer removes them.
+Path layer_data_path(const Path& layers_dir, LayerId id);    // of a raw layer
+Path layer_sums_path(const Path& layers_dir, LayerId id);    // of a raw layer
+Path layer_packed_path(const Path& layers_dir, LayerId id);  // of a packed layer
+
+struct LayerFile {
+  Path path;  // with the data
+  LayerForm form;
+  FileInfo info;
+};
+
+// The file that holds a layer's data, whichever form it has; kNotFound if there is none.
+Result<LayerFile> find_layer(FileSystem& fs, const Path& layers_dir, LayerId id);
+
+// Writes one new raw layer. Blocks are written in ascending order, each at most once. Until finish() everything is
+// under temporary names; the destructor of an unfinished writer removes them.
 class LayerWriter {
  public:
   static Result<std::unique_ptr<LayerWriter>> create(FileSystem& fs, Path layers_dir, LayerId id, uint64_t size);
@@ -48,7 +61,7 @@ class LayerWriter {
   std::unique_ptr<State> state_;
 };
 
-// Makes a layer of an existing sparse file (a disk's write layer) without copying: computes the checksums of `data`
+// Makes a raw layer of an existing sparse file (a disk's write layer) without copying: computes the checksums of `data`
 // (sorted ranges, multiples of kBlockSize; everything else in the file must be a hole or is ignored), syncs, renames
 // `file` into layers_dir. `file` must be on the same file system. On failure `file` is where and what it was.
 Result<LayerInfo> adopt_layer(FileSystem& fs, const Path& file, const Path& layers_dir, LayerId id, uint64_t size,
@@ -62,6 +75,8 @@ class Layer {
 
   LayerId id() const;
   uint64_t size() const;
+  // True if the file behind fd() has every block at its own offset; false: it is packed, and only read() gives bytes.
+  bool can_be_mapped() const;
   // Reads out.size() bytes at `offset` (both multiples of kBlockSize, within size()). A frame that holds no data at all
   // is kDataLoss too: no block map points into one. `out` is zeroed on failure.
   Status read(uint64_t offset, std::span<std::byte> out);
@@ -72,8 +87,8 @@ class Layer {
   // `buffer` has room for kFrameSize. kDataLoss names file and frame.
   Result<uint64_t> verify_frame(size_t index, std::span<std::byte> buffer);
   // The bytes of [offset, offset + length) where they are, if every frame of them has been verified and the file could
-  // be mapped; otherwise nothing: read() them. They are good only if view() of the same range still gives them after
-  // they were read (base/file_mapping.h).
+  // be mapped (a packed one cannot); otherwise nothing: read() them. They are good only if view() of the same range
+  // still gives them after they were read (base/file_mapping.h).
   std::span<const std::byte> view(uint64_t offset, uint64_t length) const;
   // Reads and verifies every frame. kDataLoss names the first damaged one.
   Status verify_all();
@@ -84,6 +99,9 @@ class Layer {
  private:
   struct State;
   explicit Layer(std::unique_ptr<State> state);
+  static Result<std::shared_ptr<Layer>> open_raw(FileSystem& fs, const Path& layers_dir, LayerId id,
+                                                 std::span<const std::byte> sums);
+  static Result<std::shared_ptr<Layer>> open_packed(FileSystem& fs, const Path& layers_dir, LayerId id, UniqueFd fd);
   std::unique_ptr<State> state_;
 };
 

@@ -24,23 +24,19 @@ tl::unexpected<Error> bad(const std::string& what) {
   return fail(Code::kDataLoss, "the layer's checksum file " + what);
 }
 
-Status check(const LayerSums& sums) {
-  const uint64_t frames = frame_count(sums.size);
-  for (size_t i = 0; i < sums.frames.size(); ++i) {
-    if (sums.frames[i] >= frames)
-      return bad("names frame " + std::to_string(sums.frames[i]) + " behind the layer's end");
-    if (i > 0 && sums.frames[i] <= sums.frames[i - 1]) return bad("is not sorted");
-  }
-  const uint64_t least = sums.frames.size() * kBlockSize;
-  const uint64_t most = std::min(sums.frames.size() * kFrameSize, sums.size);
-  if (sums.data_bytes % kBlockSize != 0 || sums.data_bytes < least || sums.data_bytes > most) {
-    return bad("tells of " + std::to_string(sums.data_bytes) + " bytes in " + std::to_string(sums.frames.size()) +
-               " frames");
-  }
-  return {};
-}
-
 }  // namespace
+
+std::string LayerSums::fault() const {
+  const uint64_t end = frame_count(size);
+  for (size_t i = 0; i < frames.size(); ++i) {
+    if (frames[i] >= end) return "names frame " + std::to_string(frames[i]) + " behind the layer's end";
+    if (i > 0 && frames[i] <= frames[i - 1]) return "is not sorted";
+  }
+  const uint64_t least = frames.size() * kBlockSize;
+  const uint64_t most = std::min(frames.size() * kFrameSize, size);
+  if (data_bytes % kBlockSize == 0 && data_bytes >= least && data_bytes <= most) return "";
+  return "tells of " + std::to_string(data_bytes) + " bytes in " + std::to_string(frames.size()) + " frames";
+}
 
 Range LayerSums::frame_range(uint32_t frame) const {
   const uint64_t offset = frame * kFrameSize;
@@ -104,7 +100,7 @@ Result<LayerSums> LayerSums::decode(std::span<const std::byte> bytes) {
   sums.frames.resize(count);
   in.copy(sums.checksums.data(), count * sizeof(uint64_t));
   in.copy(sums.frames.data(), count * sizeof(uint32_t));
-  STASIS_TRY(check(sums));
+  if (const std::string fault = sums.fault(); !fault.empty()) return bad(fault);
   return sums;
 }
 

@@ -1,7 +1,6 @@
-// The checksums of a raw layer: one for each frame of 64 KiB that holds data, and the file that keeps them beside the
-// layer
-// (`<uuid>.sums`, docs/format.md). A frame's checksum covers the whole frame, holes as zeros; the last frame ends with
-// the layer.
+// The checksums of a layer: one for each frame of 64 KiB that holds data; and the file that keeps those of a raw layer
+// beside it (`<uuid>.sums`, docs/format.md). A frame's checksum covers the whole frame, holes as zeros; the last frame
+// ends with the layer.
 #pragma once
 
 #include <algorithm>
@@ -24,6 +23,8 @@ struct LayerSums {
   std::vector<uint64_t> checksums;  // of frames, in the same order
 
   LayerInfo info() const { return {id, size, data_bytes}; }
+  // What is wrong with these tables; empty: nothing.
+  std::string fault() const;
   Range frame_range(uint32_t frame) const;
   // Where `frame` is in the tables; nullopt if the layer holds nothing there. O(log n), O(1) where every frame is
   // there.

@@ -282,7 +282,10 @@ TEST_F(LayerTest, WritersRefuseWhatIsNotInOrder) {
   EXPECT_EQ((*writer)->write(3 * kBlockSize, Bytes(100)).error().code, Code::kInvalidArgument);
   EXPECT_EQ((*writer)->write(35 * kBlockSize, block_of(1)).error().code, Code::kInvalidArgument);
   EXPECT_EQ(LayerWriter::create(fs_, store_.layers_dir(), LayerId{}, kSize).error().code, Code::kInvalidArgument);
-  EXPECT_EQ(LayerWriter::create(fs_, store_.layers_dir(), LayerId::random(), 5).error().code, Code::kInvalidArgument);
+  for (const uint64_t size : {uint64_t{0}, uint64_t{5}, kMaxAddressSpace + kBlockSize}) {
+    EXPECT_EQ(LayerWriter::create(fs_, store_.layers_dir(), LayerId::random(), size).error().code,
+              Code::kInvalidArgument);
+  }
 }
 
 TEST_F(LayerTest, ALayerIsNeverOverwritten) {

@@ -1,37 +1,11 @@
-// Making layers: LayerWriter and adopt_layer.
+// Making raw layers: LayerWriter and adopt_layer.
 #include <algorithm>
 
-#include "snapshot/block_map_builder.h"
 #include "snapshot/files.h"
-#include "snapshot/layer.h"
+#include "snapshot/layer_files.h"
 #include "snapshot/layer_sums.h"
 
 namespace stasis::snapshot {
-namespace {
-
-Status check_free(FileSystem& fs, const Path& layers_dir, LayerId id) {
-  for (const Path& path : {layer_data_path(layers_dir, id), layer_sums_path(layers_dir, id)}) {
-    STASIS_TRY(check_absent(fs, path, "layer " + id.text()));
-    STASIS_TRY(check_absent(fs, temporary_of(path), "layer " + id.text()));
-  }
-  return {};
-}
-
-Status check_range(Range range, uint64_t position, uint64_t size) {
-  if (range.offset >= position && range.offset % kBlockSize == 0 && range.length % kBlockSize == 0 &&
-      range.offset <= size && range.length <= size - range.offset) {
-    return {};
-  }
-  return fail(Code::kInvalidArgument, std::to_string(range.length) + " bytes at " + std::to_string(range.offset) +
-                                          " are not whole blocks in ascending order within a layer of " +
-                                          std::to_string(size) + " bytes");
-}
-
-}  // namespace
-
-Path layer_data_path(const Path& layers_dir, LayerId id) { return layers_dir / (id.text() + ".raw"); }
-Path layer_sums_path(const Path& layers_dir, LayerId id) { return layers_dir / (id.text() + ".sums"); }
-
 struct LayerWriter::State {
   State(FileSystem& file_system, Path dir, LayerId id, uint64_t layer_size)
       : fs(file_system),
@@ -63,10 +37,7 @@ LayerWriter::~LayerWriter() {
 }
 
 Result<std::unique_ptr<LayerWriter>> LayerWriter::create(FileSystem& fs, Path layers_dir, LayerId id, uint64_t size) {
-  if (id.is_nil() || !valid_size(size)) {
-    return fail(Code::kInvalidArgument, "a layer of " + std::to_string(size) + " bytes named " + id.text());
-  }
-  STASIS_TRY(check_free(fs, layers_dir, id));
+  STASIS_TRY(check_new_layer(fs, layers_dir, id, size));
   std::unique_ptr<LayerWriter> writer(new LayerWriter(std::make_unique<State>(fs, std::move(layers_dir), id, size)));
   State& state = *writer->state_;
   STASIS_ASSIGN(state.fd, fs.create(temporary_of(state.data)));
@@ -76,7 +47,7 @@ Result<std::unique_ptr<LayerWriter>> LayerWriter::create(FileSystem& fs, Path la
 
 Status LayerWriter::write(uint64_t offset, std::span<const std::byte> data) {
   State& state = *state_;
-  STASIS_TRY(check_range({offset, data.size()}, state.position, state.size));
+  STASIS_TRY(check_layer_range({offset, data.size()}, state.position, state.size));
   STASIS_TRY_CONTEXT(state.fs.write_at(state.fd.get(), offset, data), state.data.string());
   state.hasher.add(offset, data);
   state.position = offset + data.size();
@@ -109,7 +80,7 @@ Result<LayerSums> sums_of_file(FileSystem& fs, int fd, LayerId id, uint64_t size
   std::vector<std::byte> buffer(kFrameSize);
   uint64_t position = 0;
   for (const Range& range : data) {
-    STASIS_TRY(check_range(range, position, size));
+    STASIS_TRY(check_layer_range(range, position, size));
     position = range.end();
     sums.data_bytes += range.length;
     if (range.length == 0) continue;
@@ -130,10 +101,7 @@ Result<LayerSums> sums_of_file(FileSystem& fs, int fd, LayerId id, uint64_t size
 
 Result<LayerInfo> adopt_layer(FileSystem& fs, const Path& file, const Path& layers_dir, LayerId id, uint64_t size,
                               std::span<const Range> data) {
-  if (id.is_nil() || !valid_size(size)) {
-    return fail(Code::kInvalidArgument, "a layer of " + std::to_string(size) + " bytes named " + id.text());
-  }
-  STASIS_TRY(check_free(fs, layers_dir, id));
+  STASIS_TRY(check_new_layer(fs, layers_dir, id, size));
   STASIS_ASSIGN(const FileInfo info, fs.info(file));
   if (info.size != size) {
     return fail(Code::kInvalidArgument, file.string() + " has " + std::to_string(info.size) +

@@ -33,15 +33,19 @@ Result<Staging> Staging::open(const Store& store, const std::string& name) {
 }
 
 Status Staging::take_over(LayerId id) const {
+  STASIS_ASSIGN(const LayerFile file, find_layer(*fs_, directory_, id));
   // The checksums first: data under its final name has them.
-  STASIS_TRY(fs_->rename(layer_sums_path(directory_, id), layer_sums_path(layers_dir_, id)));
-  STASIS_TRY(fs_->rename(layer_data_path(directory_, id), layer_data_path(layers_dir_, id)));
+  if (file.form == LayerForm::kRaw) {
+    STASIS_TRY(fs_->rename(layer_sums_path(directory_, id), layer_sums_path(layers_dir_, id)));
+  }
+  STASIS_TRY(fs_->rename(file.path, layers_dir_ / file.path.filename()));
   return fs_->sync_directory(layers_dir_);
 }
 
 void drop_layer(FileSystem& fs, const Path& layers_dir, LayerId id) {
   (void)fs.remove(layer_data_path(layers_dir, id));
   (void)fs.remove(layer_sums_path(layers_dir, id));
+  (void)fs.remove(layer_packed_path(layers_dir, id));
 }
 
 }  // namespace stasis::snapshot

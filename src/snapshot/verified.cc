@@ -16,8 +16,9 @@ Result<std::string> VerifiedLayers::identity(LayerId id) const {
   if (boot.empty()) {
     STASIS_ASSIGN(boot, boot_id());
   }
-  STASIS_ASSIGN(const std::string file, file_identity(layer_data_path(store_.layers_dir(), id)));
-  return boot + " " + file + "\n";
+  STASIS_ASSIGN(const LayerFile file, find_layer(store_.fs(), store_.layers_dir(), id));
+  STASIS_ASSIGN(const std::string identity, file_identity(file.path));
+  return boot + " " + identity + "\n";
 }
 
 // Renamed into place, so that it is whole or not there; not synced, because a power cut makes it void anyway.

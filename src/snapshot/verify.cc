@@ -3,14 +3,10 @@
 #include <algorithm>
 #include <iterator>
 #include <map>
-#include <thread>
 
 namespace stasis::snapshot {
 namespace {
 
-using std::chrono::nanoseconds;
-
-constexpr nanoseconds kShortestWait = std::chrono::milliseconds(10);
 constexpr uint64_t kMaxTold = 1000;  // a device that is gone damages everything
 
 // Numbers of frames, first to last.
@@ -41,7 +37,7 @@ struct Wanted {
 class Verification {
  public:
   Verification(const Store& store, const VerifyOptions& options, const VerifiedLayers* verified)
-      : store_(store), options_(options), verified_(verified), buffer_(kFrameSize) {}
+      : store_(store), options_(options), verified_(verified), limit_(options.limit), buffer_(kFrameSize) {}
 
   Result<VerifyReport> run(std::span<const SnapshotId> ids);
 
@@ -57,6 +53,11 @@ class Verification {
   Status advance(uint64_t bytes);
   // Damage of what no snapshot needs any more is none: it was deleted, or replaced, meanwhile.
   void damaged_layer(LayerId layer, std::optional<uint64_t> frame, const Error& error, const Wanted& wanted);
+  // For people: one that is missing has the name of a raw one.
+  Path file_of(LayerId layer) const {
+    const auto file = find_layer(store_.fs(), store_.layers_dir(), layer);
+    return file ? file->path : layer_data_path(store_.layers_dir(), layer);
+  }
   void damaged_part(SnapshotId snapshot, const Part& part, const Error& error);
   void tell(const Damage& damage);
   bool needs_layer(SnapshotId snapshot, LayerId layer) const;
@@ -64,12 +65,12 @@ class Verification {
   const Store& store_;
   const VerifyOptions& options_;
   const VerifiedLayers* verified_;
+  RateLimit limit_;
   std::map<LayerId, Wanted> layers_;
   std::vector<std::pair<SnapshotId, Manifest>> manifests_;
   std::vector<std::byte> buffer_;
   VerifyProgress progress_;
   VerifyReport report_;
-  nanoseconds owed_{0};                               // to the rate limit
   bool whole_ = true;                                 // the layer being checked
   std::optional<std::vector<SnapshotId>> needed_by_;  // the same; found out when it is damaged
 };
@@ -80,6 +81,7 @@ Result<VerifyReport> Verification::run(std::span<const SnapshotId> ids) {
   for (const auto& [id, manifest] : manifests_) STASIS_TRY(check_parts(id, manifest));
   for (const auto& [id, wanted] : layers_) {
     STASIS_TRY(check_layer(id, wanted));
+    options_.on_layer(id);
     ++progress_.layers;
   }
   report_.layers = layers_.size();
@@ -120,6 +122,7 @@ void Verification::want(SnapshotId id, const BlockMap& map) {
 }
 
 Status Verification::plan_layers() {
+  if (options_.after != LayerId{}) layers_.erase(layers_.begin(), layers_.upper_bound(options_.after));
   progress_.total_layers = layers_.size();
   for (const auto& [id, wanted] : layers_) {
     // What cannot be opened is reported when its turn comes.
@@ -179,7 +182,7 @@ void Verification::check_holes(const Layer& layer, const Wanted& wanted) {
     uint64_t expected = run.first;
     while (expected <= run.last && at != frames.end() && *at == expected) ++at, ++expected;
     if (expected > run.last) continue;
-    const std::string path = layer_data_path(store_.layers_dir(), layer.id()).string();
+    const std::string path = file_of(layer.id()).string();
     const Error error{Code::kDataLoss,
                       path + " has no data in frame " + std::to_string(expected) + ", where a block map points to"};
     damaged_layer(layer.id(), expected, error, wanted);
@@ -189,17 +192,7 @@ void Verification::check_holes(const Layer& layer, const Wanted& wanted) {
 Status Verification::advance(uint64_t bytes) {
   progress_.bytes += bytes;
   if (!options_.on_progress(progress_)) return fail(Code::kCancelled, "the verification was ended");
-  if (options_.bytes_per_second == 0) return {};
-  owed_ += nanoseconds(
-      static_cast<int64_t>(static_cast<double>(bytes) * 1e9 / static_cast<double>(options_.bytes_per_second)));
-  if (owed_ < kShortestWait) return {};
-  if (options_.wait) {
-    options_.wait(owed_);
-  } else {
-    std::this_thread::sleep_for(owed_);
-  }
-  owed_ = nanoseconds(0);
-  return {};
+  return limit_.take(bytes);
 }
 
 bool Verification::needs_layer(SnapshotId snapshot, LayerId layer) const {
@@ -223,7 +216,7 @@ void Verification::damaged_layer(LayerId layer, std::optional<uint64_t> frame, c
                  [&](SnapshotId snapshot) { return needs_layer(snapshot, layer); });
   }
   if (needed_by_->empty()) return;
-  tell({layer_data_path(store_.layers_dir(), layer).string(), frame, error.message, *needed_by_});
+  tell({file_of(layer).string(), frame, error.message, *needed_by_});
 }
 
 void Verification::damaged_part(SnapshotId snapshot, const Part& part, const Error& error) {

@@ -5,13 +5,13 @@
 // with the extents of one map and the runs of frames that the maps name, not with the data.
 #pragma once
 
-#include <chrono>
 #include <functional>
 #include <optional>
 #include <span>
 #include <string>
 #include <vector>
 
+#include "base/rate_limit.h"
 #include "snapshot/store.h"
 #include "snapshot/verified.h"
 
@@ -32,12 +32,13 @@ struct VerifyProgress {
 };
 
 struct VerifyOptions {
-  uint64_t bytes_per_second = 0;  // 0: as fast as it goes
+  RateLimit limit;  // of bytes read, and what cancels
+  LayerId after;    // leaves out the layers up to this one; parts of snapshots are always checked
   // Told after each frame and part, in the calling thread; false ends the verification with kCancelled.
   std::function<bool(const VerifyProgress&)> on_progress = [](const VerifyProgress&) { return true; };
   std::function<void(const Damage&)> on_damage = [](const Damage&) {};  // the first 1,000
-  // How the rate is kept: waits so long. Called with at least 10 ms at a time.
-  std::function<void(std::chrono::nanoseconds)> wait;  // empty: sleeps
+  // Told after each layer, whole or not: all up to this one, in the order of ids, are done.
+  std::function<void(LayerId)> on_layer = [](LayerId) {};
 };
 
 struct VerifyReport {

@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "base/poll.h"
 #include "snapshot/layer_sums.h"
 #include "snapshot/testing/published.h"
 #include "snapshot/verified.h"
@@ -10,7 +11,6 @@
 namespace stasis::snapshot {
 namespace {
 
-using std::chrono::nanoseconds;
 using testing::block_of;
 using testing::Bytes;
 using ::testing::ElementsAre;
@@ -153,17 +153,29 @@ TEST_F(VerifyTest, ItCanBeEnded) {
   EXPECT_FALSE(notes_.holds(only_layer(first))) << "it was not read to its end";
 }
 
-TEST_F(VerifyTest, TheRateIsKeptByWaiting) {
+TEST_F(VerifyTest, AVerificationThatWasCancelledGoesOnBehindTheLastLayerThatItHadDone) {
   const Manifest first = publish_first();
-  nanoseconds waited{0};
-  options_.bytes_per_second = 1 << 20;
-  options_.wait = [&](nanoseconds time) {
-    EXPECT_GE(time, std::chrono::milliseconds(10));
-    waited += time;
+  memory_.write(0, testing::block_of(9));
+  const Manifest second = publish_next(first);
+  const Event cancel = Event::create().value();
+  std::vector<LayerId> done;
+  options_.on_layer = [&](LayerId id) {
+    done.push_back(id);
+    cancel.set();
   };
-  const auto report = verify({first.id});
-  ASSERT_TRUE(report);
-  EXPECT_NEAR(std::chrono::duration<double>(waited).count(), static_cast<double>(report->bytes) / (1 << 20), 0.011);
+  options_.limit = RateLimit(0, cancel.fd());
+  const auto cut_off = verify({second.id});
+  ASSERT_FALSE(cut_off);
+  EXPECT_EQ(cut_off.error().code, Code::kCancelled);
+  ASSERT_EQ(done.size(), 1U);
+
+  options_.limit = RateLimit();
+  options_.after = done[0];
+  const auto rest = verify({second.id});
+  ASSERT_TRUE(rest) << rest.error().message;
+  EXPECT_EQ(rest->layers, 1U);
+  const BlockMap map = map_of(second);
+  EXPECT_THAT(done, ::testing::UnorderedElementsAreArray(map.layers().begin(), map.layers().end()));
 }
 
 class VerifiedTest : public VerifyTest {

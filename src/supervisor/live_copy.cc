@@ -17,14 +17,14 @@ Result<LiveCopy> LiveCopy::create(FileSystem& fs, std::shared_ptr<const snapshot
   return LiveCopy(fs, std::move(blocks));
 }
 
-Status LiveCopy::copy(int source, std::span<const Range> ranges) {
+Status LiveCopy::copy(int source, std::span<const Range> ranges, uint64_t source_offset) {
   STASIS_TRY(snapshot::check_ranges(ranges, blocks_->size(), "copied"));
   copied_ = snapshot::unite(copied_, ranges);
   std::vector<std::byte> buffer(kChunk);
   for (const Range& range : ranges) {
     for (uint64_t offset = range.offset; offset < range.end();) {
       const auto bytes = std::span(buffer).first(std::min(range.end() - offset, kChunk));
-      STASIS_ASSIGN(const size_t n, fs_->read_at(source, offset, bytes));
+      STASIS_ASSIGN(const size_t n, fs_->read_at(source, source_offset + offset, bytes));
       if (n != bytes.size()) return fail(Code::kOutOfRange, "guest memory ends at " + std::to_string(offset + n));
       STASIS_TRY(blocks_->write(offset, bytes));
       offset += bytes.size();

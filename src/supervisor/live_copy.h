@@ -16,9 +16,9 @@ class LiveCopy {
   // `work_dir` is an empty directory on the store's file system; the caller removes it afterwards.
   static Result<LiveCopy> create(FileSystem& fs, std::shared_ptr<const snapshot::AddressSpace> parent, Path work_dir);
 
-  // Copies blocks from `source`, which holds the memory at its own offsets, over what was copied of them before.
-  // Ranges are sorted, disjoint, of whole blocks.
-  Status copy(int source, std::span<const Range> ranges);
+  // Copies blocks from `source`, which holds the memory at its own offsets + source_offset, over what was copied of
+  // them before. Ranges are sorted, disjoint, of whole blocks.
+  Status copy(int source, std::span<const Range> ranges, uint64_t source_offset = 0);
 
   // Memory at the moment for which `changed` is everything that may differ from the parent (all of it copied), and
   // `removed` what reads as zeros unless it is in `changed`. What was copied and is in neither is zeros too. The guest

@@ -49,6 +49,12 @@ class Fields {
     }
   }
 
+  // What an older supervisor or agent does not say: those that run are adopted.
+  template <typename T>
+  void read_if_there(const char* name, T& out) {
+    if (!object_.is_object() || object_.contains(name)) read(name, out);
+  }
+
   template <typename T>
   Result<T> finish(T value, std::string_view what) {
     if (problem_.empty()) return value;
@@ -87,7 +93,8 @@ json to_json(const SandboxConfig& config) {
           {"vcpus", config.shape.vcpus},
           {"memory_mib", config.shape.memory_mib},
           {"disk_bytes", config.disk_bytes},
-          {"vmm", config.vmm}};
+          {"vmm", config.vmm},
+          {"restore", config.restore}};
 }
 
 Result<SandboxConfig> config_from_json(const json& object) {
@@ -100,6 +107,7 @@ Result<SandboxConfig> config_from_json(const json& object) {
   fields.read("memory_mib", config.shape.memory_mib);
   fields.read("disk_bytes", config.disk_bytes);
   fields.read("vmm", config.vmm);
+  fields.read_if_there("restore", config.restore);
   return fields.finish(std::move(config), "sandbox configuration");
 }
 
@@ -118,12 +126,16 @@ json to_json(const StateReply& reply) {
           {"started_unix_ms", reply.started_unix_ms},
           {"vmm_ready_us", reply.vmm_ready_us},
           {"restore_method", reply.restore_method},
+          {"restore_reason", reply.restore_reason},
           {"total_pages", reply.total_pages},
           {"faults", reply.faults},
           {"pages_by_fault", reply.pages_by_fault},
           {"pages_around", reply.pages_around},
           {"pages_prefetched", reply.pages_prefetched},
           {"pages_zero", reply.pages_zero},
+          {"mapped_bytes", reply.mapped_bytes},
+          {"copied_bytes", reply.copied_bytes},
+          {"resident_pages", reply.resident_pages},
           {"disk_blocks_written", reply.disk_blocks_written}};
 }
 
@@ -144,12 +156,16 @@ Result<StateReply> state_from_json(const json& object) {
   fields.read("started_unix_ms", reply.started_unix_ms);
   fields.read("vmm_ready_us", reply.vmm_ready_us);
   fields.read("restore_method", reply.restore_method);
+  fields.read_if_there("restore_reason", reply.restore_reason);
   fields.read("total_pages", reply.total_pages);
   fields.read("faults", reply.faults);
   fields.read("pages_by_fault", reply.pages_by_fault);
   fields.read("pages_around", reply.pages_around);
   fields.read("pages_prefetched", reply.pages_prefetched);
   fields.read("pages_zero", reply.pages_zero);
+  fields.read_if_there("mapped_bytes", reply.mapped_bytes);
+  fields.read_if_there("copied_bytes", reply.copied_bytes);
+  fields.read_if_there("resident_pages", reply.resident_pages);
   fields.read("disk_blocks_written", reply.disk_blocks_written);
   return fields.finish(std::move(reply), "supervisor's state");
 }

@@ -36,6 +36,7 @@ struct SandboxConfig {
   snapshot::MachineShape shape;  // ignored for a snapshot, which has its own
   uint64_t disk_bytes = 0;       // 0: as the base
   std::string vmm;               // "qemu", "firecracker"
+  std::string restore = {};      // "uffd", "mapped"; empty: the best that is possible
 };
 
 struct StateReply {
@@ -51,13 +52,17 @@ struct StateReply {
   pid_t vmm_pid = 0;
   int64_t started_unix_ms = 0;
   uint64_t vmm_ready_us = 0;   // from the supervisor's start until the guest ran
-  std::string restore_method;  // "uffd"; empty after a boot
+  std::string restore_method;  // "uffd", "mapped"; empty after a boot
+  std::string restore_reason;  // why that one
   uint64_t total_pages = 0;
   uint64_t faults = 0;
   uint64_t pages_by_fault = 0;
   uint64_t pages_around = 0;
   uint64_t pages_prefetched = 0;
   uint64_t pages_zero = 0;
+  uint64_t mapped_bytes = 0;    // of layers, in the guest's place
+  uint64_t copied_bytes = 0;    // of their short runs, copied in when it was mapped
+  uint64_t resident_pages = 0;  // of guest memory, in the host's memory now; 0: not known
   uint64_t disk_blocks_written = 0;
 };
 
@@ -77,6 +82,8 @@ struct ExitRecord {
   Error error;  // if not expected
 };
 
+inline constexpr const char* kRestoreUffd = "uffd";
+inline constexpr const char* kRestoreMapped = "mapped";
 inline constexpr const char* kConfigFile = "config.json";
 inline constexpr const char* kControlSocket = "control.sock";
 inline constexpr const char* kExitFile = "exit.json";

@@ -15,7 +15,7 @@ namespace {
 using ::testing::HasSubstr;
 
 TEST(ProtocolTest, EveryMessageLeadsBack) {
-  SandboxConfig config{"abc", "/store", snapshot::SnapshotId::random(), {2, 512}, 1 << 30, "qemu"};
+  SandboxConfig config{"abc", "/store", snapshot::SnapshotId::random(), {2, 512}, 1 << 30, "qemu", "mapped"};
   const auto config_back = config_from_json(to_json(config));
   ASSERT_TRUE(config_back);
   EXPECT_EQ(to_json(*config_back), to_json(config));
@@ -34,6 +34,15 @@ TEST(ProtocolTest, EveryMessageLeadsBack) {
   ASSERT_TRUE(record_back);
   EXPECT_EQ(record_back->error.code, Code::kUnavailable);
   EXPECT_EQ(record_back->error.remedy, "look at the log");
+}
+
+TEST(ProtocolTest, WhatAnOlderVersionDoesNotSayIsEmpty) {
+  nlohmann::json config = to_json(SandboxConfig{});
+  config.erase("restore");
+  EXPECT_EQ(config_from_json(config).value().restore, "");
+  nlohmann::json state = to_json(StateReply{});
+  for (const char* name : {"restore_reason", "mapped_bytes", "copied_bytes", "resident_pages"}) state.erase(name);
+  EXPECT_EQ(to_json(state_from_json(state).value()), to_json(StateReply{}));
 }
 
 TEST(ProtocolTest, MissingAndMistypedFieldsAreNamed) {

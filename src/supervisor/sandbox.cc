@@ -7,6 +7,7 @@
 #include "base/namespaces.h"
 #include "base/process.h"
 #include "net/sandbox_network.h"
+#include "snapshot/verified.h"
 #include "supervisor/stopwatch.h"
 
 namespace stasis::supervisor {
@@ -14,6 +15,7 @@ namespace {
 
 using snapshot::AddressSpace;
 using snapshot::BlockMap;
+using snapshot::kBlockSize;
 using snapshot::Manifest;
 using snapshot::SnapshotId;
 using snapshot::SnapshotKind;
@@ -23,6 +25,8 @@ constexpr uint64_t kRuntimeBytes = 16 << 20;  // sockets and mount points only
 // How long a restore writes down what it touches: until the daemon has answered (0.2 s on an idle machine under TCG, a
 // second or two on a loaded one) and a little longer.
 constexpr Milliseconds kRecordFor{3'000};
+
+const std::string kBusError = ExitStatus{.exited = false, .code = 0, .signal = SIGBUS}.text();
 
 // Recommended by images/README.md, where each word is explained. Quiet, because each line on the serial console costs a
 // guest under TCG milliseconds.
@@ -148,6 +152,22 @@ Status Sandbox::restore() {
   spec.saved_with.name = base_.vmm;
   spec.saved_with.version = base_.vmm_version;
   spec.saved_with.cpu_model = base_.cpu_model;
+  STASIS_ASSIGN(restore_way_, choose_restore_way(config_.restore, store_, memory_, vmm_->maps_one_file()));
+  if (restore_way_->mapped) {
+    spec.mapped = restore_way_->mapped;
+    spec.mapped_file = restore_way_->file;
+    STASIS_TRY(vmm_->restore(spec));
+    return vmm_->resume();
+  }
+  STASIS_TRY(serve_pages(spec));
+  STASIS_TRY(vmm_->restore(spec));
+  // It has loaded its device state, so it has its memory; if that is not ours (a library that could not be preloaded),
+  // the guest would run on zeros.
+  STASIS_TRY(page_server_->await_handshake(Deadline::after(kHandOverDeadline)));
+  return vmm_->resume();
+}
+
+Status Sandbox::serve_pages(vmm::RestoreSpec& spec) {
   spec.uffd_socket = Path(kRuntimeDir) / "uffd.sock";
   STASIS_ASSIGN(page_server_, pager::PageServer::start(spec.uffd_socket, memory_, page_server_options()));
   spec.on_started = [this](pid_t pid) {
@@ -157,11 +177,7 @@ Status Sandbox::restore() {
     }
     page_server_->expect_peer(pid);
   };
-  STASIS_TRY(vmm_->restore(spec));
-  // It has loaded its device state, so it has its memory; if that is not ours (a library that could not be preloaded),
-  // the guest would run on zeros.
-  STASIS_TRY(page_server_->await_handshake(Deadline::after(kHandOverDeadline)));
-  return vmm_->resume();
+  return {};
 }
 
 // What earlier restores of this snapshot touched comes in ahead; where there was none, this one writes it down.
@@ -204,9 +220,19 @@ Error Sandbox::prefer_page_server_failure(const Error& error) {
   return failure_ ? *failure_ : error;
 }
 
+// So that the next restore reads and checks every frame, and names the one that is damaged.
+void Sandbox::distrust_mapped_layers() {
+  const snapshot::VerifiedLayers verified(store_);
+  for (const snapshot::Layer* layer : restore_way_->mapped->layers) verified.forget(layer->id());
+}
+
 Error Sandbox::end_of_vmm() {
   const std::string end = vmm_->stop();
   if (auto broken = disk_export_->failure()) return std::move(*broken).with_context("disk");
+  if (restore_way_ && restore_way_->mapped && end == kBusError) {
+    distrust_mapped_layers();
+    return {Code::kDataLoss, "a page of a mapped layer could not be read from the store", "stasis snapshot verify"};
+  }
   if (end == "exit status 0") return prefer_page_server_failure({Code::kUnavailable, "the guest powered off"});
   return prefer_page_server_failure({Code::kUnavailable, "the VMM ended by itself: " + end +
                                                              "; its last words are in " + (dir_ / "vmm.log").string()});
@@ -227,10 +253,18 @@ StateReply Sandbox::state() const {
   reply.started_unix_ms = started_unix_ms_;
   reply.vmm_ready_us = vmm_ready_us_;
   reply.disk_blocks_written = disk_->stats().blocks_written;
+  if (restore_way_) {
+    reply.restore_method = restore_way_->mapped ? kRestoreMapped : kRestoreUffd;
+    reply.restore_reason = restore_way_->reason;
+    reply.total_pages = memory_->size() / kBlockSize;
+    reply.resident_pages = vmm_->guest_memory().resident_bytes / kBlockSize;
+    if (restore_way_->mapped) {
+      reply.mapped_bytes = restore_way_->mapped->mapped_bytes;
+      reply.copied_bytes = restore_way_->mapped->copied_bytes;
+    }
+  }
   if (page_server_) {
     const pager::PageServerStats stats = page_server_->stats();
-    reply.restore_method = "uffd";
-    reply.total_pages = stats.total_pages;
     reply.faults = stats.faults;
     reply.pages_by_fault = stats.pages_by_fault;
     reply.pages_around = stats.pages_around;

@@ -15,6 +15,7 @@
 #include "snapshot/working_set.h"
 #include "supervisor/live_copy.h"
 #include "supervisor/protocol.h"
+#include "supervisor/restore_way.h"
 #include "supervisor/stopwatch.h"
 #include "vmm/vmm.h"
 
@@ -66,8 +67,10 @@ class Sandbox {
   vmm::MachineConfig machine_config() const;
   Status boot();
   Status restore();
+  Status serve_pages(vmm::RestoreSpec& spec);
   pager::PageServerOptions page_server_options();
   void page_server_failed(const Error& error);
+  void distrust_mapped_layers();
   Error prefer_page_server_failure(const Error& error);
   Result<SnapshotReply> take(Taking& taking, bool keep_running);
   Status copy_ahead(Taking& taking);
@@ -100,6 +103,7 @@ class Sandbox {
   UniqueFd failing_vmm_;  // pidfd, for the page server's thread
   std::unique_ptr<pager::PageServer> page_server_;
   bool records_ = false;                            // the page server writes down what is touched
+  std::optional<RestoreWay> restore_way_;           // none: booted
   std::vector<snapshot::WorkingSetEntry> touched_;  // by this restore, as far as it is known
   std::unique_ptr<vmm::Vmm> vmm_;
 };

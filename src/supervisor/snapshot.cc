@@ -28,6 +28,10 @@ uint64_t bytes_of(std::span<const Range> ranges) {
   return bytes;
 }
 
+Status copy_fresh(LiveCopy& live, const vmm::SavedMemory& memory) {
+  return live.copy(memory.source.get(), memory.fresh, memory.source_offset);
+}
+
 }  // namespace
 
 Result<SnapshotReply> Sandbox::take_snapshot(SnapshotId id, bool keep_running) {
@@ -61,13 +65,15 @@ Result<SnapshotReply> Sandbox::take(Taking& taking, bool keep_running) {
   auto saved = vmm_->save(snapshot_dir / kStatePart, dir_ / kScratch);
   if (!saved) return fail(std::move(saved).error().with_context("save the machine's state"));
   const std::vector<Range> removed = page_server_ ? page_server_->removed() : std::vector<Range>{};
-  if (taking.live) STASIS_TRY_CONTEXT(taking.live->copy(saved->source.get(), saved->fresh), "copy the guest's memory");
+  if (taking.live) STASIS_TRY_CONTEXT(copy_fresh(*taking.live, *saved), "copy the guest's memory");
   STASIS_ASSIGN(const disk::SealResult disk, seal_disk());
   // Memory and disk are those of this moment, whatever the guest does from now on.
   if (taking.live) STASIS_TRY(go_on(taking));
-  auto memory = taking.live ? taking.live->seal(store_.layers_dir(), saved->candidates, removed)
-                            : snapshot::capture(store_.fs(), store_.layers_dir(),
-                                                {saved->source.get(), saved->candidates, removed}, *memory_);
+  auto memory =
+      taking.live
+          ? taking.live->seal(store_.layers_dir(), saved->candidates, removed)
+          : snapshot::capture(store_.fs(), store_.layers_dir(),
+                              {saved->source.get(), saved->candidates, removed, {}, saved->source_offset}, *memory_);
   if (!memory) return fail(std::move(memory).error().with_context("store the guest's memory"));
   return publish(taking.id, *memory, disk);
 }
@@ -84,7 +90,7 @@ Status Sandbox::copy_ahead(Taking& taking) {
       STASIS_TRY(store_.fs().make_directory(work_dir));
       STASIS_ASSIGN(taking.live, LiveCopy::create(store_.fs(), memory_, work_dir));
     }
-    STASIS_TRY(taking.live->copy(memory->source.get(), memory->fresh));
+    STASIS_TRY(copy_fresh(*taking.live, *memory));
     const uint64_t bytes = bytes_of(memory->fresh);
     if (bytes <= kSmallRound || bytes > before / 4 * 3) break;
     before = bytes;

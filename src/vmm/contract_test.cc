@@ -34,7 +34,7 @@ class Contract : public testing::TestWithParam<Driver> {
     auto made = GetParam().make(directory_.path() / "fixture");
     ASSERT_OK(made);
     fixture_ = std::move(*made);
-    lab_ = std::make_unique<Lab>(*fixture_, directory_.path());
+    lab_ = std::make_unique<Lab>(*fixture_, directory_.path(), GetParam().way);
   }
 
   Machine booted() {
@@ -67,11 +67,12 @@ class Contract : public testing::TestWithParam<Driver> {
   }
   Snapshot paused_snapshot(Restored& machine, const snapshot::BlockMap& parent) {
     EXPECT_OK(machine.vmm().pause());
-    const std::vector<Range> removed = machine.pages->removed();
+    const std::vector<Range> removed = machine.removed();
     auto taken = lab_->take(machine.vmm(), parent, removed);
     EXPECT_OK(taken);
     return std::move(*taken);
   }
+  bool mapped() const { return GetParam().way == Way::kMapped; }
   // Stored, beyond what the test itself changed.
   void expect_stored(const Snapshot& snapshot, uint64_t blocks) const {
     EXPECT_GE(snapshot.blocks_stored, blocks);
@@ -83,6 +84,12 @@ class Contract : public testing::TestWithParam<Driver> {
   std::unique_ptr<Lab> lab_;
   uint64_t filled_sum_ = 0;
 };
+
+class Restoring : public Contract {};
+// What a mapped restore does.
+class Mapping : public Contract {};
+// What a page server does.
+class Paging : public Contract {};
 
 TEST_P(Contract, BootsAndRunsTheGuest) {
   Machine machine = booted();
@@ -132,7 +139,7 @@ TEST_P(Contract, BootWithoutAKernelFailsAndLeavesNoProcess) {
   EXPECT_TRUE(ended(*machine->vmm));
 }
 
-TEST_P(Contract, RestoredMemoryIsEqual) {
+TEST_P(Restoring, RestoredMemoryIsEqual) {
   const Snapshot first = filled_snapshot(7);
   Restored machine = resumed(first);
   EXPECT_EQ(value(machine.guest().checksum(kFilled)), filled_sum_);
@@ -140,7 +147,7 @@ TEST_P(Contract, RestoredMemoryIsEqual) {
   EXPECT_EQ(machine.page_failure(), std::nullopt);
 }
 
-TEST_P(Contract, AStateThatAnotherVersionSavedIsNotLoaded) {
+TEST_P(Restoring, AStateThatAnotherVersionSavedIsNotLoaded) {
   Snapshot first = filled_snapshot(7);
   first.saved_with.version = "0.1.0";
   auto machine = lab_->restore(first);
@@ -149,22 +156,26 @@ TEST_P(Contract, AStateThatAnotherVersionSavedIsNotLoaded) {
   EXPECT_TRUE(ended(machine->vmm()));
 }
 
-TEST_P(Contract, RestoringLoadsLazily) {
+TEST_P(Restoring, RestoringLoadsLazily) {
   const Snapshot first = filled_snapshot(7);
   Restored machine = restored(first);
+  if (mapped()) {
+    EXPECT_LT(machine.vmm().guest_memory().resident_bytes, fixture_->memory_bytes() / 2);
+    return;
+  }
   const auto stats = machine.pages->stats();
   EXPECT_GT(stats.total_pages, 0u);
   EXPECT_LT(stats.pages_by_fault + stats.pages_around + stats.pages_zero, stats.total_pages / 2);
 }
 
-TEST_P(Contract, RestoredButNeverRunIsUnchanged) {
+TEST_P(Restoring, RestoredButNeverRunIsUnchanged) {
   const Snapshot first = filled_snapshot(7);
   Restored machine = restored(first);
   const Snapshot second = paused_snapshot(machine, first.memory);
   expect_stored(second, 0);
 }
 
-TEST_P(Contract, SecondGenerationStoresWhatChanged) {
+TEST_P(Restoring, SecondGenerationStoresWhatChanged) {
   const Snapshot first = filled_snapshot(7);
   Restored machine = resumed(first);
   EXPECT_OK(machine.guest().fill(pages(20, 10), 8));
@@ -177,7 +188,7 @@ TEST_P(Contract, SecondGenerationStoresWhatChanged) {
   EXPECT_EQ(value(machine.guest().checksum(pages(16, 1000))), sum);
 }
 
-TEST_P(Contract, ThirdGenerationOfTheSameMachine) {
+TEST_P(Restoring, ThirdGenerationOfTheSameMachine) {
   const Snapshot first = filled_snapshot(7);
   Restored machine = resumed(first);
   EXPECT_OK(machine.guest().fill(pages(20, 10), 8));
@@ -193,7 +204,7 @@ TEST_P(Contract, ThirdGenerationOfTheSameMachine) {
   EXPECT_NE(value(older.guest().checksum(kFilled)), sum);
 }
 
-TEST_P(Contract, SecondSaveOfABootedMachine) {
+TEST_P(Restoring, SecondSaveOfABootedMachine) {
   Machine machine = booted();
   EXPECT_OK(machine.guest->fill(kFilled, 7));
   EXPECT_OK(machine.vmm->pause());
@@ -210,7 +221,7 @@ TEST_P(Contract, SecondSaveOfABootedMachine) {
   EXPECT_EQ(value(later.guest().checksum(kFilled)), sum);
 }
 
-TEST_P(Contract, AZeroedPageStaysZero) {
+TEST_P(Restoring, AZeroedPageStaysZero) {
   const Snapshot first = filled_snapshot(7);
   Restored machine = resumed(first);
   EXPECT_OK(machine.guest().zero(pages(40, 5)));
@@ -223,7 +234,7 @@ TEST_P(Contract, AZeroedPageStaysZero) {
   EXPECT_EQ(value(machine.guest().checksum(kFilled)), sum);
 }
 
-TEST_P(Contract, PagesGivenBackReadAsZerosInTheNextGeneration) {
+TEST_P(Paging, PagesGivenBackReadAsZerosInTheNextGeneration) {
   const Snapshot first = filled_snapshot(7);
   Restored machine = resumed(first);
   EXPECT_EQ(value(machine.guest().checksum(kFilled)), filled_sum_);
@@ -250,7 +261,7 @@ TEST_P(Contract, SaveWhileRunningIsRefused) {
 
 // Copied ahead while the guest runs, in two rounds, and once more what was fresh at the save: the same bytes as from
 // the stopped guest alone.
-TEST_P(Contract, LookingAheadMissesNothing) {
+TEST_P(Restoring, LookingAheadMissesNothing) {
   const Snapshot first = filled_snapshot(7);
   Restored machine = resumed(first);
   const Range everything{0, fixture_->memory_bytes()};
@@ -258,7 +269,8 @@ TEST_P(Contract, LookingAheadMissesNothing) {
   const auto copy = [&](const SavedMemory& memory) {
     for (const Range& range : memory.fresh) {
       const auto bytes = std::span(copied).subspan(range.offset, range.length);
-      EXPECT_EQ(value(real_file_system().read_at(memory.source.get(), range.offset, bytes)), range.length);
+      const uint64_t offset = memory.source_offset + range.offset;
+      EXPECT_EQ(value(real_file_system().read_at(memory.source.get(), offset, bytes)), range.length);
     }
   };
   for (uint64_t round = 0; round < 2; ++round) {
@@ -286,7 +298,7 @@ TEST_P(Contract, LookingAheadMissesNothing) {
   EXPECT_TRUE(value(lab_->content(second->memory, everything)) == copied);
 }
 
-TEST_P(Contract, AfterAFailedFirstSnapshotTheNextHasEverything) {
+TEST_P(Restoring, AfterAFailedFirstSnapshotTheNextHasEverything) {
   Machine machine = booted();
   EXPECT_OK(machine.guest->fill(kFilled, 7));
   const uint64_t sum = value(machine.guest->checksum(kFilled));
@@ -300,7 +312,7 @@ TEST_P(Contract, AfterAFailedFirstSnapshotTheNextHasEverything) {
   EXPECT_EQ(value(later.guest().checksum(kFilled)), sum);
 }
 
-TEST_P(Contract, AfterAFailedLaterSnapshotTheNextHasEverything) {
+TEST_P(Restoring, AfterAFailedLaterSnapshotTheNextHasEverything) {
   const Snapshot first = filled_snapshot(7);
   Restored machine = resumed(first);
   EXPECT_OK(machine.guest().fill(pages(20, 10), 8));
@@ -317,7 +329,7 @@ TEST_P(Contract, AfterAFailedLaterSnapshotTheNextHasEverything) {
   EXPECT_EQ(value(machine.guest().checksum(pages(16, 300))), sum);
 }
 
-TEST_P(Contract, TwoMachinesFromOneSnapshot) {
+TEST_P(Restoring, TwoMachinesFromOneSnapshot) {
   const Snapshot first = filled_snapshot(7);
   Restored one = resumed(first);
   Restored two = resumed(first);
@@ -327,7 +339,7 @@ TEST_P(Contract, TwoMachinesFromOneSnapshot) {
   EXPECT_EQ(value(two.guest().count()), 2u);
 }
 
-TEST_P(Contract, StopLeavesNoProcessInAnyState) {
+TEST_P(Restoring, StopLeavesNoProcessInAnyState) {
   const Snapshot first = filled_snapshot(7);
   const std::vector<std::function<void(Machine&)>> states{
       [](Machine&) {},
@@ -398,6 +410,7 @@ TEST_P(Damage, AMissingStateIsNotFound) {
 TEST_P(Damage, ADamagedPageEndsTheMachineInsteadOfReachingTheGuest) {
   const Snapshot first = filled_snapshot(7);
   ASSERT_OK(lab_->damage_filled_page(first, kFilled, 7));
+  if (mapped()) return expect_refused(first, Code::kFailedPrecondition);  // what was verified is no more
   Restored machine = resumed(first);
   machine.guest().set_patience(Milliseconds(2000));
   EXPECT_FALSE(machine.guest().checksum(kFilled).has_value());
@@ -406,7 +419,44 @@ TEST_P(Damage, ADamagedPageEndsTheMachineInsteadOfReachingTheGuest) {
   EXPECT_EQ(machine.page_failure()->code, Code::kDataLoss);
 }
 
-TEST_P(Damage, RestoreWithoutAPageServerFailsAndLeavesNoProcess) {
+TEST_P(Mapping, ALayerThatIsCutShortEndsTheMachineInsteadOfZeros) {
+  const Snapshot first = filled_snapshot(7);
+  Restored machine = resumed(first);
+  for (const auto layer : machine.memory->map().layers()) {
+    ASSERT_OK(lab_->cut_short(snapshot::layer_data_path(lab_->layers(), layer)));
+  }
+  machine.guest().set_patience(Milliseconds(2000));
+  EXPECT_FALSE(machine.guest().checksum(kFilled).has_value());
+  EXPECT_TRUE(value(wait_readable(machine.vmm().pidfd(), Deadline::after(Milliseconds(5000)))));
+  EXPECT_THAT(machine.vmm().stop(), testing::HasSubstr("signal 7"));
+}
+
+TEST_P(Mapping, ARemovedLayerLivesOnInTheMachine) {
+  const Snapshot first = filled_snapshot(7);
+  Restored machine = resumed(first);
+  ASSERT_OK(remove_tree(real_file_system(), lab_->layers()));
+  EXPECT_EQ(value(machine.guest().checksum(kFilled)), filled_sum_);
+}
+
+TEST_P(Mapping, ClonesShareWhatNeitherHasWritten) {
+  const Snapshot first = filled_snapshot(7);
+  std::vector<Restored> clones;
+  for (int i = 0; i < 3; ++i) clones.push_back(resumed(first));
+  uint64_t held = 0;
+  for (const auto& extent : first.memory.extents()) held += extent.is_zero() ? 0 : extent.length;
+  uint64_t own = 0;
+  for (Restored& clone : clones) {
+    EXPECT_EQ(value(clone.guest().checksum(kFilled)), filled_sum_);
+    const GuestMemoryUse use = clone.vmm().guest_memory();
+    if (use.resident_bytes == 0) GTEST_SKIP() << "this driver does not know";
+    EXPECT_GT(use.resident_bytes, kFilled.length);
+    EXPECT_GT(use.own_bytes, 0u) << "its counter, if nothing else";
+    own += use.own_bytes;
+  }
+  EXPECT_LT(own, held / 4) << "of all three together; each has touched much more of it";
+}
+
+TEST_P(Paging, RestoreWithoutAPageServerFailsAndLeavesNoProcess) {
   const Snapshot first = filled_snapshot(7);
   auto machine = fixture_->make_machine();
   ASSERT_OK(machine);
@@ -415,7 +465,7 @@ TEST_P(Damage, RestoreWithoutAPageServerFailsAndLeavesNoProcess) {
   EXPECT_TRUE(ended(*machine->vmm));
 }
 
-TEST_P(Damage, WithoutItsPageServerAMachineWaitsAndCanBeStopped) {
+TEST_P(Paging, WithoutItsPageServerAMachineWaitsAndCanBeStopped) {
   const Snapshot first = filled_snapshot(7);
   Restored machine = resumed(first);
   EXPECT_EQ(value(machine.guest().count()), 2u);
@@ -426,7 +476,7 @@ TEST_P(Damage, WithoutItsPageServerAMachineWaitsAndCanBeStopped) {
   EXPECT_TRUE(ended(machine.vmm()));
 }
 
-TEST_P(Damage, DeathIsVisible) {
+TEST_P(Contract, DeathIsVisible) {
   Machine machine = booted();
   const pid_t pid = machine.vmm->pid();
   EXPECT_FALSE(value(wait_readable(machine.vmm->pidfd(), Deadline::after(Milliseconds(0)))));
@@ -438,10 +488,26 @@ TEST_P(Damage, DeathIsVisible) {
   EXPECT_THAT(machine.vmm->stop(), testing::HasSubstr("signal 9"));
 }
 
+// Each of them, restoring by mapping; and each of them twice.
+std::vector<Driver> drivers_mapped() {
+  std::vector<Driver> list = drivers();
+  for (Driver& driver : list) driver = {driver.name + "Mapped", driver.make, Way::kMapped};
+  return list;
+}
+
+std::vector<Driver> drivers_both_ways() {
+  std::vector<Driver> list = drivers();
+  for (Driver& driver : drivers_mapped()) list.push_back(std::move(driver));
+  return list;
+}
+
 std::string driver_name(const testing::TestParamInfo<Driver>& info) { return info.param.name; }
 
 INSTANTIATE_TEST_SUITE_P(Drivers, Contract, testing::ValuesIn(drivers()), driver_name);
-INSTANTIATE_TEST_SUITE_P(Drivers, Damage, testing::ValuesIn(drivers()), driver_name);
+INSTANTIATE_TEST_SUITE_P(Drivers, Paging, testing::ValuesIn(drivers()), driver_name);
+INSTANTIATE_TEST_SUITE_P(Drivers, Mapping, testing::ValuesIn(drivers_mapped()), driver_name);
+INSTANTIATE_TEST_SUITE_P(Drivers, Restoring, testing::ValuesIn(drivers_both_ways()), driver_name);
+INSTANTIATE_TEST_SUITE_P(Drivers, Damage, testing::ValuesIn(drivers_both_ways()), driver_name);
 
 }  // namespace
 }  // namespace stasis::vmm::contract

@@ -18,6 +18,7 @@
 #include "base/fd.h"
 #include "base/file_system.h"
 #include "base/result.h"
+#include "pager/mapped_plan.h"
 #include "snapshot/manifest.h"
 
 namespace stasis::vmm {
@@ -48,18 +49,29 @@ struct VmmInfo {
 struct RestoreSpec {
   Path state;          // the device state that save() wrote
   VmmInfo saved_with;  // by which VMM
-  Path uffd_socket;    // a page server listens here and serves before restore() is called
+  // How memory comes back: one of the two.
+  Path uffd_socket = {};  // a page server listens here and serves before restore() is called
+  std::shared_ptr<const pager::MappedPlan> mapped = {};  // what to map; for a driver that maps_one_file(), with `file`
+  Path mapped_file = {};                                 // pager::as_one_file() of the plan
   // Called with the VMM's pid as soon as its process exists, before anything waits for it: the page server must be told
   // whom to expect (PageServer::expect_peer), since loading faults pages in.
-  std::function<void(pid_t)> on_started;
+  std::function<void(pid_t)> on_started = {};
 };
 
-// The guest's memory as save() left it: `source` holds every block of `candidates` at its own offset. What is in no
-// candidate has not been written since the machine was booted or restored, or since the last save() of this Vmm.
+// The guest's memory as save() left it: `source` holds every block of `candidates` at its own offset + source_offset.
+// It may be the memory of the VMM process, which must then live until it has been read. What is in no candidate has not
+// been written since the machine was booted or restored, or since the last save() of this Vmm.
 struct SavedMemory {
   UniqueFd source;
+  uint64_t source_offset = 0;
   std::vector<Range> candidates;  // sorted, disjoint, multiples of 4 KiB
   std::vector<Range> fresh;       // of those, what no look_ahead() has told before, or what was written again since
+};
+
+// How much of the guest's memory is in the host's now.
+struct GuestMemoryUse {
+  uint64_t resident_bytes = 0;
+  uint64_t own_bytes = 0;  // of these, what no other machine shares
 };
 
 class Vmm {
@@ -68,7 +80,7 @@ class Vmm {
 
   // Starts the process and boots; the guest runs when this returns.
   virtual Status boot(const BootSpec& spec) = 0;
-  // Starts the process and loads device state; memory comes through the uffd. The guest is stopped when this returns. A
+  // Starts the process and loads device state; memory comes as the spec says. The guest is stopped when this returns. A
   // failed restore ends the process and says why: kNotFound for a state that is not there, kDataLoss for one that is
   // damaged or that the VMM calls foreign, kFailedPrecondition for one that another VMM saved (compatible.h),
   // kUnavailable if nobody serves pages.
@@ -91,6 +103,10 @@ class Vmm {
   virtual void save_failed() = 0;
 
   virtual const VmmInfo& info() const = 0;
+  // True if a mapped memory must be one file.
+  virtual bool maps_one_file() const = 0;
+  // Zeros where that is not known.
+  virtual GuestMemoryUse guest_memory() const { return {}; }
   // Readable once the VMM process has exited; -1 before boot() or restore().
   virtual int pidfd() const = 0;
   virtual pid_t pid() const = 0;

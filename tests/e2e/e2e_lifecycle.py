@@ -2,10 +2,9 @@
 import time
 import unittest
 
-from harness import StasisTestCase
+from harness import StasisTestCase, guest_memory
 
 MIB = 1 << 20
-
 
 
 class LifecycleTest(StasisTestCase):
@@ -16,19 +15,6 @@ class LifecycleTest(StasisTestCase):
                                           {"command": ["/bin/sh", "-c", "echo out; echo err >&2; exit 7"]})
         self.assertEqual((status, answer["exit_code"], answer["stdout"], answer["stderr"]), (200, 7, "out\n", "err\n"))
 
-    def test_an_image_is_booted_once_and_then_restored(self):
-        first, second = (self.stasis.json("create", "--memory", "320") for _ in range(2))
-        self.assertIsNone(first.get("restore"))
-        self.assertLess(second["restore"]["pages_by_fault"], second["restore"]["total_pages"] / 2)
-        cold = self.stasis.json("create", "--memory", "320", "--cold")
-        self.assertIsNone(cold.get("restore"))
-        identity = "cat /etc/machine-id /proc/sys/kernel/hostname; head -c 16 /dev/urandom | base64"
-        seen = [self.stasis.guest(one["id"], identity).split() for one in (first, second, cold)]
-        for values in zip(*seen):
-            self.assertEqual(len(set(values)), 3, values)
-        self.assertLess(abs(float(self.stasis.guest(second["id"], "date +%s.%N")) - time.time()), 2)
-        self.assertEqual([one["type"] for one in self.stasis.json("snapshot", "ls")["snapshots"]], ["base"])
-
     def test_files_go_in_and_out_unchanged(self):
         sandbox = self.create()
         content = bytes(range(256)) * 4096 * 3
@@ -38,70 +24,6 @@ class LifecycleTest(StasisTestCase):
         self.stasis.cli("cp", f"{sandbox}:/root/some/new/dir/file", source)
         self.assertEqual(source.read_bytes(), content)
         source.unlink()
-
-    def test_three_pauses_in_a_row_keep_counter_memory_and_disk(self):
-        sandbox = self.create("--cold", "--memory", "256")
-        digest = self.stasis.start_counter(sandbox)
-        for generation in range(3):
-            self.stasis.guest(sandbox, f"echo {generation} >> /root/log")
-            counted = self.stasis.counter(sandbox)
-            paused = self.stasis.json("pause", sandbox)
-            self.assertEqual(paused["state"], "paused")
-            self.assertEqual(paused["last_snapshot"]["memory"]["generation"], generation)
-            self.assertEqual(self.stasis.metrics_pids(sandbox), {})
-            resumed = self.stasis.json("resume", sandbox)
-            self.assertEqual(resumed["state"], "running")
-            self.assertLess(resumed["restore"]["pages_by_fault"], resumed["restore"]["total_pages"])
-            self.assertGreaterEqual(self.stasis.counter(sandbox), counted)
-            self.assertEqual(self.stasis.checksum(sandbox), digest)
-            self.assertEqual(self.stasis.guest(sandbox, "cat /root/log").split(), [str(i) for i in range(generation + 1)])
-            self.assertLess(abs(float(self.stasis.guest(sandbox, "date +%s.%N")) - time.time()), 2)
-
-    def test_a_page_that_the_guest_zeroed_after_a_resume_reads_as_zeros_after_the_next_one(self):
-        sandbox = self.create()
-        fill = "python3 -c \"open('/dev/shm/pages','wb').write(bytes([0x5a])*4096*512)\""
-        zero = "python3 -c \"f=open('/dev/shm/pages','r+b'); f.write(bytes(4096*512))\""
-        count = "python3 -c \"d=open('/dev/shm/pages','rb').read(); print(len(d), d.count(0), d.count(0x5a))\""
-        self.stasis.guest(sandbox, fill)
-        self.stasis.json("pause", sandbox)
-        self.stasis.json("resume", sandbox)
-        self.assertEqual(self.stasis.guest(sandbox, count), f"{4096 * 512} 0 {4096 * 512}")
-        self.stasis.guest(sandbox, zero)
-        paused = self.stasis.json("pause", sandbox)
-        self.assertGreaterEqual(paused["last_snapshot"]["memory"]["zeroed_bytes"], 2 * MIB)
-        self.stasis.json("resume", sandbox)
-        self.assertEqual(self.stasis.guest(sandbox, count), f"{4096 * 512} {4096 * 512} 0")
-
-    def test_later_generations_store_what_changed(self):
-        sandbox = self.create("--cold", "--memory", "256")
-        first = self.stasis.json("pause", sandbox)["last_snapshot"]["memory"]
-        self.stasis.json("resume", sandbox)
-        self.stasis.guest(sandbox, "head -c 4194304 /dev/urandom > /dev/shm/new")
-        second = self.stasis.json("pause", sandbox)["last_snapshot"]["memory"]
-        self.assertGreaterEqual(second["stored_bytes"], 4 * MIB)
-        self.assertLessEqual(second["stored_bytes"], second["compared_bytes"])
-        self.assertLess(second["stored_bytes"], first["stored_bytes"] / 2)
-
-    def test_restored_twice_from_one_snapshot_gives_two_machines(self):
-        original = self.create()
-        digest = self.stasis.start_counter(original)
-        self.stasis.json("snapshot", "create", original, "twin")
-        self.assertEqual(self.stasis.state_of(original), "running")
-        one, two = self.create("--template", "twin"), self.create("--template", "twin")
-        seen = set()
-        for sandbox in (original, one, two):
-            self.assertEqual(self.stasis.checksum(sandbox), digest)
-            seen.add(self.stasis.guest(sandbox, "cat /etc/machine-id; hostname; head -c 16 /dev/urandom | od -An -tx1"))
-        self.assertEqual(len(seen), 3)
-        self.assertEqual(len({line for text in seen for line in text.splitlines()}), 9)
-        # The clones live without their template and its origin, and can be frozen themselves.
-        self.stasis.cli("snapshot", "rm", "twin")
-        self.stasis.cli("rm", original)
-        for sandbox in (one, two):
-            self.stasis.json("pause", sandbox)
-        for sandbox in (one, two):
-            self.stasis.json("resume", sandbox)
-            self.assertEqual(self.stasis.checksum(sandbox), digest)
 
     def test_rolled_back_to_a_snapshot_of_then_memory_and_disk_are_those_of_then(self):
         sandbox = self.create()
@@ -134,6 +56,175 @@ class LifecycleTest(StasisTestCase):
         sandbox = self.create("--template", "base", "--memory", "256", "--disk", "2048")
         blocks = int(self.stasis.guest(sandbox, "df --output=size / | tail -1"))
         self.assertGreater(blocks, 1_800_000)
+
+
+class RestoreCases:
+    """What a restore owes, whichever way the memory comes back."""
+
+    def resume(self, sandbox):
+        resumed = self.stasis.json("resume", sandbox, "--restore", self.way)
+        self.assertEqual(resumed["restore"]["method"], self.way)
+        return resumed
+
+    def clone(self, template):
+        created = self.stasis.json("create", "--template", template, "--restore", self.way)
+        self.assertEqual(created["restore"]["method"], self.way)
+        return created["id"]
+
+    def test_an_image_is_booted_once_and_then_restored(self):
+        first, second = (self.stasis.json("create", "--memory", "320", "--restore", self.way) for _ in range(2))
+        self.assertIsNone(first.get("restore"))
+        self.assertEqual(second["restore"]["method"], self.way)
+        self.assertLess(second["restore"]["resident_pages"], second["restore"]["total_pages"] / 2)
+        cold = self.stasis.json("create", "--memory", "320", "--cold")
+        self.assertIsNone(cold.get("restore"))
+        identity = "cat /etc/machine-id /proc/sys/kernel/hostname; head -c 16 /dev/urandom | base64"
+        seen = [self.stasis.guest(one["id"], identity).split() for one in (first, second, cold)]
+        for values in zip(*seen):
+            self.assertEqual(len(set(values)), 3, values)
+        self.assertLess(abs(float(self.stasis.guest(second["id"], "date +%s.%N")) - time.time()), 2)
+        self.assertEqual([one["type"] for one in self.stasis.json("snapshot", "ls")["snapshots"]], ["base"])
+
+    def test_three_pauses_in_a_row_keep_counter_memory_and_disk(self):
+        sandbox = self.create("--cold", "--memory", "256")
+        digest = self.stasis.start_counter(sandbox)
+        for generation in range(3):
+            self.stasis.guest(sandbox, f"echo {generation} >> /root/log")
+            counted = self.stasis.counter(sandbox)
+            paused = self.stasis.json("pause", sandbox)
+            self.assertEqual(paused["state"], "paused")
+            self.assertEqual(paused["last_snapshot"]["memory"]["generation"], generation)
+            self.assertEqual(self.stasis.metrics_pids(sandbox), {})
+            resumed = self.resume(sandbox)
+            self.assertEqual(resumed["state"], "running")
+            self.assertLess(resumed["restore"]["resident_pages"], resumed["restore"]["total_pages"])
+            self.assertGreaterEqual(self.stasis.counter(sandbox), counted)
+            self.assertEqual(self.stasis.checksum(sandbox), digest)
+            self.assertEqual(self.stasis.guest(sandbox, "cat /root/log").split(), [str(i) for i in range(generation + 1)])
+            self.assertLess(abs(float(self.stasis.guest(sandbox, "date +%s.%N")) - time.time()), 2)
+
+    def test_a_page_that_the_guest_zeroed_after_a_resume_reads_as_zeros_after_the_next_one(self):
+        sandbox = self.create()
+        fill = "python3 -c \"open('/dev/shm/pages','wb').write(bytes([0x5a])*4096*512)\""
+        zero = "python3 -c \"f=open('/dev/shm/pages','r+b'); f.write(bytes(4096*512))\""
+        count = "python3 -c \"d=open('/dev/shm/pages','rb').read(); print(len(d), d.count(0), d.count(0x5a))\""
+        self.stasis.guest(sandbox, fill)
+        self.stasis.json("pause", sandbox)
+        self.resume(sandbox)
+        self.assertEqual(self.stasis.guest(sandbox, count), f"{4096 * 512} 0 {4096 * 512}")
+        self.stasis.guest(sandbox, zero)
+        paused = self.stasis.json("pause", sandbox)
+        self.assertGreaterEqual(paused["last_snapshot"]["memory"]["zeroed_bytes"], 2 * MIB)
+        self.resume(sandbox)
+        self.assertEqual(self.stasis.guest(sandbox, count), f"{4096 * 512} {4096 * 512} 0")
+
+    def test_later_generations_store_what_changed(self):
+        sandbox = self.create("--cold", "--memory", "256")
+        first = self.stasis.json("pause", sandbox)["last_snapshot"]["memory"]
+        self.resume(sandbox)
+        self.stasis.guest(sandbox, "head -c 4194304 /dev/urandom > /dev/shm/new")
+        second = self.stasis.json("pause", sandbox)["last_snapshot"]["memory"]
+        self.assertGreaterEqual(second["stored_bytes"], 4 * MIB)
+        self.assertLessEqual(second["stored_bytes"], second["compared_bytes"])
+        self.assertLess(second["stored_bytes"], first["stored_bytes"] / 2)
+
+    def test_restored_twice_from_one_snapshot_gives_two_machines(self):
+        original = self.create()
+        digest = self.stasis.start_counter(original)
+        self.stasis.json("snapshot", "create", original, "twin")
+        self.assertEqual(self.stasis.state_of(original), "running")
+        one, two = self.clone("twin"), self.clone("twin")
+        seen = set()
+        for sandbox in (original, one, two):
+            self.assertEqual(self.stasis.checksum(sandbox), digest)
+            seen.add(self.stasis.guest(sandbox, "cat /etc/machine-id; hostname; head -c 16 /dev/urandom | od -An -tx1"))
+        self.assertEqual(len(seen), 3)
+        self.assertEqual(len({line for text in seen for line in text.splitlines()}), 9)
+        # The clones live without their template and its origin, and can be frozen themselves.
+        self.stasis.cli("snapshot", "rm", "twin")
+        self.stasis.cli("rm", original)
+        for sandbox in (one, two):
+            self.stasis.json("pause", sandbox)
+        for sandbox in (one, two):
+            self.resume(sandbox)
+            self.assertEqual(self.stasis.checksum(sandbox), digest)
+
+    def test_snapshots_of_a_restored_sandbox_that_goes_on_are_exact(self):
+        """Two in a row, and a pause: each restores to what the guest held then."""
+        sandbox = self.create("--cold", "--memory", "256")
+        digest = self.stasis.start_counter(sandbox)
+        self.stasis.json("pause", sandbox)
+        self.resume(sandbox)
+        write = "python3 -c \"f=open('/dev/shm/pages','r+b' if {at} else 'wb'); f.seek({at}); f.write(bytes([{byte}])*4096*256)\""
+        look = "sha256sum /dev/shm/pages"
+        held = {}
+        for turn, (at, byte) in enumerate(((0, 0x5a), (128 * 4096, 0), (64 * 4096, 0xa5))):
+            self.stasis.guest(sandbox, write.format(at=at, byte=byte))
+            held[f"turn{turn}"] = self.stasis.guest(sandbox, look)
+            self.stasis.json("snapshot", "create", sandbox, f"turn{turn}")
+        self.stasis.json("pause", sandbox)
+        self.resume(sandbox)
+        self.assertEqual(self.stasis.guest(sandbox, look), held["turn2"])
+        self.assertEqual(self.stasis.checksum(sandbox), digest)
+        for name, content in held.items():
+            clone = self.clone(name)
+            self.assertEqual(self.stasis.guest(clone, look), content)
+            self.assertEqual(self.stasis.checksum(clone), digest)
+
+
+class UffdRestoreTest(RestoreCases, StasisTestCase):
+    way = "uffd"
+
+
+class MappedRestoreTest(RestoreCases, StasisTestCase):
+    way = "mapped"
+
+    def test_it_is_chosen_where_it_is_possible_and_the_record_says_why(self):
+        sandbox = self.create("--cold", "--memory", "256")
+        self.stasis.json("pause", sandbox)
+        self.assertEqual(self.stasis.json("resume", sandbox)["restore"]["method"], "mapped")
+        self.stasis.json("pause", sandbox)
+        # What the host does not know to be whole: as after a reboot.
+        notes = self.stasis.state / "store/verified"
+        notes.rename(self.stasis.state / "store/noted")
+        self.addCleanup((self.stasis.state / "store/noted").rename, notes)
+        error = self.assert_refused("failed_precondition", "resume", "--restore", "mapped", sandbox)
+        self.assertIn("neither written nor verified", error["message"])
+        self.assertEqual(self.stasis.state_of(sandbox), "paused")
+        served = self.stasis.json("resume", sandbox)["restore"]
+        self.assertEqual(served["method"], "uffd")
+        self.assertIn("neither written nor verified", served["reason"])
+        listed = [one for one in self.stasis.json("ls")["sandboxes"] if one["id"] == sandbox]
+        self.assertEqual(listed[0]["restore"], served)
+
+    def test_a_clone_lives_on_when_its_layers_are_replaced_and_collected(self):
+        sandbox = self.create("--cold", "--memory", "256")
+        digest = self.stasis.start_counter(sandbox)
+        self.stasis.json("pause", sandbox)
+        self.resume(sandbox)
+        self.stasis.json("snapshot", "create", sandbox, "chain")
+        clone = self.clone("chain")
+        self.stasis.cli("store", "compact", "chain")
+        after = self.clone("chain")
+        self.stasis.cli("snapshot", "rm", "chain")
+        self.stasis.cli("store", "gc")
+        for one in (clone, after):
+            self.assertEqual(self.stasis.checksum(one), digest)
+            self.stasis.json("pause", one)
+            self.resume(one)
+            self.assertEqual(self.stasis.checksum(one), digest)
+
+    def test_clones_share_what_none_of_them_has_written(self):
+        sandbox = self.create("--cold", "--memory", "256")
+        digest = self.stasis.start_counter(sandbox)
+        self.stasis.json("snapshot", "create", sandbox, "shared")
+        own, mapped = 0, 0
+        for clone in [self.clone("shared") for _ in range(3)]:
+            self.assertEqual(self.stasis.checksum(clone), digest)  # reads 32 MiB, writes some
+            memory = guest_memory(self.stasis.metrics_pids(clone)["vmm"], self.stasis.state / "store/layers", 256 * MIB)
+            self.assertGreater(memory["resident"], 32 * MIB)
+            own, mapped = own + memory["own"], mapped + memory["resident"]
+        self.assertLess(own, mapped / 4)
 
 
 if __name__ == "__main__":

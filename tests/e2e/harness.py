@@ -136,6 +136,28 @@ class Stasis:
             time.sleep(0.05)
 
 
+def guest_memory(vmm, layers, size):
+    """What of a mapped guest memory of so many bytes is in the host's memory, and what of that no other clone shares. From
+    smaps; where it begins follows from any layer in it, since a layer has each byte at its own offset."""
+    mappings = []
+    for line in Path(f"/proc/{vmm}/smaps").read_text().splitlines():
+        words = line.split()
+        if "-" in words[0] and ":" not in words[0]:
+            start, end = (int(part, 16) for part in words[0].split("-"))
+            layer = len(words) > 5 and words[5].startswith(str(layers))
+            mappings.append({"start": start, "end": end, "guest": start - int(words[2], 16) if layer else None, "resident": 0, "own": 0})
+        elif words[0] == "Rss:":
+            mappings[-1]["resident"] += int(words[1]) << 10
+        elif words[0] in ("Anonymous:", "Swap:"):
+            mappings[-1]["own"] += int(words[1]) << 10
+    begins = {mapping["guest"] for mapping in mappings if mapping["guest"] is not None}
+    assert len(begins) == 1, f"{len(begins)} mapped memories in {vmm}"
+    begin = begins.pop()
+    inside = [mapping for mapping in mappings if mapping["start"] >= begin and mapping["end"] <= begin + size]
+    assert sum(mapping["end"] - mapping["start"] for mapping in inside) == size, "guest memory has neighbours of its kind"
+    return {key: sum(mapping[key] for mapping in inside) for key in ("resident", "own")}
+
+
 class StasisTestCase(unittest.TestCase):
     """One Stasis for the class; each test removes its sandboxes and leaves nothing."""
 

@@ -160,14 +160,15 @@ Answer Api::load(const json& body) {
         "Load snapshot error: Loading a microVM snapshot not allowed after configuring boot-specific resources.");
   }
   const json& backend = body["mem_backend"];
-  if (backend.value("backend_type", "") != "Uffd" || !backend.contains("backend_path") || backend.size() != 2) {
+  const std::string type = backend.value("backend_type", "");
+  if ((type != "Uffd" && type != "File") || !backend.contains("backend_path") || backend.size() != 2) {
     return refuse_json("unknown variant");
   }
   if (misbehaves("load_dies")) ::raise(SIGKILL);
   if (misbehaves("late_load")) std::this_thread::sleep_for(std::chrono::milliseconds(300));
   while (misbehaves("load_hangs")) std::this_thread::sleep_for(std::chrono::hours(1));
   auto machine = Machine::load(body["snapshot_path"].get<std::string>(), backend["backend_path"].get<std::string>(),
-                               body.value("network_overrides", json::array()));
+                               type == "File", body.value("network_overrides", json::array()));
   if (!machine) {
     Answer answer = fault(machine.error().message);
     answer.end_process = true;

@@ -28,6 +28,21 @@ Result<GuestMemory> GuestMemory::create(uint64_t bytes) {
   return memory;
 }
 
+Status GuestMemory::map_file(const stasis::Path& path) {
+  STASIS_ASSIGN(const stasis::FileInfo info, stasis::real_file_system().info(path));
+  if (info.size != bytes_) return stasis::fail(stasis::Code::kInternal, "memory file size does not match");
+  STASIS_ASSIGN(const stasis::UniqueFd file, stasis::real_file_system().open_read(path));
+  for (const MemoryRegion& region : regions_) {
+    const auto there = region.mapping.bytes();
+    if (::mmap(there.data(), there.size(), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_FIXED | MAP_NORESERVE, file.get(),
+               static_cast<off_t>(region.offset)) == MAP_FAILED) {
+      return stasis::fail_errno(errno, "mmap");
+    }
+  }
+  mapped_ = true;
+  return {};
+}
+
 std::byte* GuestMemory::at(uint64_t offset) const {
   const MemoryRegion& region = regions_[offset < kFirstRegionBytes ? 0 : 1];
   return region.mapping.bytes().data() + (offset - region.offset);
@@ -39,7 +54,12 @@ void GuestMemory::mark_written(uint64_t offset, uint64_t length) {
 
 Status GuestMemory::give_back(uint64_t offset, uint64_t length) {
   for (uint64_t page = offset; page < offset + length; page += kPage) {
-    if (::madvise(at(page), kPage, MADV_DONTNEED) != 0) return stasis::fail_errno(errno, "MADV_DONTNEED");
+    if (mapped_) {
+      if (::mmap(at(page), kPage, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_FIXED | MAP_ANONYMOUS, -1, 0) == MAP_FAILED)
+        return stasis::fail_errno(errno, "mmap");
+    } else if (::madvise(at(page), kPage, MADV_DONTNEED) != 0) {
+      return stasis::fail_errno(errno, "MADV_DONTNEED");
+    }
   }
   return {};
 }

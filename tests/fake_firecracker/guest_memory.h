@@ -23,12 +23,14 @@ struct MemoryRegion {
 class GuestMemory {
  public:
   static stasis::Result<GuestMemory> create(uint64_t bytes);
+  // The `File` backend: from now on a private mapping of the file, which must be as long as the memory.
+  stasis::Status map_file(const stasis::Path& file);
 
   uint64_t bytes() const { return bytes_; }
   const std::vector<MemoryRegion>& regions() const { return regions_; }
   std::byte* at(uint64_t offset) const;
   void mark_written(uint64_t offset, uint64_t length);
-  // MADV_DONTNEED on both region parts; what a balloon does.
+  // What a balloon does: MADV_DONTNEED on both region parts, anonymous memory in place of a mapped file.
   stasis::Status give_back(uint64_t offset, uint64_t length);
 
   // Full: every page. Diff: pages written since the last call; of a restored machine also those that were installed
@@ -47,6 +49,7 @@ class GuestMemory {
   std::vector<MemoryRegion> regions_;
   std::vector<bool> written_;
   std::vector<bool> resident_before_;
+  bool mapped_ = false;
 };
 
 }  // namespace fake

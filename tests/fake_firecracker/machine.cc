@@ -72,10 +72,10 @@ Result<std::unique_ptr<Machine>> Machine::boot(json config) {
   return machine;
 }
 
-Result<std::unique_ptr<Machine>> Machine::load(const stasis::Path& state, const stasis::Path& uffd_socket,
-                                               const json& network_overrides) {
+Result<std::unique_ptr<Machine>> Machine::load(const stasis::Path& state, const stasis::Path& backend,
+                                               bool backend_is_file, const json& network_overrides) {
   auto machine = std::make_unique<Machine>();
-  machine->restored_ = true;
+  machine->installed_ = !backend_is_file;
   auto config = read_state_file(state);
   if (!config) {
     return fail(Code::kInternal, restore_failed("Failed to get snapshot state from file: " + config.error().message));
@@ -83,9 +83,12 @@ Result<std::unique_ptr<Machine>> Machine::load(const stasis::Path& state, const 
   machine->config_ = std::move(*config);
   STASIS_TRY(override_interfaces(machine->config_, network_overrides));
   STASIS_ASSIGN(machine->memory_, GuestMemory::create(memory_bytes(machine->config_)));
-  if (Status sent = hand_over_memory(*machine->memory_, uffd_socket); !sent) {
-    return fail(Code::kInternal, restore_failed("Failed to load guest memory: Error creating guest memory from uffd: " +
-                                                sent.error().message));
+  const Status there =
+      backend_is_file ? machine->memory_->map_file(backend) : hand_over_memory(*machine->memory_, backend);
+  if (!there) {
+    return fail(Code::kInternal,
+                restore_failed("Failed to load guest memory: Error creating guest memory from " +
+                               std::string(backend_is_file ? "file: " : "uffd: ") + there.error().message));
   }
   STASIS_TRY(check_drives(machine->config_));
   machine->fault_as_devices_do();
@@ -128,7 +131,7 @@ Status Machine::write_memory(bool full, const stasis::Path& path) {
     memory_->forget_written();
     return fail(Code::kInternal, "Cannot write memory file: No space left on device (os error 28)");
   }
-  STASIS_TRY(full ? memory_->write_full(fd) : memory_->write_diff(fd, restored_));
+  STASIS_TRY(full ? memory_->write_full(fd) : memory_->write_diff(fd, installed_));
   return fs.sync(fd);
 }
 

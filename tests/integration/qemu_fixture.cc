@@ -116,6 +116,8 @@ class HostedQemu final : public Vmm {
   Status resume() override { return qemu_->resume(); }
   void save_failed() override { qemu_->save_failed(); }
   const VmmInfo& info() const override { return qemu_->info(); }
+  bool maps_one_file() const override { return qemu_->maps_one_file(); }
+  GuestMemoryUse guest_memory() const override { return qemu_->guest_memory(); }
   int pidfd() const override { return qemu_->pidfd(); }
   pid_t pid() const override { return qemu_->pid(); }
   std::string stop() override { return qemu_->stop(); }

@@ -1,5 +1,4 @@
-// The real supervisor with a real Linux guest under QEMU, without agent or server: boot, pause, restore through
-// userfaultfd.
+// The real supervisor with a real Linux guest under QEMU, without agent or server: boot, pause, restore in both ways.
 #include <arpa/inet.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -12,7 +11,9 @@
 
 #include "base/process.h"
 #include "base/testing/temp_dir.h"
+#include "snapshot/compact.h"
 #include "snapshot/store.h"
+#include "snapshot/verified.h"
 #include "supervisor/client.h"
 
 namespace stasis::supervisor {
@@ -52,11 +53,11 @@ class SupervisorTest : public ::testing::Test {
     std::unique_ptr<Client> client;
   };
 
-  Running start(SnapshotId base, const std::string& name) {
+  Running launch(SnapshotId base, const std::string& name, const std::string& restore) {
     Running running;
     running.dir = root_->path() / name;
     EXPECT_TRUE(real_file_system().make_directory(running.dir));
-    SandboxConfig config{name, store_->root(), base, {1, 256}, 0, "qemu"};
+    SandboxConfig config{name, store_->root(), base, {1, 256}, 0, "qemu", restore};
     EXPECT_TRUE(publish_file(real_file_system(), running.dir / kConfigFile, to_json(config).dump()));
     SpawnOptions options;
     options.argv = {required("STASIS_BIN") + "/stasis-supervisor", "--sandbox-dir", running.dir.string()};
@@ -64,6 +65,11 @@ class SupervisorTest : public ::testing::Test {
     auto process = spawn(options);
     EXPECT_TRUE(process) << process.error().message;
     running.process = std::move(*process);
+    return running;
+  }
+  // The same, and waits until it can be asked.
+  Running start(SnapshotId base, const std::string& name, const std::string& restore = "") {
+    Running running = launch(base, name, restore);
     for (int attempt = 0; attempt < 1000 && !running.client; ++attempt) {
       auto client = Client::connect(running.dir);
       if (client) running.client = std::move(*client);
@@ -107,6 +113,12 @@ class SupervisorTest : public ::testing::Test {
     ASSERT_THAT(answer, HasSubstr("204"));
   }
 
+  static snapshot::BlockMap map_of_memory(SnapshotId id) {
+    return store_->read_map(id, *store_->load(id).value().memory_map).value();
+  }
+  static snapshot::LayerId layer_of_memory(SnapshotId id) { return map_of_memory(id).layers()[0]; }
+  static uint64_t bytes_of_memory(SnapshotId id) { return snapshot::live_bytes(map_of_memory(id)); }
+
   static bool mounted_outside() {
     std::ifstream table("/proc/self/mountinfo");
     const std::string text((std::istreambuf_iterator<char>(table)), {});
@@ -135,12 +147,13 @@ TEST_F(SupervisorTest, BootPauseRestorePauseRestore) {
   EXPECT_FALSE(open_pidfd(state->vmm_pid)) << "the VMM still runs";
   EXPECT_FALSE(mounted_outside());
 
-  Running restored = start(first, "restored");
+  Running restored = start(first, "restored", kRestoreUffd);
   ASSERT_TRUE(restored.client->state(Milliseconds(60'000)));
   await_daemon(*restored.client);
   const auto after = restored.client->state(Milliseconds(5000));
   ASSERT_TRUE(after);
-  EXPECT_EQ(after->restore_method, "uffd");
+  EXPECT_EQ(after->restore_method, kRestoreUffd);
+  EXPECT_EQ(after->restore_reason, "asked for");
   EXPECT_GT(after->faults, 0U);
   EXPECT_LT(after->pages_by_fault + after->pages_around + after->pages_zero, after->total_pages);
   const SnapshotId second = SnapshotId::random();
@@ -153,8 +166,65 @@ TEST_F(SupervisorTest, BootPauseRestorePauseRestore) {
   Running third = start(second, "third");
   ASSERT_TRUE(third.client->state(Milliseconds(60'000)));
   await_daemon(*third.client);
-  ASSERT_TRUE(third.client->stop("test", Milliseconds(5000)));
+  const auto mapped = third.client->state(Milliseconds(5000));
+  ASSERT_TRUE(mapped);
+  EXPECT_EQ(mapped->restore_method, kRestoreMapped) << mapped->restore_reason;
+  EXPECT_EQ(mapped->mapped_bytes + mapped->copied_bytes, bytes_of_memory(second));
+  EXPECT_GT(mapped->resident_pages, 0U);
+  EXPECT_EQ(mapped->faults, 0U);
+  const auto last = third.client->pause(SnapshotId::random(), Milliseconds(60'000));
+  ASSERT_TRUE(last) << last.error().message;
+  EXPECT_EQ(last->memory.generation, 2U);
+  EXPECT_LT(last->memory.stored_bytes, paused->memory.stored_bytes / 2);
   ASSERT_TRUE((*third.process->wait(Deadline::never()))->success());
+}
+
+// Of a paused guest's snapshot: what is not mapped is told, and what is asked for is not exchanged for something else.
+TEST_F(SupervisorTest, WhatIsNotKnownToBeWholeIsNotMapped) {
+  Running booted = start(image_, "unverified");
+  ASSERT_TRUE(booted.client->state(Milliseconds(60'000)));
+  await_daemon(*booted.client);
+  const SnapshotId id = SnapshotId::random();
+  ASSERT_TRUE(booted.client->pause(id, Milliseconds(60'000)));
+  ASSERT_TRUE(booted.process->wait(Deadline::never()));
+  const snapshot::LayerId layer = layer_of_memory(id);
+  snapshot::VerifiedLayers(*store_).forget(layer);
+
+  Running served = start(id, "served");
+  ASSERT_TRUE(served.client->state(Milliseconds(60'000)));
+  await_daemon(*served.client);
+  const auto state = served.client->state(Milliseconds(5000));
+  ASSERT_TRUE(state);
+  EXPECT_EQ(state->restore_method, kRestoreUffd);
+  EXPECT_THAT(state->restore_reason, HasSubstr(layer.text()));
+  ASSERT_TRUE(served.client->stop("test", Milliseconds(5000)));
+
+  Running refused = launch(id, "refused", kRestoreMapped);
+  ASSERT_TRUE(refused.process->wait(Deadline::never()));
+  const auto record = exit_from_json(exit_record(refused));
+  ASSERT_TRUE(record);
+  EXPECT_EQ(record->error.code, Code::kFailedPrecondition);
+  EXPECT_THAT(record->error.message, HasSubstr(layer.text()));
+}
+
+TEST_F(SupervisorTest, APageOfAMappedLayerThatCannotBeReadEndsTheSandboxWithTheReason) {
+  Running booted = start(image_, "to-cut");
+  ASSERT_TRUE(booted.client->state(Milliseconds(60'000)));
+  await_daemon(*booted.client);
+  const SnapshotId id = SnapshotId::random();
+  ASSERT_TRUE(booted.client->pause(id, Milliseconds(60'000)));
+  ASSERT_TRUE(booted.process->wait(Deadline::never()));
+  Running mapped = start(id, "cut", kRestoreMapped);
+  ASSERT_TRUE(mapped.client->state(Milliseconds(60'000)));
+  const snapshot::LayerId layer = layer_of_memory(id);
+  const Path file = layer_data_path(store_->layers_dir(), layer);
+  std::filesystem::permissions(file, std::filesystem::perms(0600));
+  std::filesystem::resize_file(file, 0);
+  ASSERT_TRUE(mapped.process->wait(Deadline::after(Milliseconds(60'000))));
+  const auto record = exit_from_json(exit_record(mapped));
+  ASSERT_TRUE(record);
+  EXPECT_EQ(record->error.code, Code::kDataLoss);
+  EXPECT_THAT(record->error.message, HasSubstr("mapped layer"));
 }
 
 TEST_F(SupervisorTest, SnapshotKeepsTheGuestRunningAndTheNextOneIsSmall) {
@@ -212,12 +282,8 @@ TEST_F(SupervisorTest, DamagedMemoryEndsTheRestoreWithTheReason) {
   const SnapshotId id = SnapshotId::random();
   ASSERT_TRUE(booted.client->pause(id, Milliseconds(60'000)));
   ASSERT_TRUE(booted.process->wait(Deadline::never()));
-  const auto manifest = store_->load(id);
-  ASSERT_TRUE(manifest);
-  const auto map = store_->read_map(id, *manifest->memory_map);
-  ASSERT_TRUE(map);
   // Every frame of the memory's layer is damaged: the first fault finds it.
-  const Path file = layer_data_path(store_->layers_dir(), map->layers()[0]);
+  const Path file = layer_data_path(store_->layers_dir(), layer_of_memory(id));
   std::filesystem::permissions(file, std::filesystem::perms(0600));
   const auto fd = real_file_system().open_write(file);
   ASSERT_TRUE(fd);

@@ -1,5 +1,7 @@
 #include "torture/plan.h"
 
+#include "snapshot/testing/archived.h"
+
 namespace stasis::snapshot::testing {
 namespace {
 
@@ -31,7 +33,8 @@ SnapshotId some_id(Random& random, const std::set<SnapshotId>& ids) {
 }  // namespace
 
 const char* name_of(Kind kind) {
-  static constexpr const char* kNames[] = {"snapshot", "remove", "collect", "import"};
+  static constexpr const char* kNames[] = {"snapshot", "remove", "collect", "import", "import of an archive",
+                                           "compact"};
   return kNames[static_cast<int>(kind)];
 }
 
@@ -41,25 +44,33 @@ Plan make_plan(Random& random, const Listed& listed, Kind last) {
   std::set<SnapshotId> guests;
   for (const auto& [id, content] : listed) {
     ids.insert(id);
-    if (!content.memory.empty()) guests.insert(id);
+    if (content.memory.size() == kMemorySize) guests.insert(id);
   }
   Content guest{Bytes(kMemorySize), Bytes(kDiskSize)};
   if (!guests.empty() && pick(random, 0, 9) > 0) {
     plan.start = some_id(random, guests);
     guest = listed.at(*plan.start);
   }
+  SnapshotId newest = plan.start.value_or(SnapshotId{});  // what the guest stands on: the one with the most layers
   const uint64_t before = pick(random, 0, 2);
   for (uint64_t i = 0; i <= before; ++i) {
     Step step;
-    step.kind = i == before ? last : kKinds[pick(random, 0, 3)];
+    step.kind = i == before ? last : kKinds[pick(random, 0, std::size(kKinds) - 1)];
     if (i < before && ids.size() > kManySnapshots) step.kind = Kind::kRemove;
-    if (step.kind == Kind::kRemove && ids.empty()) step.kind = Kind::kCollect;
+    if ((step.kind == Kind::kRemove || step.kind == Kind::kCompact) && ids.empty()) step.kind = Kind::kCollect;
     if (step.kind == Kind::kSnapshot) {
       step.id = SnapshotId::random();
       step.memory = some_writes(random, guest.memory);
       step.disk = some_writes(random, guest.disk);
       step.content = guest;
+      newest = step.id;
       ids.insert(step.id);
+    } else if (step.kind == Kind::kImportArchive) {
+      step.id = SnapshotId::random();
+      step.content = archived_guest().content;
+      ids.insert(step.id);
+    } else if (step.kind == Kind::kCompact) {
+      step.id = ids.contains(newest) ? newest : some_id(random, ids);
     } else if (step.kind == Kind::kRemove) {
       step.id = some_id(random, ids);
       ids.erase(step.id);

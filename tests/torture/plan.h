@@ -18,16 +18,17 @@ struct Write {
   uint64_t count = 0;
 };
 
-enum class Kind { kSnapshot, kRemove, kCollect, kImport };
-inline constexpr Kind kKinds[] = {Kind::kSnapshot, Kind::kRemove, Kind::kCollect, Kind::kImport};
+enum class Kind { kSnapshot, kRemove, kCollect, kImport, kImportArchive, kCompact };
+inline constexpr Kind kKinds[] = {Kind::kSnapshot, Kind::kRemove,        Kind::kCollect,
+                                  Kind::kImport,   Kind::kImportArchive, Kind::kCompact};
 const char* name_of(Kind kind);
 
 struct Step {
   Kind kind = Kind::kCollect;
-  SnapshotId id;              // of kSnapshot and kRemove
+  SnapshotId id;              // of all but kCollect and kImport
   std::vector<Write> memory;  // before a snapshot
   std::vector<Write> disk;
-  Content content;  // of the snapshot
+  Content content;  // of a snapshot that is made
 };
 
 struct Plan {

@@ -9,6 +9,8 @@
 #include <sstream>
 
 #include "base/testing/in_child.h"
+#include "snapshot/compact.h"
+#include "snapshot/testing/archived.h"
 #include "torture/killing_file_system.h"
 #include "torture/plan.h"
 
@@ -68,6 +70,16 @@ class Victim {
           throw std::runtime_error(collected.error().message);
         }
         return "-";
+      case Kind::kImportArchive:
+        if (auto imported = import_archived(store_, step.id); !imported) {
+          throw std::runtime_error(imported.error().message);
+        }
+        return step.id.text();
+      case Kind::kCompact:
+        if (auto compacted = compact(store_, step.id); !compacted) {
+          throw std::runtime_error(compacted.error().message);
+        }
+        return step.id.text();
       case Kind::kImport:
         break;
     }
@@ -121,6 +133,10 @@ class StoreKillTest : public ::testing::Test {
   static constexpr uint64_t kStride = 7;  // of a short run: spread over the operation
 
  private:
+  static bool makes_guest(const Step& step) {
+    return step.kind == Kind::kSnapshot || step.kind == Kind::kImportArchive;
+  }
+
   // What the victim has told is certain; of the step in which it died either is possible.
   std::set<SnapshotId> account(const Plan& plan, const std::string& told) {
     std::set<SnapshotId> certain;
@@ -131,15 +147,15 @@ class StoreKillTest : public ::testing::Test {
     size_t done = 0;
     for (; lines >> word >> id && done < plan.steps.size(); ++done) {
       const Step& step = plan.steps[done];
-      if (step.kind == Kind::kSnapshot) listed_[step.id] = step.content;
+      if (makes_guest(step)) listed_[step.id] = step.content;
       if (step.kind == Kind::kImport) listed_[{Uuid::parse(id).value()}] = {{}, image_disk_};
       if (step.kind == Kind::kRemove) listed_.erase(step.id), certain.erase(step.id);
-      if (step.kind == Kind::kSnapshot || step.kind == Kind::kImport) certain.insert({Uuid::parse(id).value()});
+      if (makes_guest(step) || step.kind == Kind::kImport) certain.insert({Uuid::parse(id).value()});
     }
     importing_ = false;
     if (done < plan.steps.size()) {
       const Step& step = plan.steps[done];
-      if (step.kind == Kind::kSnapshot) listed_[step.id] = step.content;
+      if (makes_guest(step)) listed_[step.id] = step.content;
       if (step.kind == Kind::kRemove) certain.erase(step.id);
       importing_ = step.kind == Kind::kImport;
     }
@@ -203,7 +219,8 @@ TEST_F(StoreKillTest, WhatIsListedSurvivesAKillAtAnyCall) {
   uint64_t kills = 0;
   for (uint64_t round = 0; kills < wanted && !HasFailure(); ++round) {
     // Snapshots make the most calls.
-    static constexpr Kind kOrder[] = {Kind::kSnapshot, Kind::kImport, Kind::kSnapshot, Kind::kCollect, Kind::kRemove};
+    static constexpr Kind kOrder[] = {Kind::kSnapshot, Kind::kImport,  Kind::kCompact, Kind::kImportArchive,
+                                      Kind::kSnapshot, Kind::kCollect, Kind::kCompact, Kind::kRemove};
     const Kind kind = kOrder[round % std::size(kOrder)];
     Coverage& of = coverage[kind];
     SCOPED_TRACE("seed " + std::to_string(seed_) + ", kill " + std::to_string(kills + 1) + ": call " +

@@ -4,6 +4,7 @@
 //   no-socket       never listens
 //   exit            ends at once with an error
 //   exit-restored   ends at once with an error if it is to restore a snapshot
+//   no-mapping      refuses to restore a snapshot mapped
 //   no-daemon       the "guest" runs, but nothing answers in it
 //   hold-state      does not answer `state` until STATE/fake/<id>.go is there
 //   fail-pause      refuses to pause or to take a snapshot
@@ -48,6 +49,9 @@ class Fake {
     }
     if (does("exit-restored") && config_.shape.vcpus == 0) {
       return end({false, "start failed: damaged", {Code::kDataLoss, "damaged"}});
+    }
+    if (does("no-mapping") && config_.shape.vcpus == 0 && config_.restore == kRestoreMapped) {
+      return end({false, "start failed: not verified", {Code::kFailedPrecondition, "not verified"}});
     }
     auto signals = take_signals({SIGTERM});
     if (does("no-socket")) (void)wait_readable(signals->get(), Deadline::never());
@@ -182,7 +186,7 @@ class Fake {
     reply.supervisor_pid = ::getpid();
     reply.vmm_pid = guest_->pid();
     reply.started_unix_ms = unix_time_ms();
-    if (config_.shape.vcpus == 0) reply.restore_method = "uffd";
+    if (config_.shape.vcpus == 0) reply.restore_method = config_.restore.empty() ? kRestoreUffd : config_.restore;
     return reply;
   }
 

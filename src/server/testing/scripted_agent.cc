@@ -94,7 +94,7 @@ class ScriptedAgent::Service final : public pb::HostAgent::Service {
       sandbox.files = snapshot->second.files;
       begin(sandbox, *request);
       sandboxes_[request->sandbox_id()] = sandbox;
-      started(sandbox, !image, *reply);
+      started(sandbox, !image, request->restore(), *reply);
       return Status::OK;
     });
   }
@@ -131,7 +131,7 @@ class ScriptedAgent::Service final : public pb::HostAgent::Service {
       sandbox.files = snapshot->second.files;
       begin(sandbox, *request);
       sandboxes_[request->sandbox_id()] = sandbox;
-      started(sandbox, true, *reply);
+      started(sandbox, true, request->restore(), *reply);
       return Status::OK;
     });
   }
@@ -312,6 +312,8 @@ class ScriptedAgent::Service final : public pb::HostAgent::Service {
         compacted->set_layers_before(3);
         compacted->set_live_bytes(4096);
         compacted->set_read_bytes(8192);
+        compacted->set_stored_before(8192);
+        compacted->set_stored_after(request->packed() ? 1024 : 4096);
       }
       return Status::OK;
     });
@@ -523,7 +525,8 @@ class ScriptedAgent::Service final : public pb::HostAgent::Service {
     if (request.timeout_sec() > 0) sandbox.deadline_ms = unix_time_ms() + request.timeout_sec() * int64_t{1000};
   }
 
-  static void started(const ScriptedSandbox& sandbox, bool restored, pb::SandboxStarted& reply) {
+  static void started(const ScriptedSandbox& sandbox, bool restored, const std::string& way,
+                      pb::SandboxStarted& reply) {
     reply.set_vcpus(sandbox.vcpus);
     reply.set_memory_mb(sandbox.memory_mb);
     reply.set_disk_bytes(sandbox.disk_bytes);
@@ -534,7 +537,7 @@ class ScriptedAgent::Service final : public pb::HostAgent::Service {
     reply.mutable_times()->set_daemon_answered_us(2500);
     reply.mutable_times()->set_total_us(3500);
     if (!restored) return;
-    reply.mutable_restore()->set_method("uffd");
+    reply.mutable_restore()->set_method(way.empty() ? "uffd" : way);
     reply.mutable_restore()->set_total_pages(65536);
     reply.mutable_restore()->set_pages_by_fault(100);
   }

@@ -2,125 +2,11 @@
 // interrupting them covers all. A new operation of the store is one more entry in operations().
 #pragma once
 
-#include <optional>
-
-#include "base/testing/volatile_file_system.h"
-#include "snapshot/testing/faulty_store.h"
+#include "snapshot/compact.h"
+#include "snapshot/testing/archived.h"
+#include "snapshot/testing/world.h"
 
 namespace stasis::snapshot::testing {
-
-// A store on a disk that can lose power, with two snapshots of one guest and the guest, which has changed since; and
-// what the store must hold.
-class World {
- public:
-  explicit World(uint64_t seed) : random(seed) {
-    for (const SnapshotId id : {first, second}) {
-      change();
-      expect_new(id);
-      const Status taken = take(store.healthy, id);
-      EXPECT_TRUE(taken) << taken.error().message;
-      settle(taken.has_value());
-    }
-    change();
-    for (const Path& path : {image.vmlinux, image.initrd, image.root_disk}) write_whole_file(path, image_disk);
-  }
-
-  // The operation that follows may publish `id` with the guest's content of now, or remove it; settle() tells how it
-  // ended: done (true), or either (false).
-  void expect_new(SnapshotId id) {
-    under_way_ = id;
-    possible[id] = {memory->content, disk->content};
-  }
-  void expect_removed(SnapshotId id) {
-    under_way_ = id;
-    removal_ = true;
-  }
-  void settle(bool done) {
-    if (done && removal_) possible.erase(*under_way_);
-    if (done && !removal_) certain.insert(*under_way_);
-    if (removal_) certain.erase(*under_way_);
-    if (!done && !removal_) in_doubt = under_way_;
-    under_way_.reset();
-    removal_ = false;
-  }
-
-  // A snapshot of the guest.
-  Status take(const Store& into, SnapshotId id) {
-    return snapshot_all(into, id, *memory, memory_map, *disk, {memory->whole()});
-  }
-  std::vector<BlockMap> roots() const { return {memory_map, disk->map}; }
-
-  void change() {
-    memory->write(pick(random, 0, 30) * kBlockSize, random_bytes(random, 10 * kBlockSize));
-    memory->zero(blocks(pick(random, 0, 38), 2));
-    disk->write(pick(random, 0, 20), random_bytes(random, 4 * kBlockSize));
-    disk->discard(pick(random, 0, 20), 3);
-  }
-
-  ::stasis::testing::VolatileFileSystem& device() {
-    return static_cast<::stasis::testing::VolatileFileSystem&>(*store.device);
-  }
-  // Power goes and comes back: the guest is gone, and another one is started from a snapshot.
-  void lose_power() { come_back(*device().cut_power()); }
-  void come_back(const ::stasis::testing::VolatileFileSystem::Cut& cut) {
-    disk.reset();
-    device().come_back(cut, random);
-    reopen();
-  }
-  // Who used the store was killed: the guest is gone, the kernel has everything.
-  void reopen() {
-    disk.reset();
-    auto opened = Store::open(store.quiet, store.root);
-    ASSERT_TRUE(opened) << opened.error().message;
-    store.healthy = *opened;
-    const auto manifest = store.healthy.load(second);
-    ASSERT_TRUE(manifest) << manifest.error().message;
-    memory_map = store.healthy.read_map(second, *manifest->memory_map).value();
-    memory = std::make_unique<Memory>(kMemorySize);
-    memory->write(0, possible.at(second).memory);
-    disk = std::make_unique<Disk>(store, store.healthy.read_map(second, *manifest->disk_map).value(),
-                                  possible.at(second).disk);
-  }
-
-  // An image whose id its importer did not live to tell.
-  void find_image() {
-    const std::vector<SnapshotId> listed = store.healthy.list().value();
-    for (const SnapshotId id : listed) {
-      if (possible.contains(id) || image_found) continue;
-      const auto manifest = store.healthy.load(id);
-      if (!manifest || manifest->kind != SnapshotKind::kImage) continue;
-      image_found = true;
-      possible[id] = {{}, image_disk};
-    }
-  }
-  // What is listed is whole and was not made up; what must be listed is.
-  void check() {
-    store.expect_listed_snapshots_whole(possible);
-    for (const SnapshotId id : certain) EXPECT_TRUE(store.healthy.load(id)) << id.text() << " is lost";
-  }
-
-  static constexpr uint64_t kMemorySize = 40 * kBlockSize;
-  static constexpr uint64_t kDiskSize = 24 * kBlockSize;
-
-  Random random;
-  FaultyStore store{[](const Path& dir) { return std::make_unique<::stasis::testing::VolatileFileSystem>(dir); }};
-  const ImageFiles image{store.dir.path() / "vmlinux", store.dir.path() / "initrd", store.dir.path() / "disk", "6.1"};
-  const Bytes image_disk = random_bytes(random, 3 * kBlockSize);
-  const SnapshotId first = SnapshotId::random();
-  const SnapshotId second = SnapshotId::random();
-  const SnapshotId third = SnapshotId::random();
-  std::map<SnapshotId, FaultyStore::Content> possible;  // may be listed, and then with this content
-  std::set<SnapshotId> certain;                         // must be listed
-  std::optional<SnapshotId> in_doubt;                   // its publication has failed or was interrupted
-  bool image_found = false;
-  std::unique_ptr<Memory> memory = std::make_unique<Memory>(kMemorySize);
-  BlockMap memory_map = BlockMap::zeros(kMemorySize).value();
-  std::unique_ptr<Disk> disk = std::make_unique<Disk>(store, kDiskSize);
-
- private:
-  std::optional<SnapshotId> under_way_;
-  bool removal_ = false;
-};
 
 struct Operation {
   const char* name;
@@ -152,9 +38,12 @@ inline Status run_collect(World& world) {
 }
 
 inline void leave_rubbish(World& world) {
-  EXPECT_TRUE(world.store.healthy.remove(world.first));
-  world.possible.erase(world.first);
-  world.certain.erase(world.first);
+  // A removal that was killed when the manifest had gone: a power cut may bring that back.
+  world.expect_removed(world.first);
+  world.store.faulty.fail_at(2, EIO, ::stasis::testing::FaultyFileSystem::Mode::kFromThenOn);
+  EXPECT_FALSE(world.store.store.remove(world.first));
+  world.store.faulty.heal();
+  world.settle(false);
   const Path begun = world.store.healthy.begin(SnapshotId::random()).value();
   for (const Path& path : {begun / "state", begun / "manifest.tmp", world.store.root / "layers" / "x.raw.tmp",
                            world.store.healthy.snapshot_dir(world.second) / "manifest.tmp"}) {
@@ -171,6 +60,36 @@ inline Status run_import(World& world) {
   return {};
 }
 
+// The snapshot of an archive.
+inline Status run_import_archive(World& world) {
+  world.expect_new(world.third, archived_guest().content);
+  auto manifest = import_archived(world.store.store, world.third);
+  world.settle(manifest.has_value());
+  if (!manifest) return fail(std::move(manifest).error());
+  return {};
+}
+
+// Of the newest snapshot, above which the guest runs.
+inline Status run_compact(World& world) {
+  auto compacted = compact(world.store.store, world.second);
+  if (!compacted) return fail(std::move(compacted).error());
+  EXPECT_EQ(compacted->spaces, 2U);
+  return {};
+}
+
+// The collection takes the layers that only the maps before the compaction named, whatever became of it.
+inline Status run_compact_collect(World& world) {
+  Status compacted = run_compact(world);
+  Status collected = run_collect(world);
+  return compacted ? collected : compacted;
+}
+
+// The old layers are nobody's but the newest snapshot's.
+inline void leave_one_snapshot(World& world) {
+  world.forget_first();
+  world.reopen();
+}
+
 // Overwriting a name: the new snapshot, then the old one goes, then what only it needed; each is tried whatever
 // happened to the one before.
 inline Status run_overwrite(World& world) {
@@ -183,10 +102,24 @@ inline Status run_overwrite(World& world) {
   return collected;
 }
 
+// The same snapshot in another form: the guest stands on it.
+inline Status run_pack(World& world) {
+  auto packed = compact(world.store.store, world.second, {.form = LayerForm::kPacked});
+  if (!packed) return fail(std::move(packed).error());
+  return {};
+}
+
 inline const std::vector<Operation>& operations() {
   static const std::vector<Operation> table{
-      {"snapshot", 60, run_snapshot}, {"remove", 5, run_remove},        {"collect", 20, run_collect, leave_rubbish},
-      {"import", 30, run_import},     {"overwrite", 80, run_overwrite},
+      {"snapshot", 60, run_snapshot},
+      {"remove", 5, run_remove},
+      {"collect", 20, run_collect, leave_rubbish},
+      {"import", 30, run_import},
+      {"importArchive", 50, run_import_archive},
+      {"overwrite", 80, run_overwrite},
+      {"compact", 60, run_compact},
+      {"compactCollect", 80, run_compact_collect, leave_one_snapshot},
+      {"pack", 60, run_pack},
   };
   return table;
 }

@@ -26,6 +26,12 @@ class Resealer {
     put(64, crc32c(all().subspan(72)));
     put(68, crc32c(all().first(68)));
   }
+  void packed_layer() {
+    if (bytes_.size() < 80) return;
+    const size_t table = std::min<size_t>(get(64), bytes_.size());
+    put(72, crc32c(all().subspan(table)));
+    put(76, crc32c(all().first(76)));
+  }
   void manifest() {
     if (bytes_.size() < 32) return;
     const uint64_t length = bytes_.size() - 32;

@@ -54,10 +54,14 @@ class Fixture {
   virtual uint64_t noise_blocks() const = 0;
 };
 
+// How a restored machine gets its memory.
+enum class Way { kUffd, kMapped };
+
 struct Driver {
   std::string name;  // a test name: letters and digits
   std::function<Result<std::unique_ptr<Fixture>>(const Path& directory)>
       make;  // `directory` is empty, and removed by the suite
+  Way way = Way::kUffd;
 };
 // For gtest, which would print the bytes.
 inline void PrintTo(const Driver& driver, std::ostream* out) { *out << driver.name; }

@@ -7,6 +7,9 @@
 #include <map>
 #include <set>
 
+#include "snapshot/flatten.h"
+#include "snapshot/verified.h"
+
 namespace stasis::vmm::contract {
 
 using snapshot::AddressSpace;
@@ -27,8 +30,11 @@ std::optional<Error> Restored::page_failure() const {
   return failure->error;
 }
 
-Lab::Lab(Fixture& fixture, Path directory) : fixture_(fixture), directory_(std::move(directory)) {
-  (void)real_file_system().make_directory(layers());
+Lab::Lab(Fixture& fixture, Path directory, Way way)
+    : fixture_(fixture),
+      directory_(std::move(directory)),
+      way_(way),
+      store_(snapshot::Store::open(real_file_system(), directory_).value()) {
   (void)real_file_system().make_directory(directory_ / "scratch");
 }
 
@@ -50,7 +56,10 @@ Result<Snapshot> Lab::capture(const Path& state, const SavedMemory& saved, const
                               std::span<const Range> removed) {
   FileSystem& fs = real_file_system();
   STASIS_ASSIGN(const auto base, AddressSpace::open(fs, layers(), parent));
-  STASIS_ASSIGN(auto result, snapshot::capture(fs, layers(), {saved.source.get(), saved.candidates, removed}, *base));
+  STASIS_ASSIGN(
+      auto result,
+      snapshot::capture(fs, layers(), {saved.source.get(), saved.candidates, removed, {}, saved.source_offset}, *base));
+  if (result.layer) snapshot::VerifiedLayers(store_).note_written(result.layer->id);
   return Snapshot{
       state, std::move(result.map), saved_with_, result.blocks_stored, result.blocks_zeroed, result.blocks_compared};
 }
@@ -61,6 +70,10 @@ Result<Restored> Lab::restore(const Snapshot& snapshot, const std::function<void
   if (adjust) adjust(restored.machine);
   STASIS_ASSIGN(restored.memory, AddressSpace::open(real_file_system(), layers(), snapshot.memory));
   restored.failure = std::make_shared<Restored::Failure>();
+  if (way_ == Way::kMapped) {
+    restored.status = restore_mapped(restored, snapshot);
+    return restored;
+  }
   pager::PageServerOptions options;
   options.on_failure = [failure = restored.failure](const Error& error) {
     const std::lock_guard lock(failure->mutex);
@@ -69,19 +82,55 @@ Result<Restored> Lab::restore(const Snapshot& snapshot, const std::function<void
   };
   const Path socket = restored.machine.runtime_dir / "pages.sock";
   STASIS_ASSIGN(restored.pages, pager::PageServer::start(socket, restored.memory, options));
-  const auto on_started = [&restored](pid_t pid) {
+  RestoreSpec spec{.state = snapshot.state, .saved_with = snapshot.saved_with, .uffd_socket = socket};
+  spec.on_started = [&restored](pid_t pid) {
     {
       const std::lock_guard lock(restored.failure->mutex);
       restored.failure->vmm = pid;
     }
     restored.pages->expect_peer(pid);
   };
-  restored.status = restored.vmm().restore({snapshot.state, snapshot.saved_with, socket, on_started});
+  restored.status = restored.vmm().restore(spec);
   return restored;
 }
 
+Status Lab::restore_mapped(Restored& restored, const Snapshot& snapshot) {
+  const snapshot::VerifiedLayers verified(store_);
+  const auto is_whole = [&](snapshot::LayerId id) { return verified.holds(id); };
+  STASIS_ASSIGN(const pager::MappingLimits limits, pager::mapping_limits());
+  STASIS_ASSIGN(pager::MappedPlan plan, pager::plan_mapping(restored.memory, is_whole, limits));
+  RestoreSpec spec{.state = snapshot.state, .saved_with = snapshot.saved_with};
+  if (restored.vmm().maps_one_file()) {
+    if (!pager::as_one_file(plan, real_file_system(), layers())) {
+      STASIS_ASSIGN(auto memory, flattened(*restored.memory));
+      STASIS_ASSIGN(plan, pager::plan_mapping(std::move(memory), is_whole, limits));
+    }
+    STASIS_ASSIGN(spec.mapped_file, pager::as_one_file(plan, real_file_system(), layers()));
+  }
+  spec.mapped = std::make_shared<const pager::MappedPlan>(std::move(plan));
+  return restored.vmm().restore(spec);
+}
+
+Result<std::shared_ptr<AddressSpace>> Lab::flattened(const AddressSpace& memory) {
+  FileSystem& fs = real_file_system();
+  const auto id = snapshot::LayerId::random();
+  STASIS_ASSIGN(const auto writer, snapshot::LayerWriter::create(fs, layers(), id, memory.size()));
+  std::vector<snapshot::Change> changes;
+  RateLimit limit;
+  snapshot::Flattener flattener(memory, limit);
+  STASIS_TRY(flattener.run(0, [&](uint64_t offset, std::span<const std::byte> data) {
+    changes.push_back({{offset, data.size()}, false});
+    return writer->write(offset, data);
+  }));
+  STASIS_TRY(writer->finish());
+  snapshot::VerifiedLayers(store_).note_written(id);
+  STASIS_ASSIGN(BlockMap map, nothing().merge(id, changes));
+  return AddressSpace::open(fs, layers(), std::move(map));
+}
+
 Status Lab::restore_without_pages(Machine& machine, const Path& state) {
-  return machine.vmm->restore({state, saved_with_, machine.runtime_dir / "nobody.sock", {}});
+  return machine.vmm->restore(
+      {.state = state, .saved_with = saved_with_, .uffd_socket = machine.runtime_dir / "nobody.sock"});
 }
 
 Status Lab::damage_filled_page(const Snapshot& snapshot, Range filled, uint64_t seed) {
@@ -112,6 +161,12 @@ Status Lab::overwrite(const Path& file, uint64_t offset, std::string_view text) 
   STASIS_TRY(fs.set_mode(readable.get(), 0600));  // layers are read-only
   STASIS_ASSIGN(const UniqueFd writable, fs.open_write(file));
   return fs.write_at(writable.get(), offset, std::as_bytes(std::span(text)));
+}
+
+Status Lab::cut_short(const Path& file) {
+  STASIS_TRY(overwrite(file, 0, ""));  // makes it writable
+  STASIS_ASSIGN(const UniqueFd fd, real_file_system().open_write(file));
+  return real_file_system().truncate(fd.get(), 0);
 }
 
 Result<std::vector<std::byte>> Lab::content(const BlockMap& map, Range range) {

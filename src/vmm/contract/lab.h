@@ -1,5 +1,5 @@
-// A place to take snapshots in and restore them from, for tests: layers in a temporary directory, a page server for
-// each restored machine. What the supervisor does, without the supervisor.
+// A place to take snapshots in and restore them from, for tests: a store in a temporary directory, a page server for
+// each machine that is restored by userfaultfd. What the supervisor does, without the supervisor.
 #pragma once
 
 #include <atomic>
@@ -11,6 +11,7 @@
 
 #include "pager/page_server.h"
 #include "snapshot/capture.h"
+#include "snapshot/store.h"
 #include "vmm/contract/fixture.h"
 
 namespace stasis::vmm::contract {
@@ -52,17 +53,18 @@ struct Restored {
   Machine machine;
   std::shared_ptr<Failure> failure;
   std::shared_ptr<snapshot::AddressSpace> memory;
-  std::unique_ptr<pager::PageServer> pages;
-  Status status;  // of restore()
+  std::unique_ptr<pager::PageServer> pages;  // none where memory is mapped
+  Status status;                             // of restore()
 
   Vmm& vmm() { return *machine.vmm; }
   GuestControl& guest() { return *machine.guest; }
   std::optional<Error> page_failure() const;
+  std::vector<Range> removed() const { return pages ? pages->removed() : std::vector<Range>{}; }
 };
 
 class Lab {
  public:
-  Lab(Fixture& fixture, Path directory);
+  Lab(Fixture& fixture, Path directory, Way way = Way::kUffd);
 
   Path layers() const { return directory_ / "layers"; }
   snapshot::BlockMap nothing() const;
@@ -73,7 +75,8 @@ class Lab {
   Result<Snapshot> capture(const Path& state, const SavedMemory& saved, const snapshot::BlockMap& parent,
                            std::span<const Range> removed = {});
   // Restores into a new machine, which `adjust` may change before. Fails if the page server cannot start; whether the
-  // VMM restored is in `status`.
+  // memory could be mapped and the VMM restored is in `status`. Where the VMM maps one file only, the memory is made
+  // one.
   Result<Restored> restore(const Snapshot& snapshot, const std::function<void(Machine&)>& adjust = {});
   // The same without anybody at the page server's socket.
   Status restore_without_pages(Machine& machine, const Path& state);
@@ -81,12 +84,19 @@ class Lab {
   // checked at once) was written by the same fill, so that nothing else in the guest meets the damage.
   Status damage_filled_page(const Snapshot& snapshot, Range filled, uint64_t seed);
   static Status overwrite(const Path& file, uint64_t offset, std::string_view text);
+  static Status cut_short(const Path& file);
   // The content of a snapshot's memory.
   Result<std::vector<std::byte>> content(const snapshot::BlockMap& map, Range range);
 
  private:
+  Status restore_mapped(Restored& restored, const Snapshot& snapshot);
+  // The same memory in one layer.
+  Result<std::shared_ptr<snapshot::AddressSpace>> flattened(const snapshot::AddressSpace& memory);
+
   Fixture& fixture_;
   Path directory_;
+  Way way_;
+  snapshot::Store store_;
   int files_ = 0;
   VmmInfo saved_with_;  // at the last save()
 };

@@ -64,6 +64,7 @@ Status Firecracker::boot_machine(const BootSpec& spec) {
 Status Firecracker::restore(const RestoreSpec& spec) {
   if (phase_ == Phase::kNew) {
     STASIS_TRY(require(spec.state, "restore: device state"));
+    if (spec.mapped) STASIS_TRY(require(spec.mapped_file, "restore: memory"));
     STASIS_TRY_CONTEXT(require_outside(config_), "restore");
   }
   STASIS_TRY(start(spec.on_started));

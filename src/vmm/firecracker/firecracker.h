@@ -8,6 +8,8 @@
 // written before it), and where the scratch directory's file system cannot tell holes from data to the page. A Full
 // save of a restored machine faults in all of its memory first, so its page server must still be there.
 //
+// A mapped restore is Firecracker's `File` backend: it maps the file privately and never writes it.
+//
 // A saved state names the disk and the network interface by path and id: both must be there again for a restore. Pages
 // that a guest gives back (a snapshot made elsewhere, with a balloon) are known to the page server alone.
 #pragma once
@@ -41,6 +43,7 @@ class Firecracker final : public Vmm {
   Result<SavedMemory> save(const Path& state, const Path& scratch_dir) override;
   void save_failed() override { everything_next_ = true; }
   const VmmInfo& info() const override { return info_; }
+  bool maps_one_file() const override { return true; }
   int pidfd() const override { return process_ ? process_->pidfd() : -1; }
   pid_t pid() const override { return process_ ? process_->pid() : -1; }
   std::string stop() override;

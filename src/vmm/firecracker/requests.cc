@@ -73,8 +73,10 @@ ApiRequest create_request(SnapshotType type, const Path& state, const Path& memo
 }
 
 ApiRequest load_request(const MachineConfig& config, const RestoreSpec& spec) {
+  const bool mapped = spec.mapped != nullptr;
+  const Path& memory = mapped ? spec.mapped_file : spec.uffd_socket;
   json body{{"snapshot_path", spec.state.string()},
-            {"mem_backend", {{"backend_type", "Uffd"}, {"backend_path", spec.uffd_socket.string()}}},
+            {"mem_backend", {{"backend_type", mapped ? "File" : "Uffd"}, {"backend_path", memory.string()}}},
             {"track_dirty_pages", true},
             {"resume_vm", false}};
   // The state names the interface of the sandbox that was saved; a clone's may be called otherwise.

@@ -60,12 +60,19 @@ TEST(FirecrackerRequests, BootLeavesOutWhatIsNotThere) {
   }
 }
 
-TEST(FirecrackerRequests, LoadUsesThePageServerAndOverridesTheTap) {
-  EXPECT_EQ(json::parse(load_request(whole_config(), {"/s", {}, "/u", {}}).body), json::parse(R"({
+TEST(FirecrackerRequests, LoadUsesThePageServerOrTheFileAndOverridesTheTap) {
+  EXPECT_EQ(json::parse(load_request(whole_config(), {.state = "/s", .saved_with = {}, .uffd_socket = "/u"}).body),
+            json::parse(R"({
       "snapshot_path":"/s","mem_backend":{"backend_type":"Uffd","backend_path":"/u"},"track_dirty_pages":true,
       "resume_vm":false,"network_overrides":[{"iface_id":"eth0","host_dev_name":"tap7"}]})"));
+  RestoreSpec mapped{.state = "/s", .saved_with = {}};
+  mapped.mapped = std::make_shared<const pager::MappedPlan>();
+  mapped.mapped_file = "/m";
+  EXPECT_EQ(json::parse(load_request(whole_config(), mapped).body)["mem_backend"],
+            (json{{"backend_type", "File"}, {"backend_path", "/m"}}));
   MachineConfig without_network;
-  EXPECT_FALSE(json::parse(load_request(without_network, {"/s", {}, "/u", {}}).body).contains("network_overrides"));
+  EXPECT_FALSE(json::parse(load_request(without_network, {.state = "/s", .saved_with = {}, .uffd_socket = "/u"}).body)
+                   .contains("network_overrides"));
 }
 
 TEST(FirecrackerRequests, APathThatIsNoTextDoesNotThrow) {

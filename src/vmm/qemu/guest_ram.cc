@@ -8,8 +8,9 @@
 #include <string>
 #include <utility>
 
+#include "base/file.h"
 #include "base/memory.h"
-#include "base/userfaultfd.h"
+#include "base/pagemap.h"
 #include "snapshot/ranges.h"
 
 namespace stasis::vmm {
@@ -29,6 +30,17 @@ Result<uint64_t> mapped_address(pid_t pid, ino_t inode) {
     if (line_inode == inode && line.find("/memfd:") != std::string::npos) return std::stoull(range, nullptr, 16);
   }
   return fail(Code::kInternal, "QEMU has not mapped its memory");
+}
+
+Result<UniqueFd> open_pagemap(pid_t pid) {
+  return real_file_system().open_read("/proc/" + std::to_string(pid) + "/pagemap");
+}
+
+Result<uint64_t> bytes_of(const Result<std::vector<Range>>& ranges) {
+  if (!ranges) return fail(Error(ranges.error()));
+  uint64_t bytes = 0;
+  for (const Range& range : *ranges) bytes += range.length;
+  return bytes;
 }
 
 }  // namespace
@@ -51,13 +63,34 @@ Result<GuestRam> GuestRam::create(uint64_t size) {
   return GuestRam(std::move(fd), size);
 }
 
+Result<UniqueFd> GuestRam::source(pid_t vmm) const {
+  if (mapped_at_ == 0) return duplicate(fd_.get());
+  return real_file_system().open_read("/proc/" + std::to_string(vmm) + "/mem");
+}
+
+Result<GuestMemoryUse> GuestRam::use(pid_t vmm) const {
+  if (mapped_at_ == 0) {
+    STASIS_ASSIGN(const uint64_t held, bytes_of(real_file_system().data_ranges(fd_.get())));
+    return GuestMemoryUse{held, held};
+  }
+  STASIS_ASSIGN(const UniqueFd pagemap, open_pagemap(vmm));
+  STASIS_ASSIGN(const uint64_t present, present_bytes(pagemap.get(), {mapped_at_, size_}));
+  STASIS_ASSIGN(const uint64_t own, bytes_of(private_pages(vmm)));
+  return GuestMemoryUse{present, own};
+}
+
 Result<ChangedPages> GuestRam::changed(pid_t vmm) {
+  const bool mapped = mapped_at_ != 0;
+  if (mapped && !tracking_) {
+    STASIS_ASSIGN(const std::vector<Range> own, private_pages(vmm));
+    return ChangedPages{own, own, false};
+  }
   // The scan forgets what it told: if it fails halfway, the next call must not rely on it.
   const bool tracked = std::exchange(tracked_, false);
   auto written = written_pages(vmm);
   if (!written && written.error().code != Code::kUnimplemented) return fail(std::move(written).error());
   // After the scan: a page that comes meanwhile is then held, or will be told as written by the next one.
-  STASIS_ASSIGN(const std::vector<Range> held, real_file_system().data_ranges(fd_.get()));
+  STASIS_ASSIGN(const std::vector<Range> held, mapped ? private_pages(vmm) : real_file_system().data_ranges(fd_.get()));
   ChangedPages pages{held, held, written.has_value()};
   if (written && tracked) {
     pages.fresh = intersect(*written, held);
@@ -68,13 +101,41 @@ Result<ChangedPages> GuestRam::changed(pid_t vmm) {
   return pages;
 }
 
-Result<std::vector<Range>> GuestRam::written_pages(pid_t vmm) const {
+Status GuestRam::start_tracking() {
+  if (mapped_at_ == 0 || tracking_ || tracker_.fd() < 0) return {};
+  STASIS_TRY(tracker_.register_write_protect({mapped_at_, size_}));
+  tracking_ = true;
+  tracked_ = false;  // what was written until now is told once
+  return {};
+}
+
+void GuestRam::forget_told() {
+  told_.clear();
+  // Of a QEMU that has ended there is nothing left to unregister.
+  if (std::exchange(tracking_, false)) (void)tracker_.unregister({mapped_at_, size_});
+}
+
+Result<uint64_t> GuestRam::address(pid_t vmm) const {
+  if (mapped_at_ != 0) return mapped_at_;
   struct stat st {};
   if (::fstat(fd_.get(), &st) != 0) return fail_errno(errno, "look at guest memory");
-  STASIS_ASSIGN(const uint64_t address, mapped_address(vmm, st.st_ino));
-  STASIS_ASSIGN(const UniqueFd pagemap, real_file_system().open_read("/proc/" + std::to_string(vmm) + "/pagemap"));
-  STASIS_ASSIGN(std::vector<Range> pages, scan_written_pages(pagemap.get(), {address, size_}, true));
+  return mapped_address(vmm, st.st_ino);
+}
+
+Result<std::vector<Range>> GuestRam::written_pages(pid_t vmm) const {
+  STASIS_ASSIGN(const uint64_t address, this->address(vmm));
+  STASIS_ASSIGN(const UniqueFd pagemap, open_pagemap(vmm));
+  const Range memory{address, size_};
+  STASIS_ASSIGN(std::vector<Range> pages, mapped_at_ != 0 ? scan_written_private_pages(pagemap.get(), memory)
+                                                          : scan_written_pages(pagemap.get(), memory, true));
   for (Range& page : pages) page.offset -= address;
+  return pages;
+}
+
+Result<std::vector<Range>> GuestRam::private_pages(pid_t vmm) const {
+  STASIS_ASSIGN(const UniqueFd pagemap, open_pagemap(vmm));
+  STASIS_ASSIGN(std::vector<Range> pages, scan_private_pages(pagemap.get(), {mapped_at_, size_}));
+  for (Range& page : pages) page.offset -= mapped_at_;
   return pages;
 }
 

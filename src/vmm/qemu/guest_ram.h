@@ -1,5 +1,6 @@
-// The RAM of a QEMU guest: a memory file that the supervisor owns and QEMU maps shared. So it can be read after (and
-// while) QEMU runs, by pread, without touching QEMU; a hole in it is a page that was never there.
+// The RAM of a QEMU guest. It is a memory file that the supervisor owns and QEMU maps shared: so it can be read after
+// (and while) QEMU runs, by pread, without touching QEMU; a hole in it is a page that was never there. Of a guest whose
+// restore was mapped it is private mappings in QEMU's own memory instead: read through /proc/PID/mem, while QEMU lives.
 #pragma once
 
 #include <sys/types.h>
@@ -9,6 +10,8 @@
 #include "base/fd.h"
 #include "base/file_system.h"
 #include "base/result.h"
+#include "base/userfaultfd.h"
+#include "vmm/vmm.h"
 
 namespace stasis::vmm {
 
@@ -25,26 +28,46 @@ class GuestRam {
   int fd() const { return fd_.get(); }
   uint64_t size() const { return size_; }
 
+  // From now on guest memory is private mappings at this address of QEMU, whose userfaultfd `tracker` is.
+  void is_mapped_at(uint64_t address, UserFaultFd tracker) {
+    mapped_at_ = address;
+    tracker_ = std::move(tracker);
+  }
+  // For a mapped guest, so that changed() can tell what is written between two calls; until forget_told() or
+  // forget_tracking(). Not always: registered memory is read from its file page by page instead of 16 at once.
+  Status start_tracking();
+
+  // Where the content is to be read, and at which offset guest memory begins there.
+  Result<UniqueFd> source(pid_t vmm) const;
+  uint64_t source_offset() const { return mapped_at_; }
+
   // What may have changed, while the guest runs or not. Where the
   // mapping is under asynchronous write-protection (a restored guest, Linux 6.7): pages written since, from
   // PAGEMAP_SCAN, which re-arms; a page that the scan calls written but that the file does not hold was never loaded.
-  // Elsewhere, and after forget_tracking(): every page that the file holds. Never less than what changed.
+  // Elsewhere, and after forget_tracking(): every page that the file holds. Of a mapped guest: QEMU's own pages, which
+  // are those that were written since the restore. Never less than what changed.
   Result<ChangedPages> changed(pid_t vmm);
   // What was told until now has been taken over: it does not come again unless it changes again.
-  void forget_told() { told_.clear(); }
+  void forget_told();
+  Result<GuestMemoryUse> use(pid_t vmm) const;
   // The next changed() must offer everything: what was offered last got lost.
   void forget_tracking() {
-    told_.clear();
+    forget_told();
     tracked_ = false;
   }
 
  private:
   GuestRam(UniqueFd fd, uint64_t size) : fd_(std::move(fd)), size_(size) {}
+  Result<uint64_t> address(pid_t vmm) const;
   Result<std::vector<Range>> written_pages(pid_t vmm) const;
+  Result<std::vector<Range>> private_pages(pid_t vmm) const;
   UniqueFd fd_;
   uint64_t size_;
   bool tracked_ = true;
   std::vector<Range> told_;
+  uint64_t mapped_at_ = 0;  // 0: the memory file
+  UserFaultFd tracker_;     // of a mapped guest
+  bool tracking_ = false;   // it is registered
 };
 
 // The common parts of two sorted lists of disjoint ranges.

@@ -3,7 +3,10 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sys/mman.h>
 #include <unistd.h>
+
+#include <cstring>
 
 #include "base/memory.h"
 #include "base/userfaultfd.h"
@@ -140,6 +143,94 @@ TEST_F(GuestRamTest, WithoutTrackingItTellsWhatTheFileHolds) {
   write(3);
   write(20);
   for (int call = 0; call < 2; ++call) EXPECT_THAT(changed(), ElementsAre(pages(3, 1), pages(20, 1)));
+}
+
+// Memory that is private mappings, as after a mapped restore: pages 0 to 31 of a layer, zeros behind them.
+class MappedGuestRamTest : public testing::Test {
+ protected:
+  void SetUp() override {
+    auto layer = create_memory_file("layer", 32 * kPage);
+    ASSERT_OK(layer);
+    ASSERT_OK(real_file_system().write_at(layer->get(), 0, std::vector<std::byte>(32 * kPage, std::byte{1})));
+    auto memory = Mapping::anonymous(64 * kPage);
+    ASSERT_OK(memory);
+    memory_ = std::move(*memory);
+    ASSERT_EQ(::madvise(memory_.bytes().data(), 64 * kPage, MADV_NOHUGEPAGE), 0);
+    const int flags = MAP_PRIVATE | MAP_FIXED;
+    ASSERT_NE(::mmap(memory_.bytes().data(), 32 * kPage, PROT_READ | PROT_WRITE, flags, layer->get(), 0), MAP_FAILED);
+    auto ram = GuestRam::create(64 * kPage);
+    ASSERT_OK(ram);
+    ram_.emplace(std::move(*ram));
+    ram_->is_mapped_at(memory_.address(), {});
+  }
+  void write(uint64_t page, int byte) { memory_.bytes()[page * kPage + 5] = std::byte(byte); }
+  ChangedPages look() { return value(ram_->changed(::getpid())); }
+  std::vector<Range> changed() {
+    const ChangedPages pages = look();
+    EXPECT_FALSE(pages.tracked);
+    return pages.all;
+  }
+
+  Mapping memory_;
+  std::optional<GuestRam> ram_;
+};
+
+TEST_F(MappedGuestRamTest, WhatWasWrittenSinceTheRestoreIsTold) {
+  for (uint64_t page = 0; page < 32; ++page) EXPECT_EQ(memory_.bytes()[page * kPage], std::byte{1});
+  EXPECT_THAT(changed(), IsEmpty()) << "reading changes nothing";
+  write(5, 9);
+  write(40, 9);
+  EXPECT_THAT(changed(), ElementsAre(pages(5, 1), pages(40, 1)));
+  write(6, 1);
+  EXPECT_THAT(changed(), ElementsAre(pages(5, 2), pages(40, 1))) << "each call tells all of it";
+}
+
+TEST_F(MappedGuestRamTest, WhileItIsTrackedItTellsWhatIsFresh) {
+  if (!probe_userfaultfd().write_protect_async) GTEST_SKIP() << "this kernel has no asynchronous write-protection";
+  auto tracker = UserFaultFd::create(true);
+  ASSERT_OK(tracker);
+  ram_->is_mapped_at(memory_.address(), std::move(*tracker));
+  write(5, 9);
+  write(40, 9);
+  EXPECT_EQ(memory_.bytes()[7 * kPage], std::byte{1});  // of the file, present
+  ASSERT_OK(ram_->start_tracking());
+  const ChangedPages first = look();
+  EXPECT_TRUE(first.tracked);
+  EXPECT_THAT(first.fresh, ElementsAre(pages(5, 1), pages(40, 1)));
+  write(5, 8);
+  write(7, 9);   // present and the file's until now
+  write(20, 9);  // the file's, never touched
+  write(50, 9);  // zeros, never touched
+  const ChangedPages second = look();
+  EXPECT_THAT(second.fresh, ElementsAre(pages(5, 1), pages(7, 1), pages(20, 1), pages(50, 1)));
+  EXPECT_THAT(second.all, ElementsAre(pages(5, 1), pages(7, 1), pages(20, 1), pages(40, 1), pages(50, 1)));
+  EXPECT_EQ(memory_.bytes()[21 * kPage], std::byte{1}) << "reading is no change";
+  EXPECT_THAT(look().fresh, IsEmpty());
+  ram_->forget_told();
+  write(60, 9);
+  EXPECT_THAT(changed(), ElementsAre(pages(5, 1), pages(7, 1), pages(20, 1), pages(40, 1), pages(50, 1), pages(60, 1)));
+  // And once more, from the beginning.
+  ASSERT_OK(ram_->start_tracking());
+  EXPECT_EQ(look().fresh.size(), 6u);
+  write(20, 7);
+  EXPECT_THAT(look().fresh, ElementsAre(pages(20, 1)));
+}
+
+TEST_F(MappedGuestRamTest, ItIsReadThroughTheProcess) {
+  write(5, 9);
+  write(6, 0);
+  const UniqueFd source = value(ram_->source(::getpid()));
+  std::vector<std::byte> bytes(3 * kPage);
+  EXPECT_EQ(value(real_file_system().read_at(source.get(), ram_->source_offset() + 5 * kPage, bytes)), bytes.size());
+  EXPECT_EQ(std::memcmp(bytes.data(), memory_.bytes().data() + 5 * kPage, bytes.size()), 0);
+}
+
+TEST_F(MappedGuestRamTest, UseTellsWhatIsSharedFromWhatIsNot) {
+  for (uint64_t page = 0; page < 32; ++page) EXPECT_EQ(memory_.bytes()[page * kPage], std::byte{1});
+  write(5, 9);
+  const GuestMemoryUse use = value(ram_->use(::getpid()));
+  EXPECT_EQ(use.resident_bytes, 32 * kPage);
+  EXPECT_EQ(use.own_bytes, kPage);
 }
 
 }  // namespace

@@ -1,11 +1,18 @@
-/* libstasis-preload.so: hands a stock QEMU's guest memory to Stasis's page server.
+/* libstasis-preload.so: puts a restored guest's memory where a stock QEMU believes that its memory file is.
  *
  * QEMU maps its RAM from the memory file that the supervisor gave it (descriptor STASIS_RAM_FD). This library wraps
- * mmap; when that file is mapped it registers the mapping with userfaultfd and sends the userfaultfd, in Firecracker's
- * own handshake (src/pager/handshake.h), to the socket STASIS_UFFD_SOCKET. It keeps its copy of the userfaultfd and of
- * the socket open: with no copy left the kernel would drop the registration, and missing pages would silently read as
- * zeros; and the end of the socket tells the page server that QEMU has gone. Any failure ends QEMU: it must not run on
- * memory that nobody serves. C, without a runtime of its own, because it lives inside another program. */
+ * mmap; when that file is mapped, it does one of two things:
+ *
+ * - STASIS_UFFD_SOCKET: it registers the mapping with userfaultfd and sends the userfaultfd, in Firecracker's own
+ *   handshake (src/pager/handshake.h), to that socket. It keeps its copy of the userfaultfd and of the socket open:
+ * with no copy left the kernel would drop the registration, and missing pages would silently read as zeros; and the end
+ * of the socket tells the page server that QEMU has gone.
+ * - STASIS_MAPPING_FD: it reads a plan from that inherited socket (mapping_message.h) and puts private mappings of
+ *   snapshot layers over the memory file. What the guest writes is then anonymous memory of QEMU's, and what it does
+ * not write is shared with every clone through the page cache.
+ *
+ * Any failure ends QEMU: it must not run on memory that nobody serves. C, without a runtime of its own, because it
+ * lives inside another program. */
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -23,39 +30,64 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "mapping_message.h"
+
 /* Newer than Debian 12's headers (Linux 6.4, 6.7). */
 #define FEATURE_WP_UNPOPULATED (1ULL << 13)
 #define FEATURE_WP_ASYNC (1ULL << 15)
 
+#define PAGE 4096U
+
 static void* (*real_mmap)(void*, size_t, int, int, int, off_t);
+static int (*real_madvise)(void*, size_t, int);
 static struct stat ram;
+static int mapping_fd = -1;
+static char* mapped_start; /* guest memory, once it consists of private mappings */
+static size_t mapped_length;
 static char socket_path[sizeof(((struct sockaddr_un*)0)->sun_path)];
 static bool armed;
 
-static void give_up(const char* what) {
+__attribute__((noreturn)) static void give_up(const char* what) {
   fprintf(stderr, "stasis-preload: %s: %s\n", what, strerror(errno));
   _exit(1);
 }
 
+__attribute__((noreturn)) static void refuse(const char* what) {
+  errno = EINVAL;
+  give_up(what);
+}
+
+static void find_real(void) {
+  real_mmap = (void* (*)(void*, size_t, int, int, int, off_t))dlsym(RTLD_NEXT, "mmap");
+  real_madvise = (int (*)(void*, size_t, int))dlsym(RTLD_NEXT, "madvise");
+}
+
 /* Environment variables reach children: nothing of ours may. */
 __attribute__((constructor)) static void set_up(void) {
-  real_mmap = (void* (*)(void*, size_t, int, int, int, off_t))dlsym(RTLD_NEXT, "mmap");
+  find_real();
   const char* fd_text = getenv("STASIS_RAM_FD");
   const char* path = getenv("STASIS_UFFD_SOCKET");
-  if (fd_text != NULL && path != NULL) {
-    if (strlen(path) >= sizeof socket_path) give_up("socket path too long");
-    strcpy(socket_path, path);
+  const char* mapping_text = getenv("STASIS_MAPPING_FD");
+  if (fd_text != NULL) {
+    if (path != NULL && strlen(path) >= sizeof socket_path) refuse("socket path too long");
+    if (path != NULL) strcpy(socket_path, path);
+    if (mapping_text != NULL) mapping_fd = atoi(mapping_text);
     if (fstat(atoi(fd_text), &ram) != 0) give_up("STASIS_RAM_FD");
-    armed = true;
+    armed = path != NULL || mapping_text != NULL;
   }
   unsetenv("LD_PRELOAD");
   unsetenv("STASIS_RAM_FD");
   unsetenv("STASIS_UFFD_SOCKET");
+  unsetenv("STASIS_MAPPING_FD");
 }
 
+#define ASYNC_FEATURES \
+  (UFFD_FEATURE_PAGEFAULT_FLAG_WP | UFFD_FEATURE_WP_HUGETLBFS_SHMEM | FEATURE_WP_UNPOPULATED | FEATURE_WP_ASYNC)
+
+/* -1 if this kernel does not have it with these features. */
 static int open_uffd(uint64_t features) {
   const int fd = (int)syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK);
-  if (fd < 0) give_up("userfaultfd");
+  if (fd < 0) return -1;
   struct uffdio_api api = {.api = UFFD_API, .features = features};
   if (ioctl(fd, UFFDIO_API, &api) == 0) return fd;
   close(fd);
@@ -65,17 +97,33 @@ static int open_uffd(uint64_t features) {
 /* Not UFFD_USER_MODE_ONLY: QEMU's block I/O reaches guest memory from kernel mode. */
 static int register_memory(void* address, size_t length, bool* write_protect) {
   const uint64_t base = UFFD_FEATURE_EVENT_REMOVE | UFFD_FEATURE_MISSING_SHMEM;
-  const uint64_t async =
-      UFFD_FEATURE_PAGEFAULT_FLAG_WP | UFFD_FEATURE_WP_HUGETLBFS_SHMEM | FEATURE_WP_UNPOPULATED | FEATURE_WP_ASYNC;
-  int fd = open_uffd(base | async);
+  int fd = open_uffd(base | ASYNC_FEATURES);
   *write_protect = fd >= 0;
   if (fd < 0) fd = open_uffd(base);
-  if (fd < 0) give_up("UFFDIO_API");
+  if (fd < 0) give_up("userfaultfd");
   struct uffdio_register request = {
       .range = {.start = (uintptr_t)address, .len = length},
       .mode = UFFDIO_REGISTER_MODE_MISSING | (*write_protect ? UFFDIO_REGISTER_MODE_WP : 0)};
   if (ioctl(fd, UFFDIO_REGISTER, &request) != 0) give_up("UFFDIO_REGISTER");
   return fd;
+}
+
+/* Sends `length` bytes of `data` with the descriptor, unless that is -1. */
+static bool send_with(int s, const void* data, size_t length, int fd) {
+  char control[CMSG_SPACE(sizeof(int))] __attribute__((aligned(8)));
+  memset(control, 0, sizeof control);
+  struct iovec part = {.iov_base = (void*)data, .iov_len = length};
+  struct msghdr message = {.msg_iov = &part, .msg_iovlen = 1};
+  if (fd >= 0) {
+    message.msg_control = control;
+    message.msg_controllen = sizeof control;
+    struct cmsghdr* header = CMSG_FIRSTHDR(&message);
+    header->cmsg_level = SOL_SOCKET;
+    header->cmsg_type = SCM_RIGHTS;
+    header->cmsg_len = CMSG_LEN(sizeof(int));
+    memcpy(CMSG_DATA(header), &fd, sizeof fd);
+  }
+  return sendmsg(s, &message, MSG_NOSIGNAL) == (ssize_t)length;
 }
 
 static void hand_over(int uffd, void* address, size_t length, off_t offset, bool write_protect) {
@@ -91,16 +139,116 @@ static void hand_over(int uffd, void* address, size_t length, off_t offset, bool
                "[{\"base_host_virt_addr\":%llu,\"size\":%zu,\"offset\":%lld,\"page_size\":4096,\"page_size_kib\":4096,"
                "\"stasis_write_protect\":%s}]",
                (unsigned long long)(uintptr_t)address, length, (long long)offset, write_protect ? "true" : "false");
-  char control[CMSG_SPACE(sizeof(int))] __attribute__((aligned(8)));
-  memset(control, 0, sizeof control);
-  struct iovec part = {.iov_base = text, .iov_len = (size_t)n};
+  if (!send_with(s, text, (size_t)n, uffd)) give_up("send the handshake");
+}
+
+/* `length` bytes of `data`, and the descriptors that come with them, at most MAPPING_FD_BATCH: their number. */
+static size_t receive(void* data, size_t length, int* fds) {
+  char control[CMSG_SPACE(MAPPING_FD_BATCH * sizeof(int))] __attribute__((aligned(8)));
+  struct iovec part = {.iov_base = data, .iov_len = length};
   struct msghdr message = {.msg_iov = &part, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof control};
+  ssize_t n;
+  do {
+    n = recvmsg(mapping_fd, &message, MSG_CMSG_CLOEXEC | MSG_WAITALL);
+  } while (n < 0 && errno == EINTR);
+  if (n < 0) give_up("receive the plan of guest memory");
   struct cmsghdr* header = CMSG_FIRSTHDR(&message);
-  header->cmsg_level = SOL_SOCKET;
-  header->cmsg_type = SCM_RIGHTS;
-  header->cmsg_len = CMSG_LEN(sizeof(int));
-  memcpy(CMSG_DATA(header), &uffd, sizeof uffd);
-  if (sendmsg(s, &message, MSG_NOSIGNAL) != n) give_up("send the handshake");
+  if ((size_t)n != length || (message.msg_flags & MSG_CTRUNC) || header == NULL || header->cmsg_level != SOL_SOCKET ||
+      header->cmsg_type != SCM_RIGHTS)
+    refuse("the plan of guest memory is cut short");
+  const size_t count = (header->cmsg_len - CMSG_LEN(0)) / sizeof(int);
+  memcpy(fds, CMSG_DATA(header), count * sizeof(int));
+  return count;
+}
+
+struct plan {
+  struct mapping_header header;
+  const struct mapping_entry* entries;
+  int files[MAPPING_MAX_FILES];
+  uint64_t sizes[MAPPING_MAX_FILES];
+};
+
+static void receive_plan(struct plan* plan) {
+  int batch[MAPPING_FD_BATCH];
+  if (receive(&plan->header, sizeof plan->header, batch) != 1 || plan->header.magic != MAPPING_MAGIC ||
+      plan->header.entries > MAPPING_MAX_ENTRIES || plan->header.files > MAPPING_MAX_FILES)
+    refuse("the plan of guest memory has a wrong header");
+  struct stat st;
+  if (fstat(batch[0], &st) != 0) give_up("look at the plan");
+  const size_t bytes = plan->header.entries * sizeof *plan->entries;
+  if ((uint64_t)st.st_size != bytes) refuse("the plan of guest memory has a wrong length");
+  if (bytes > 0) {
+    plan->entries = real_mmap(NULL, bytes, PROT_READ, MAP_PRIVATE, batch[0], 0);
+    if (plan->entries == MAP_FAILED) give_up("map the plan");
+  }
+  close(batch[0]);
+  for (uint32_t have = 0; have < plan->header.files;) {
+    char byte;
+    const size_t count = receive(&byte, 1, batch);
+    if (count == 0 || count > plan->header.files - have) refuse("the plan of guest memory has a wrong number of files");
+    for (size_t i = 0; i < count; ++i, ++have) {
+      if (fstat(batch[i], &st) != 0) give_up("look at a layer");
+      if (!S_ISREG(st.st_mode)) refuse("a layer is not a file");
+      plan->files[have] = batch[i];
+      plan->sizes[have] = (uint64_t)st.st_size;
+    }
+  }
+}
+
+/* Everything before anything is mapped. */
+static void check_plan(const struct plan* plan, size_t length) {
+  if (plan->header.size != length) refuse("the plan is of another size than guest memory");
+  uint64_t end = 0;
+  for (uint32_t i = 0; i < plan->header.entries; ++i) {
+    const struct mapping_entry* e = &plan->entries[i];
+    if (e->offset % PAGE != 0 || e->length % PAGE != 0 || e->file_offset % PAGE != 0 || e->length == 0 ||
+        e->offset < end || e->offset > length || e->length > length - e->offset || e->file >= plan->header.files ||
+        e->copied > 1)
+      refuse("the plan of guest memory has a wrong piece");
+    if (e->file_offset > plan->sizes[e->file] || e->length > plan->sizes[e->file] - e->file_offset)
+      refuse("a layer is shorter than the plan of guest memory says");
+    end = e->offset + e->length;
+  }
+}
+
+static void copy_in(char* to, int file, uint64_t offset, uint64_t length) {
+  while (length > 0) {
+    const ssize_t n = pread(file, to, length, (off_t)offset);
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0) give_up("read a layer");
+    if (n == 0) refuse("a layer has become shorter");
+    to += n;
+    offset += (uint64_t)n;
+    length -= (uint64_t)n;
+  }
+}
+
+/* Zeros first: anonymous memory, in small pages, since every page that is touched is private to this guest. */
+static void map_guest_memory(char* memory, size_t length, int protection) {
+  static struct plan plan;
+  receive_plan(&plan);
+  check_plan(&plan, length);
+  const int anonymous = MAP_PRIVATE | MAP_FIXED | MAP_ANONYMOUS | MAP_NORESERVE;
+  if (real_mmap(memory, length, protection, anonymous, -1, 0) == MAP_FAILED) give_up("make room for guest memory");
+  (void)real_madvise(memory, length, MADV_NOHUGEPAGE);
+  for (uint32_t i = 0; i < plan.header.entries; ++i) {
+    const struct mapping_entry* e = &plan.entries[i];
+    const int file = plan.files[e->file];
+    if (e->copied)
+      copy_in(memory + e->offset, file, e->file_offset, e->length);
+    else if (real_mmap(memory + e->offset, e->length, protection, MAP_PRIVATE | MAP_FIXED | MAP_NORESERVE, file,
+                       (off_t)e->file_offset) == MAP_FAILED)
+      give_up("map a layer");
+  }
+  for (uint32_t i = 0; i < plan.header.files; ++i) close(plan.files[i]);
+  if (plan.entries != NULL) munmap((void*)plan.entries, plan.header.entries * sizeof *plan.entries);
+  mapped_start = memory;
+  mapped_length = length;
+  const struct mapping_answer answer = {.address = (uintptr_t)memory};
+  const int tracker = open_uffd(ASYNC_FEATURES);
+  if (!send_with(mapping_fd, &answer, sizeof answer, tracker)) give_up("answer the supervisor");
+  if (tracker >= 0) close(tracker); /* the driver has it, and registers memory with it when it needs to */
+  close(mapping_fd);
 }
 
 static bool is_guest_memory(int protection, int flags, int fd) {
@@ -110,10 +258,14 @@ static bool is_guest_memory(int protection, int flags, int fd) {
 }
 
 void* mmap(void* address, size_t length, int protection, int flags, int fd, off_t offset) {
-  if (real_mmap == NULL) real_mmap = (void* (*)(void*, size_t, int, int, int, off_t))dlsym(RTLD_NEXT, "mmap");
+  if (real_mmap == NULL) find_real();
   void* mapped = real_mmap(address, length, protection, flags, fd, offset);
   if (mapped == MAP_FAILED || !is_guest_memory(protection, flags, fd)) return mapped;
   armed = false; /* one mapping is the guest's memory; QEMU does not map it twice */
+  if (mapping_fd >= 0) {
+    map_guest_memory(mapped, length, protection);
+    return mapped;
+  }
   bool write_protect = false;
   const int uffd = register_memory(mapped, length, &write_protect);
   hand_over(uffd, mapped, length, offset, write_protect);
@@ -122,4 +274,13 @@ void* mmap(void* address, size_t length, int protection, int flags, int fd, off_
 
 void* mmap64(void* address, size_t length, int protection, int flags, int fd, off_t offset) {
   return mmap(address, length, protection, flags, fd, offset);
+}
+
+/* QEMU asks for huge pages for its RAM. A page of a clone that is written would then cost 2 MiB. */
+int madvise(void* address, size_t length, int advice) {
+  if (real_madvise == NULL) find_real();
+  const bool guest =
+      mapped_start != NULL && (char*)address >= mapped_start && (char*)address < mapped_start + mapped_length;
+  if (guest && advice == MADV_HUGEPAGE) return 0;
+  return real_madvise(address, length, advice);
 }

@@ -12,6 +12,7 @@
 #include "vmm/compatible.h"
 #include "vmm/host_cpu.h"
 #include "vmm/qemu/guest_ram.h"
+#include "vmm/qemu/mapping_channel.h"
 #include "vmm/qemu/qmp.h"
 #include "vmm/qemu/state_file.h"
 #include "vmm/vmm.h"
@@ -23,6 +24,7 @@ using nlohmann::json;
 
 constexpr int kRamFd = 3;  // descriptor numbers inside QEMU
 constexpr int kQmpFd = 4;
+constexpr int kMappingFd = 5;
 constexpr const char* kProgram = "qemu-system-x86_64";
 
 // QEMU answers QMP within 25-82 ms of exec on an idle machine; a loaded one with 2 cores has been seen to take seconds.
@@ -81,10 +83,10 @@ class Qemu final : public Vmm {
     std::vector<std::string> arguments{"-kernel", spec.vmlinux.string(), "-append",
                                        kernel_command_line(spec.command_line)};
     if (!spec.initrd.empty()) arguments.insert(arguments.end(), {"-initrd", spec.initrd.string()});
-    return start(std::move(arguments), {}, {});
+    return start(std::move(arguments), {});
   }
   // No guest: only to ask QEMU who it is.
-  Status start_empty() { return start({"-S"}, {}, {}); }
+  Status start_empty() { return start({"-S"}, {}); }
 
   Status restore(const RestoreSpec& spec) override;
   Status pause() override { return command("stop"); }
@@ -98,13 +100,19 @@ class Qemu final : public Vmm {
     if (ram_) ram_->forget_tracking();
   }
   const VmmInfo& info() const override { return info_; }
+  bool maps_one_file() const override { return false; }
+  GuestMemoryUse guest_memory() const override {
+    return ram_ && process_ ? ram_->use(process_->pid()).value_or(GuestMemoryUse{}) : GuestMemoryUse{};
+  }
   int pidfd() const override { return process_ ? process_->pidfd() : -1; }
   pid_t pid() const override { return process_ ? process_->pid() : -1; }
   std::string stop() override;
 
  private:
-  using OnStarted = std::function<void(pid_t)>;
-  Status start(std::vector<std::string> more_arguments, const Path& uffd_socket, const OnStarted& on_started);
+  // `memory` says where it comes from; a boot's from nowhere.
+  Status start(std::vector<std::string> more_arguments, const RestoreSpec& memory);
+  Status preload(SpawnOptions& options, const RestoreSpec& memory);
+  Status await_mapped();
   Status prepare_migration();
   Status load(const RestoreSpec& spec, int state);
   Status refuse_unless_paused();
@@ -124,7 +132,8 @@ class Qemu final : public Vmm {
   std::optional<Process> process_;
   std::string end_;  // how it ended, once it has
   std::optional<Qmp> qmp_;
-  UniqueFd device_state_;  // a memory file, since the last save and until the guest runs on
+  std::optional<MappingChannel> mapping_;  // until QEMU has its memory
+  UniqueFd device_state_;                  // a memory file, since the last save and until the guest runs on
 };
 
 std::vector<std::string> Qemu::arguments() const {
@@ -160,7 +169,7 @@ std::string Qemu::kernel_command_line(const std::string& given) const {
   return kvm_ ? given : given + " tsc_early_khz=" + std::to_string(measure_tsc_khz());
 }
 
-Status Qemu::start(std::vector<std::string> more_arguments, const Path& uffd_socket, const OnStarted& on_started) {
+Status Qemu::start(std::vector<std::string> more_arguments, const RestoreSpec& memory) {
   if (process_) return fail(Code::kFailedPrecondition, "this machine has been started already");
   STASIS_ASSIGN(ram_, GuestRam::create(uint64_t{config_.shape.memory_mib} << 20));
   STASIS_ASSIGN(auto sockets, unix_socket_pair());
@@ -172,27 +181,49 @@ Status Qemu::start(std::vector<std::string> more_arguments, const Path& uffd_soc
   options.stdout_fd = log.get();
   options.stderr_fd = log.get();
   options.die_with_parent = true;
-  if (!uffd_socket.empty()) {
-    STASIS_ASSIGN(const Path bin, executable_directory());
-    const Path preload = bin.parent_path() / "lib" / "libstasis-preload.so";
-    if (!exists(real_file_system(), preload)) {
-      return fail(Code::kNotFound, "there is no " + preload.string(),
-                  "build it (make build), or install all of Stasis's files");
-    }
-    options.env = {{"LD_PRELOAD", preload.string()},
-                   {"STASIS_RAM_FD", std::to_string(kRamFd)},
-                   {"STASIS_UFFD_SOCKET", uffd_socket.string()}};
-  }
+  STASIS_TRY(preload(options, memory));
   auto spawned = spawn(options);
   if (!spawned) return fail(std::move(spawned).error().with_remedy("install QEMU: apt-get install qemu-system-x86"));
   process_ = std::move(*spawned);
   sockets.second.reset();
-  if (on_started) on_started(process_->pid());
+  if (memory.on_started) memory.on_started(process_->pid());
   auto qmp = Qmp::open(std::move(sockets.first), Deadline::after(kStartDeadline));
   if (!qmp) return fail(explain(std::move(qmp).error().with_context("start QEMU")));
   qmp_ = std::move(*qmp);
   info_.version = qmp_->version();
+  STASIS_TRY(await_mapped());
   return prepare_migration();
+}
+
+// The library that puts guest memory where a restored QEMU looks for it.
+Status Qemu::preload(SpawnOptions& options, const RestoreSpec& memory) {
+  if (memory.uffd_socket.empty() && !memory.mapped) return {};
+  STASIS_ASSIGN(const Path bin, executable_directory());
+  const Path library = bin.parent_path() / "lib" / "libstasis-preload.so";
+  if (!exists(real_file_system(), library)) {
+    return fail(Code::kNotFound, "there is no " + library.string(),
+                "build it (make build), or install all of Stasis's files");
+  }
+  options.env = {{"LD_PRELOAD", library.string()}, {"STASIS_RAM_FD", std::to_string(kRamFd)}};
+  if (!memory.mapped) {
+    options.env.emplace_back("STASIS_UFFD_SOCKET", memory.uffd_socket.string());
+    return {};
+  }
+  STASIS_ASSIGN(mapping_, MappingChannel::open(*memory.mapped));
+  options.fds.emplace_back(mapping_->peer(), kMappingFd);
+  options.env.emplace_back("STASIS_MAPPING_FD", std::to_string(kMappingFd));
+  return {};
+}
+
+// QEMU makes its memory before it answers QMP: if the library has not been at work by then, it never will be.
+Status Qemu::await_mapped() {
+  if (!mapping_) return {};
+  mapping_->close_peer();
+  auto mapped = mapping_->await_mapped(Deadline::after(Milliseconds(0)));
+  mapping_.reset();
+  if (!mapped) return fail(explain(std::move(mapped).error()));
+  ram_->is_mapped_at(mapped->address, std::move(mapped->tracker));
+  return {};
 }
 
 // RAM stays in its file (x-ignore-shared); state changes are told as events instead of polled for.
@@ -232,7 +263,7 @@ Result<bool> Qemu::await_migration() {
 Status Qemu::restore(const RestoreSpec& spec) {
   if (process_) return fail(Code::kFailedPrecondition, "this machine has been started already");
   STASIS_ASSIGN(const UniqueFd state, read_state_file(real_file_system(), spec.state));
-  Status loaded = start({"-incoming", "defer"}, spec.uffd_socket, spec.on_started);
+  Status loaded = start({"-incoming", "defer"}, spec);
   if (loaded) loaded = check_compatible(spec.saved_with, info_);
   if (loaded) loaded = load(spec, state.get());
   if (loaded) return {};
@@ -280,7 +311,8 @@ Result<SavedMemory> Qemu::save(const Path& state, const Path& /*scratch_dir*/) {
   }
   STASIS_TRY(write_state_file(real_file_system(), state, device_state_.get()));
   SavedMemory saved;
-  STASIS_ASSIGN(saved.source, duplicate(ram_->fd()));
+  STASIS_ASSIGN(saved.source, ram_->source(process_->pid()));
+  saved.source_offset = ram_->source_offset();
   STASIS_ASSIGN(ChangedPages pages, ram_->changed(process_->pid()));  // last: what it told, it tells once
   ram_->forget_told();
   saved.candidates = std::move(pages.all);
@@ -291,7 +323,9 @@ Result<SavedMemory> Qemu::save(const Path& state, const Path& /*scratch_dir*/) {
 Result<SavedMemory> Qemu::look_ahead() {
   if (!process_) return fail(Code::kFailedPrecondition, "this machine has not been started");
   SavedMemory memory;
-  STASIS_ASSIGN(memory.source, duplicate(ram_->fd()));
+  STASIS_ASSIGN(memory.source, ram_->source(process_->pid()));
+  memory.source_offset = ram_->source_offset();
+  STASIS_TRY(ram_->start_tracking());
   STASIS_ASSIGN(ChangedPages pages, ram_->changed(process_->pid()));
   if (!pages.tracked) return fail(Code::kUnimplemented, "nobody tells what this guest writes while it runs");
   memory.candidates = std::move(pages.all);

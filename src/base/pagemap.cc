@@ -1,0 +1,167 @@
+#include "base/pagemap.h"
+
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <span>
+
+namespace stasis {
+namespace {
+
+// Newer than Debian 12's kernel headers (6.1): values from include/uapi/linux/fs.h of Linux 6.7.
+struct PageRegion {
+  uint64_t start;
+  uint64_t end;
+  uint64_t categories;
+};
+
+struct PmScanArg {
+  uint64_t size;
+  uint64_t flags;
+  uint64_t start;
+  uint64_t end;
+  uint64_t walk_end;
+  uint64_t vec;
+  uint64_t vec_len;
+  uint64_t max_pages;
+  uint64_t category_inverted;
+  uint64_t category_mask;
+  uint64_t category_anyof_mask;
+  uint64_t return_mask;
+};
+
+constexpr unsigned long kPagemapScan = _IOWR('f', 16, PmScanArg);
+constexpr uint64_t kPmScanWpMatching = 1U << 0;
+constexpr uint64_t kPmScanCheckWpAsync = 1U << 1;
+constexpr uint64_t kPageIsWritten = 1U << 1;
+constexpr uint64_t kPageIsFile = 1U << 2;
+constexpr uint64_t kPageIsPresent = 1U << 3;
+constexpr uint64_t kPageIsSwapped = 1U << 4;
+constexpr uint64_t kPageIsZero = 1U << 5;
+
+// Of an entry of /proc/PID/pagemap (Documentation/admin-guide/mm/pagemap.rst).
+constexpr uint64_t kEntryFileOrShared = uint64_t{1} << 61;
+constexpr uint64_t kEntrySwapped = uint64_t{1} << 62;
+constexpr uint64_t kEntryPresent = uint64_t{1} << 63;
+constexpr uint64_t kPage = 4096;
+constexpr const char* kGone = "the process whose memory is looked at has gone";
+
+void append(std::vector<Range>& ranges, Range part) {
+  if (!ranges.empty() && ranges.back().end() == part.offset) {
+    ranges.back().length += part.length;
+  } else {
+    ranges.push_back(part);
+  }
+}
+
+// Of a process that has ended a scan finds nothing, as if nothing had been written: the memory must still be there
+// after it. (A read tells: it gives no bytes.)
+Status require_alive(int pagemap_fd, uint64_t address) {
+  uint64_t entry = 0;
+  const auto bytes = std::as_writable_bytes(std::span(&entry, 1));
+  STASIS_ASSIGN(const size_t n, real_file_system().read_at(pagemap_fd, address / kPage * sizeof entry, bytes));
+  if (n != sizeof entry) return fail(Code::kUnavailable, kGone);
+  return {};
+}
+
+// `wanted` says which pages: its categories and flags.
+Result<std::vector<Range>> scan(int pagemap_fd, Range range, const PmScanArg& wanted) {
+  std::vector<Range> found;
+  std::array<PageRegion, 512> regions;
+  uint64_t position = range.offset;
+  while (position < range.end()) {
+    PmScanArg scan = wanted;
+    scan.size = sizeof scan;
+    scan.start = position;
+    scan.end = range.end();
+    scan.vec = reinterpret_cast<uint64_t>(regions.data());
+    scan.vec_len = regions.size();
+    const int n = ::ioctl(pagemap_fd, kPagemapScan, &scan);
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0 && (errno == ENOTTY || errno == EINVAL))
+      return fail(Code::kUnimplemented, "this kernel has no PAGEMAP_SCAN");
+    if (n < 0 && errno == EPERM) return fail(Code::kUnimplemented, "this memory is not write-protected asynchronously");
+    if (n < 0) return fail_errno(errno, "PAGEMAP_SCAN");
+    for (const PageRegion& region : std::span(regions).first(static_cast<size_t>(n))) {
+      append(found, {region.start, region.end - region.start});
+    }
+    position = scan.walk_end;
+  }
+  STASIS_TRY(require_alive(pagemap_fd, range.offset));
+  return found;
+}
+
+PmScanArg private_pages() {
+  PmScanArg wanted{};
+  wanted.category_inverted = kPageIsFile | kPageIsZero;
+  wanted.category_mask = kPageIsFile | kPageIsZero;
+  wanted.category_anyof_mask = kPageIsPresent | kPageIsSwapped;
+  wanted.return_mask = kPageIsPresent;
+  return wanted;
+}
+
+// Pages whose entry `wanted` accepts.
+template <typename Wanted>
+Result<std::vector<Range>> read_entries(int pagemap_fd, Range range, Wanted wanted) {
+  std::vector<Range> found;
+  std::vector<uint64_t> entries(8192);
+  for (uint64_t position = range.offset; position < range.end();) {
+    const uint64_t count = std::min<uint64_t>(entries.size(), (range.end() - position) / kPage);
+    const auto bytes = std::as_writable_bytes(std::span(entries).first(count));
+    STASIS_ASSIGN(const size_t n, real_file_system().read_at(pagemap_fd, position / kPage * sizeof(uint64_t), bytes));
+    if (n != bytes.size()) return fail(Code::kUnavailable, kGone);
+    for (uint64_t i = 0; i < count; ++i) {
+      if (wanted(entries[i])) append(found, {position + i * kPage, kPage});
+    }
+    position += count * kPage;
+  }
+  return found;
+}
+
+}  // namespace
+
+Result<std::vector<Range>> scan_written_pages(int pagemap_fd, Range range, bool reset) {
+  PmScanArg wanted{};
+  wanted.flags = reset ? kPmScanWpMatching | kPmScanCheckWpAsync : 0;
+  wanted.category_mask = kPageIsWritten;
+  wanted.return_mask = kPageIsWritten;
+  return scan(pagemap_fd, range, wanted);
+}
+
+Result<std::vector<Range>> scan_private_pages(int pagemap_fd, Range range) {
+  auto found = scan(pagemap_fd, range, private_pages());
+  if (!found && found.error().code == Code::kUnimplemented) return read_private_pages(pagemap_fd, range);
+  return found;
+}
+
+Result<std::vector<Range>> scan_written_private_pages(int pagemap_fd, Range range) {
+  PmScanArg wanted = private_pages();
+  wanted.flags = kPmScanWpMatching | kPmScanCheckWpAsync;
+  wanted.category_mask |= kPageIsWritten;
+  return scan(pagemap_fd, range, wanted);
+}
+
+Result<std::vector<Range>> read_private_pages(int pagemap_fd, Range range) {
+  return read_entries(pagemap_fd, range, [](uint64_t entry) {
+    return (entry & (kEntryPresent | kEntrySwapped)) != 0 && (entry & kEntryFileOrShared) == 0;
+  });
+}
+
+Result<uint64_t> present_bytes(int pagemap_fd, Range range) {
+  PmScanArg wanted{};
+  wanted.category_mask = kPageIsPresent;
+  wanted.return_mask = kPageIsPresent;
+  auto found = scan(pagemap_fd, range, wanted);
+  if (!found && found.error().code == Code::kUnimplemented) {
+    found = read_entries(pagemap_fd, range, [](uint64_t entry) { return (entry & kEntryPresent) != 0; });
+  }
+  if (!found) return fail(std::move(found).error());
+  uint64_t bytes = 0;
+  for (const Range& part : *found) bytes += part.length;
+  return bytes;
+}
+
+}  // namespace stasis

@@ -1,0 +1,32 @@
+// What the pages of a process are: PAGEMAP_SCAN, and the bits of /proc/PID/pagemap where the kernel has no such call
+// (before Linux 6.7). `pagemap_fd` is /proc/PID/pagemap; ranges are addresses in that process, in bytes, multiples of
+// the page size; results are sorted and merged.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "base/file_system.h"
+#include "base/result.h"
+
+namespace stasis {
+
+// Pages that were written since they were last write-protected by a userfaultfd, or never were. With `reset` they are
+// write-protected again in the same step. kUnimplemented before Linux 6.7, and with `reset` also where the range is not
+// registered for asynchronous write-protection.
+Result<std::vector<Range>> scan_written_pages(int pagemap_fd, Range range, bool reset);
+
+// Pages that are the process's own, present or swapped out: of a private mapping of a file those that it has written,
+// elsewhere those that it has touched. A page of zeros that was only read may be among them (before Linux 6.7). Not for
+// shared memory: what of that is swapped out is not told.
+Result<std::vector<Range>> scan_private_pages(int pagemap_fd, Range range);
+// Of those, the ones that scan_written_pages() would tell, write-protected again in the same step. (That one would also
+// protect pages that are not there, by markers which a later scan takes for pages that are swapped out.)
+Result<std::vector<Range>> scan_written_private_pages(int pagemap_fd, Range range);
+// As scan_private_pages(), from the bits alone.
+Result<std::vector<Range>> read_private_pages(int pagemap_fd, Range range);
+
+// Bytes of pages that are present, whatever they are.
+Result<uint64_t> present_bytes(int pagemap_fd, Range range);
+
+}  // namespace stasis

@@ -1,0 +1,110 @@
+#include "base/pagemap.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <signal.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/memory.h"
+
+namespace stasis {
+namespace {
+
+using testing::ElementsAre;
+using testing::IsEmpty;
+
+constexpr uint64_t kPage = 4096;
+constexpr uint64_t kPages = 64;
+
+// A file of ones, mapped privately: its pages 0 to 31; zeros behind it.
+class PrivatePagesTest : public testing::Test {
+ protected:
+  void SetUp() override {
+    auto file = create_memory_file("pagemap-test", 32 * kPage);
+    ASSERT_TRUE(file);
+    const std::vector<std::byte> ones(32 * kPage, std::byte{1});
+    ASSERT_TRUE(real_file_system().write_at(file->get(), 0, ones));
+    auto memory = Mapping::anonymous(kPages * kPage);
+    ASSERT_TRUE(memory);
+    memory_ = std::move(*memory);
+    ASSERT_EQ(::madvise(memory_.bytes().data(), kPages * kPage, MADV_NOHUGEPAGE), 0);
+    ASSERT_NE(
+        ::mmap(memory_.bytes().data(), 32 * kPage, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_FIXED, file->get(), 0),
+        MAP_FAILED);
+    auto pagemap = real_file_system().open_read("/proc/self/pagemap");
+    ASSERT_TRUE(pagemap);
+    pagemap_ = std::move(*pagemap);
+  }
+  std::byte read(uint64_t page) const { return *static_cast<volatile std::byte*>(&memory_.bytes()[page * kPage + 7]); }
+  void write(uint64_t page, int value) { memory_.bytes()[page * kPage + 7] = std::byte(value); }
+  Range all() const { return {memory_.address(), kPages * kPage}; }
+  std::vector<Range> relative(const Result<std::vector<Range>>& found) const {
+    EXPECT_TRUE(found) << found.error().message;
+    std::vector<Range> pages = found.value_or(std::vector<Range>{});
+    for (Range& part : pages) part = {(part.offset - memory_.address()) / kPage, part.length / kPage};
+    return pages;
+  }
+  std::vector<Range> scanned() const { return relative(scan_private_pages(pagemap_.get(), all())); }
+  std::vector<Range> from_bits() const { return relative(read_private_pages(pagemap_.get(), all())); }
+
+  Mapping memory_;
+  UniqueFd pagemap_;
+};
+
+TEST_F(PrivatePagesTest, WhatIsOnlyReadStaysTheFiles) {
+  for (uint64_t page = 0; page < 32; ++page) EXPECT_EQ(read(page), std::byte{1});
+  EXPECT_THAT(scanned(), IsEmpty());
+  EXPECT_THAT(from_bits(), IsEmpty());
+  EXPECT_EQ(present_bytes(pagemap_.get(), all()).value_or(0), 32 * kPage);
+}
+
+TEST_F(PrivatePagesTest, WhatIsWrittenIsTheProcesss) {
+  write(3, 2);
+  write(4, 1);  // the same content again
+  write(31, 0);
+  write(32, 2);
+  write(63, 2);
+  const auto expected = ElementsAre(Range{3, 2}, Range{31, 2}, Range{63, 1});
+  EXPECT_THAT(scanned(), expected);
+  EXPECT_THAT(from_bits(), expected);
+}
+
+TEST_F(PrivatePagesTest, ZerosThatWereOnlyReadAreNobodys) {
+  EXPECT_EQ(read(40), std::byte{0});
+  EXPECT_THAT(relative(read_private_pages(pagemap_.get(), all())),
+              testing::AnyOf(IsEmpty(), ElementsAre(Range{40, 1})));
+  const bool has_scan = scan_written_pages(pagemap_.get(), all(), false).has_value();
+  EXPECT_EQ(scanned().empty(), has_scan);
+}
+
+TEST_F(PrivatePagesTest, MoreRunsThanOneCallTells) {
+  auto large = Mapping::anonymous(4096 * kPage);
+  ASSERT_TRUE(large);
+  ASSERT_EQ(::madvise(large->bytes().data(), large->bytes().size(), MADV_NOHUGEPAGE), 0);
+  for (uint64_t page = 0; page < 4096; page += 2) large->bytes()[page * kPage] = std::byte{1};
+  const Range range{large->address(), large->bytes().size()};
+  const auto scanned = scan_private_pages(pagemap_.get(), range);
+  ASSERT_TRUE(scanned);
+  EXPECT_EQ(scanned->size(), 2048u);
+  EXPECT_EQ(*scanned, *read_private_pages(pagemap_.get(), range));
+}
+
+TEST_F(PrivatePagesTest, AProcessThatHasGoneIsAnError) {
+  const pid_t child = ::fork();
+  if (child == 0) {
+    ::pause();
+    ::_exit(0);
+  }
+  auto pagemap = real_file_system().open_read("/proc/" + std::to_string(child) + "/pagemap");
+  ASSERT_TRUE(pagemap);
+  ::kill(child, SIGKILL);
+  ASSERT_EQ(::waitpid(child, nullptr, 0), child);
+  EXPECT_FALSE(read_private_pages(pagemap->get(), all()));
+  const auto scanned = scan_private_pages(pagemap->get(), all());
+  EXPECT_FALSE(scanned) << "and not: nothing was written";
+}
+
+}  // namespace
+}  // namespace stasis

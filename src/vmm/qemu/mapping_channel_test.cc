@@ -1,0 +1,224 @@
+// The driver's side and the preloaded library's, with a small program in QEMU's place.
+#include "vmm/qemu/mapping_channel.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <fstream>
+
+#include "base/memory.h"
+#include "base/process.h"
+#include "base/unix_socket.h"
+#include "snapshot/capture.h"
+#include "snapshot/testing/fixtures.h"
+#include "vmm/contract/result_matchers.h"
+#include "vmm/qemu/mapping_message.h"
+
+namespace stasis::vmm {
+namespace {
+
+using snapshot::BlockMap;
+using snapshot::kBlockSize;
+using snapshot::testing::blocks;
+using snapshot::testing::Bytes;
+using ::testing::HasSubstr;
+
+constexpr uint64_t kBytes = 512 * kBlockSize;
+
+class MappingChannelTest : public snapshot::testing::StoreTest {
+ protected:
+  void SetUp() override {
+    auto ram = create_memory_file("ram", kBytes);
+    ASSERT_OK(ram);
+    ram_ = std::move(*ram);
+  }
+  // The program, with one end of a socket; its output and messages go to files.
+  Process started(int socket) {
+    const auto out = real_file_system().create(dir_.path() / "out");
+    const auto err = real_file_system().create(dir_.path() / "err");
+    EXPECT_OK(out);
+    EXPECT_OK(err);
+    const Path bin = contract::value(executable_directory());
+    SpawnOptions options;
+    options.argv = {bin / "map-ram", std::to_string(kBytes)};
+    options.env = {{"LD_PRELOAD", bin.parent_path() / "lib" / "libstasis-preload.so"},
+                   {"STASIS_RAM_FD", "3"},
+                   {"STASIS_MAPPING_FD", "5"}};
+    options.fds = {{ram_.get(), 3}, {socket, 5}};
+    options.stdout_fd = out->get();
+    options.stderr_fd = err->get();
+    auto process = spawn(options);
+    EXPECT_OK(process);
+    return std::move(*process);
+  }
+  ExitStatus end_of(Process& process) {
+    const auto ended = process.wait(Deadline::after(Milliseconds(10'000)));
+    EXPECT_OK(ended);
+    EXPECT_TRUE(*ended) << "it still waits";
+    return ended->value_or(ExitStatus{});
+  }
+  Bytes output() const { return snapshot::testing::read_whole_file(dir_.path() / "out"); }
+  std::string messages() const {
+    std::ifstream file(dir_.path() / "err");
+    return {std::istreambuf_iterator<char>(file), {}};
+  }
+  // Two layers: runs that are mapped, runs that are copied, zeros between them, and zeros over data.
+  std::shared_ptr<const snapshot::AddressSpace> two_generations() {
+    snapshot::testing::Random random(7);
+    memory_.write(0, snapshot::testing::random_bytes(random, 100 * kBlockSize));
+    memory_.write(200 * kBlockSize, snapshot::testing::random_bytes(random, 2 * kBlockSize));
+    const auto first = take(memory_, {blocks(0, 512)}, *open(*BlockMap::zeros(kBytes)));
+    memory_.write(50 * kBlockSize, snapshot::testing::random_bytes(random, 20 * kBlockSize));
+    memory_.write(511 * kBlockSize, snapshot::testing::random_bytes(random, kBlockSize));
+    memory_.zero(blocks(10, 7));
+    const auto second = take(memory_, {blocks(0, 512)}, *open(first->map));
+    return open(second->map);
+  }
+
+  UniqueFd ram_;
+  snapshot::testing::Memory memory_{kBytes};
+};
+
+TEST_F(MappingChannelTest, TheProgramHasTheMemoryAndItsWritesStayItsOwn) {
+  const auto memory = two_generations();
+  const auto plan = pager::plan_mapping(
+      memory, [](snapshot::LayerId) { return true; }, contract::value(pager::mapping_limits()));
+  ASSERT_OK(plan);
+  EXPECT_GT(plan->mapped_bytes, 0u);
+  EXPECT_GT(plan->copied_bytes, 0u);
+  auto channel = MappingChannel::open(*plan);
+  ASSERT_OK(channel);
+  Process program = started(channel->peer());
+  channel->close_peer();
+  const auto mapped = channel->await_mapped(Deadline::after(Milliseconds(10'000)));
+  ASSERT_OK(mapped);
+  EXPECT_EQ(mapped->address % kBlockSize, 0u);
+  EXPECT_EQ(mapped->tracker.fd() >= 0, probe_userfaultfd().write_protect_async);
+  EXPECT_TRUE(end_of(program).success()) << messages();
+  EXPECT_EQ(output(), memory_.content);
+  EXPECT_TRUE(contract::value(real_file_system().data_ranges(ram_.get())).empty()) << "its memory file was not touched";
+  EXPECT_EQ(snapshot::testing::read_all(*memory), memory_.content) << "nor was a layer";
+}
+
+TEST_F(MappingChannelTest, MoreLayersThanOneMessageHolds) {
+  auto newest = open(*BlockMap::zeros(kBytes));
+  for (uint64_t layer = 0; layer < 40; ++layer) {
+    memory_.write(layer * 5 * kBlockSize, snapshot::testing::block_of(static_cast<uint8_t>(layer + 1)));
+    const auto taken = take(memory_, {blocks(layer * 5, 1)}, *newest);
+    ASSERT_OK(taken);
+    newest = open(taken->map);
+  }
+  const auto plan = pager::plan_mapping(
+      newest, [](snapshot::LayerId) { return true; }, contract::value(pager::mapping_limits()));
+  ASSERT_OK(plan);
+  auto channel = MappingChannel::open(*plan);
+  ASSERT_OK(channel);
+  Process program = started(channel->peer());
+  EXPECT_TRUE(end_of(program).success()) << messages();
+  EXPECT_EQ(output(), memory_.content);
+}
+
+TEST_F(MappingChannelTest, AProgramThatDoesNotTakeItsMemoryOverIsTold) {
+  const auto plan = pager::plan_mapping(
+      two_generations(), [](snapshot::LayerId) { return true; }, contract::value(pager::mapping_limits()));
+  auto channel = MappingChannel::open(*plan);
+  ASSERT_OK(channel);
+  EXPECT_FAILS(channel->await_mapped(Deadline::after(Milliseconds(0))), Code::kDeadlineExceeded);
+  channel->close_peer();
+  EXPECT_FAILS(channel->await_mapped(Deadline::after(Milliseconds(1000))), Code::kUnavailable);
+}
+
+// Every way in which a plan can be wrong: the program ends instead of running on another memory.
+class WrongPlanTest : public MappingChannelTest {
+ protected:
+  void SetUp() override {
+    MappingChannelTest::SetUp();
+    layer_ = dir_.path() / "layer";
+    snapshot::testing::write_whole_file(layer_, Bytes(16 * kBlockSize, std::byte{1}));
+  }
+  static mapping_header header(uint32_t entries) { return {MAPPING_MAGIC, kBytes, entries, 1}; }
+  // What the program says at its end.
+  std::string told(const mapping_header& header, const std::vector<mapping_entry>& entries, int files = 1) {
+    auto sockets = unix_socket_pair();
+    EXPECT_OK(sockets);
+    const auto table = create_memory_file("table", entries.size() * sizeof(mapping_entry));
+    EXPECT_OK(real_file_system().write_at(table->get(), 0, std::as_bytes(std::span(entries))));
+    const std::array first{table->get()};
+    EXPECT_OK(send_all(sockets->first.get(), std::as_bytes(std::span(&header, 1)), first));
+    const auto layer = real_file_system().open_read(layer_);
+    for (int i = 0; i < files; ++i) {
+      const std::array fds{layer->get()};
+      EXPECT_OK(send_all(sockets->first.get(), std::array{std::byte{0}}, fds));
+    }
+    return told_by(std::move(*sockets));
+  }
+  std::string told_by(std::pair<UniqueFd, UniqueFd> sockets) {
+    Process program = started(sockets.second.get());
+    sockets.second.reset();
+    shut_down_socket(sockets.first.get());
+    const ExitStatus end = end_of(program);
+    EXPECT_TRUE(end.exited && end.code == 1) << end.text();
+    EXPECT_TRUE(output().empty());
+    std::string text = messages();
+    (void)fs_.remove(dir_.path() / "out");
+    (void)fs_.remove(dir_.path() / "err");
+    return text;
+  }
+
+  Path layer_;
+};
+
+TEST_F(WrongPlanTest, Pieces) {
+  const std::vector<mapping_entry> wrong{
+      {1, kBlockSize, 0, 0, 0},                            // no whole blocks
+      {0, kBlockSize + 1, 0, 0, 0},                        //
+      {0, kBlockSize, 100, 0, 0},                          //
+      {0, 0, 0, 0, 0},                                     // nothing
+      {kBytes, kBlockSize, 0, 0, 0},                       // behind the end
+      {kBytes - kBlockSize, 2 * kBlockSize, 0, 0, 0},      //
+      {0, UINT64_MAX - kBlockSize + 1, 0, 0, 0},           //
+      {UINT64_MAX - kBlockSize + 1, kBlockSize, 0, 0, 0},  //
+      {0, kBlockSize, 0, 1, 0},                            // no such file
+      {0, kBlockSize, 0, 0, 2},                            // neither mapped nor copied
+  };
+  for (size_t i = 0; i < wrong.size(); ++i) EXPECT_THAT(told(header(1), {wrong[i]}), HasSubstr("wrong piece")) << i;
+  EXPECT_THAT(told(header(2), {{0, 2 * kBlockSize, 0, 0, 0}, {kBlockSize, kBlockSize, 0, 0, 0}}),
+              HasSubstr("wrong piece"))
+      << "they overlap";
+}
+
+TEST_F(WrongPlanTest, PiecesBehindTheEndOfTheirLayer) {
+  for (const mapping_entry& entry : {mapping_entry{0, 17 * kBlockSize, 0, 0, 0},
+                                     {0, kBlockSize, 16 * kBlockSize, 0, 0},
+                                     {0, kBlockSize, UINT64_MAX - kBlockSize + 1, 0, 0}}) {
+    EXPECT_THAT(told(header(1), {entry}), HasSubstr("shorter than the plan"));
+  }
+}
+
+TEST_F(WrongPlanTest, Headers) {
+  const std::vector<mapping_entry> entries{{0, kBlockSize, 0, 0, 0}};
+  EXPECT_THAT(told({MAPPING_MAGIC + 1, kBytes, 1, 1}, entries), HasSubstr("wrong header"));
+  EXPECT_THAT(told({MAPPING_MAGIC, kBytes * 2, 1, 1}, entries), HasSubstr("another size"));
+  EXPECT_THAT(told({MAPPING_MAGIC, kBytes, 2, 1}, entries), HasSubstr("wrong length"));
+  EXPECT_THAT(told({MAPPING_MAGIC, kBytes, MAPPING_MAX_ENTRIES + 1, 1}, entries), HasSubstr("wrong header"));
+  EXPECT_THAT(told({MAPPING_MAGIC, kBytes, 1, MAPPING_MAX_FILES + 1}, entries), HasSubstr("wrong header"));
+}
+
+TEST_F(WrongPlanTest, ThatEndTooEarly) {
+  EXPECT_THAT(told(header(1), {{0, kBlockSize, 0, 0, 0}}, 0), HasSubstr("cut short"));
+  auto silent = unix_socket_pair();
+  ASSERT_OK(silent);
+  EXPECT_THAT(told_by(std::move(*silent)), HasSubstr("cut short"));
+  auto half = unix_socket_pair();
+  ASSERT_OK(half);
+  EXPECT_OK(send_all(half->first.get(), Bytes(10, std::byte{7})));
+  EXPECT_THAT(told_by(std::move(*half)), HasSubstr("cut short"));
+}
+
+TEST_F(WrongPlanTest, ALayerThatIsNoFile) {
+  layer_ = "/dev/zero";
+  EXPECT_THAT(told(header(1), {{0, kBlockSize, 0, 0, 0}}), HasSubstr("not a file"));
+}
+
+}  // namespace
+}  // namespace stasis::vmm

@@ -1,0 +1,34 @@
+/* How the driver tells the preloaded library (preload.c) what to map, over a socket pair that QEMU inherits. Both are
+ * of one build. C, for the library's sake.
+ *
+ * Driver: one mapping_header with one descriptor, a memory file of `entries` mapping_entry; then one byte with each
+ * batch of at most MAPPING_FD_BATCH descriptors, until there have been `files` of them. Library, when guest memory is
+ * mapped: one mapping_answer, with a userfaultfd of QEMU's memory where the kernel can write-protect it asynchronously
+ * (Linux 6.7); nothing is registered with that yet. A message that is not like that ends QEMU. */
+#pragma once
+
+#include <stdint.h>
+
+#define MAPPING_MAGIC UINT64_C(0x31504D5349534154) /* "TASISMP1" */
+#define MAPPING_MAX_ENTRIES 262144
+#define MAPPING_MAX_FILES 1024
+#define MAPPING_FD_BATCH 16
+
+struct mapping_header {
+  uint64_t magic;
+  uint64_t size;    /* of guest memory, bytes */
+  uint32_t entries; /* runs, ascending and disjoint; what is in none is zeros */
+  uint32_t files;
+};
+
+struct mapping_entry {
+  uint64_t offset; /* in guest memory; all multiples of 4096 */
+  uint64_t length;
+  uint64_t file_offset;
+  uint32_t file;   /* which of the descriptors, from 0 */
+  uint32_t copied; /* 1: read instead of mapped; else 0 */
+};
+
+struct mapping_answer {
+  uint64_t address; /* of guest memory in QEMU */
+};

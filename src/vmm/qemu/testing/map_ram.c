@@ -1,0 +1,20 @@
+/* map-ram BYTES: what QEMU does with its memory, for tests of the preloaded library. Maps descriptor 3 shared, as guest
+ * memory, asks for huge pages, puts the content on standard output, and then writes to the first page. */
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+int main(int argc, char** argv) {
+  if (argc != 2) return 2;
+  const size_t length = strtoull(argv[1], NULL, 10);
+  char* memory = mmap(NULL, length, PROT_READ | PROT_WRITE, MAP_SHARED, 3, 0);
+  if (memory == MAP_FAILED) return 3;
+  (void)madvise(memory, length, MADV_HUGEPAGE);
+  for (size_t done = 0; done < length;) {
+    const ssize_t n = write(STDOUT_FILENO, memory + done, length - done);
+    if (n <= 0) return 4;
+    done += (size_t)n;
+  }
+  memory[0] = 'x';
+  return 0;
+}
