@@ -94,6 +94,15 @@ Result<std::vector<Range>> scan(int pagemap_fd, Range range, const PmScanArg& wa
   return found;
 }
 
+PmScanArg private_pages() {
+  PmScanArg wanted{};
+  wanted.category_inverted = kPageIsFile | kPageIsZero;
+  wanted.category_mask = kPageIsFile | kPageIsZero;
+  wanted.category_anyof_mask = kPageIsPresent | kPageIsSwapped;
+  wanted.return_mask = kPageIsPresent;
+  return wanted;
+}
+
 // Pages whose entry `wanted` accepts.
 template <typename Wanted>
 Result<std::vector<Range>> read_entries(int pagemap_fd, Range range, Wanted wanted) {
@@ -123,14 +132,16 @@ Result<std::vector<Range>> scan_written_pages(int pagemap_fd, Range range, bool 
 }
 
 Result<std::vector<Range>> scan_private_pages(int pagemap_fd, Range range) {
-  PmScanArg wanted{};
-  wanted.category_inverted = kPageIsFile | kPageIsZero;
-  wanted.category_mask = kPageIsFile | kPageIsZero;
-  wanted.category_anyof_mask = kPageIsPresent | kPageIsSwapped;
-  wanted.return_mask = kPageIsPresent;
-  auto found = scan(pagemap_fd, range, wanted);
+  auto found = scan(pagemap_fd, range, private_pages());
   if (!found && found.error().code == Code::kUnimplemented) return read_private_pages(pagemap_fd, range);
   return found;
+}
+
+Result<std::vector<Range>> scan_written_private_pages(int pagemap_fd, Range range) {
+  PmScanArg wanted = private_pages();
+  wanted.flags = kPmScanWpMatching | kPmScanCheckWpAsync;
+  wanted.category_mask |= kPageIsWritten;
+  return scan(pagemap_fd, range, wanted);
 }
 
 Result<std::vector<Range>> read_private_pages(int pagemap_fd, Range range) {

@@ -20,7 +20,10 @@ Result<std::vector<Range>> scan_written_pages(int pagemap_fd, Range range, bool 
 // elsewhere those that it has touched. A page of zeros that was only read may be among them (before Linux 6.7). Not for
 // shared memory: what of that is swapped out is not told.
 Result<std::vector<Range>> scan_private_pages(int pagemap_fd, Range range);
-// The same from the bits alone.
+// Of those, the ones that scan_written_pages() would tell, write-protected again in the same step. (That one would also
+// protect pages that are not there, by markers which a later scan takes for pages that are swapped out.)
+Result<std::vector<Range>> scan_written_private_pages(int pagemap_fd, Range range);
+// As scan_private_pages(), from the bits alone.
 Result<std::vector<Range>> read_private_pages(int pagemap_fd, Range range);
 
 // Bytes of pages that are present, whatever they are.

@@ -103,6 +103,20 @@ Status UserFaultFd::register_missing(Range range, bool write_protect) const {
   return {};
 }
 
+Status UserFaultFd::register_write_protect(Range range) const {
+  uffdio_register request{};
+  request.range = {range.offset, range.length};
+  request.mode = UFFDIO_REGISTER_MODE_WP;
+  if (::ioctl(fd_.get(), UFFDIO_REGISTER, &request) != 0) return fail_errno(errno, "track what is written");
+  return {};
+}
+
+Status UserFaultFd::unregister(Range range) const {
+  uffdio_range request{range.offset, range.length};
+  if (::ioctl(fd_.get(), UFFDIO_UNREGISTER, &request) != 0) return fail_errno(errno, "end tracking what is written");
+  return {};
+}
+
 Result<size_t> UserFaultFd::read_events(std::span<FaultEvent> events) const {
   std::array<uffd_msg, 64> messages;
   const size_t wanted = std::min(events.size(), messages.size());

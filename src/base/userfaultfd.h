@@ -47,6 +47,10 @@ class UserFaultFd {
 
   int fd() const { return fd_.get(); }
   Status register_missing(Range range, bool write_protect) const;
+  // Of any kind of memory, if the descriptor has the features of asynchronous write-protection: nothing is protected
+  // before a scan resets it (pagemap.h). unregister() forgets what was.
+  Status register_write_protect(Range range) const;
+  Status unregister(Range range) const;
 
   // Reads as many events as fit in `events`; 0 if there are none now. kUnavailable at end of file.
   Result<size_t> read_events(std::span<FaultEvent> events) const;

@@ -94,6 +94,11 @@ Status CowDisk::discard(uint64_t offset, uint64_t length) {
   });
 }
 
+Status CowDisk::sync_ahead() {
+  STASIS_TRY_CONTEXT(state_->fs.sync(state_->file.fd.get()), state_->file.path.string());
+  return {};
+}
+
 Result<SealResult> CowDisk::seal(const Path& layers_dir, snapshot::LayerId id) {
   std::array<std::unique_lock<std::shared_mutex>, State::kLocks> held;
   std::transform(state_->locks.begin(), state_->locks.end(), held.begin(),

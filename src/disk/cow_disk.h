@@ -47,6 +47,9 @@ class CowDisk {
   // The range reads as zeros from now on. Whole blocks take no space; edges are written as zeros.
   Status discard(uint64_t offset, uint64_t length);
 
+  // Syncs what is written so far, so that a seal() soon afterwards has little left to sync. The guest may go on.
+  Status sync_ahead();
+
   // Seals the write layer into layers_dir as layer `id`. The caller has stopped the guest: no read or write is under
   // way. Blocks equal to their parent's are dropped from the map and blocks of zeros become zero extents. On failure
   // the disk is as it was before. Continues above the new map.

@@ -36,6 +36,22 @@ std::vector<Range> subtract(std::span<const Range> from, std::span<const Range> 
   return result;
 }
 
+std::vector<Range> unite(std::span<const Range> a, std::span<const Range> b) {
+  std::vector<Range> both;
+  both.reserve(a.size() + b.size());
+  std::merge(a.begin(), a.end(), b.begin(), b.end(), std::back_inserter(both),
+             [](const Range& x, const Range& y) { return x.offset < y.offset; });
+  std::vector<Range> united;
+  for (const Range& range : both) {
+    if (!united.empty() && range.offset <= united.back().end()) {
+      united.back().length = std::max(united.back().end(), range.end()) - united.back().offset;
+    } else {
+      united.push_back(range);
+    }
+  }
+  return united;
+}
+
 bool is_zero(std::span<const std::byte> bytes) {
   alignas(64) static constexpr std::array<std::byte, kBlockSize> kZeros{};
   return std::memcmp(bytes.data(), kZeros.data(), bytes.size()) == 0;

@@ -16,6 +16,9 @@ Status check_ranges(std::span<const Range> ranges, uint64_t size, std::string_vi
 // What of `from` is not in `without`.
 std::vector<Range> subtract(std::span<const Range> from, std::span<const Range> without);
 
+// What is in either.
+std::vector<Range> unite(std::span<const Range> a, std::span<const Range> b);
+
 // True if `bytes`, at most kBlockSize of them, are all zero.
 bool is_zero(std::span<const std::byte> bytes);
 

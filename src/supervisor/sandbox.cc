@@ -3,21 +3,18 @@
 #include <signal.h>
 #include <unistd.h>
 
-#include <chrono>
-
 #include "base/clock.h"
 #include "base/namespaces.h"
 #include "base/process.h"
 #include "net/sandbox_network.h"
-#include "snapshot/staging.h"
 #include "snapshot/verified.h"
+#include "supervisor/stopwatch.h"
 
 namespace stasis::supervisor {
 namespace {
 
 using snapshot::AddressSpace;
 using snapshot::BlockMap;
-using snapshot::GenerationStats;
 using snapshot::kBlockSize;
 using snapshot::Manifest;
 using snapshot::SnapshotId;
@@ -25,7 +22,6 @@ using snapshot::SnapshotKind;
 
 constexpr Milliseconds kHandOverDeadline{2'000};
 constexpr uint64_t kRuntimeBytes = 16 << 20;  // sockets and mount points only
-constexpr const char* kStatePart = "state";
 // How long a restore writes down what it touches: until the daemon has answered (0.2 s on an idle machine under TCG, a
 // second or two on a loaded one) and a little longer.
 constexpr Milliseconds kRecordFor{3'000};
@@ -39,17 +35,6 @@ constexpr const char* kKernelCommandLine =
     "stasis.gw=172.30.0.1";
 // Firecracker has no power management: its guests end by a reboot.
 constexpr const char* kFirecrackerWords = " pci=off stasis.poweroff=reboot";
-
-class Stopwatch {
- public:
-  uint64_t microseconds() const {
-    const auto elapsed = std::chrono::steady_clock::now() - start_;
-    return static_cast<uint64_t>(std::chrono::duration_cast<std::chrono::microseconds>(elapsed).count());
-  }
-
- private:
-  std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
-};
 
 Result<BlockMap> disk_map_of(const snapshot::Store& store, const Manifest& base, uint64_t wanted_bytes) {
   if (!base.disk_map) return fail(Code::kDataLoss, "snapshot " + base.id.text() + " has no disk");
@@ -287,108 +272,6 @@ StateReply Sandbox::state() const {
     reply.pages_zero = stats.pages_zero;
   }
   return reply;
-}
-
-Result<SnapshotReply> Sandbox::take_snapshot(SnapshotId id, bool keep_running) {
-  const Stopwatch total;
-  STASIS_ASSIGN(const snapshot::StoreLock lock, store_.lock_shared());
-  if (exists(store_.fs(), store_.snapshot_dir(id))) {
-    return fail(Code::kAlreadyExists, "there is a snapshot " + id.text() + " already");
-  }
-  STASIS_TRY_CONTEXT(vmm_->pause(), "stop the guest");
-  const Stopwatch stopped;
-  Result<SnapshotReply> reply = capture_all(id);
-  if (!reply) {
-    vmm_->save_failed();
-    store_.abandon(id);
-  }
-  (void)remove_tree(store_.fs(), dir_ / "scratch");
-  if (!reply || keep_running) {
-    // A guest that cannot be resumed ends with its VMM: the control loop sees that and records it.
-    STASIS_TRY_CONTEXT(vmm_->resume(), "let the guest go on");
-  }
-  if (reply) {
-    reply->stopped_us = stopped.microseconds();
-    reply->total_us = total.microseconds();
-  }
-  return reply;
-}
-
-Result<SnapshotReply> Sandbox::capture_all(SnapshotId id) {
-  STASIS_ASSIGN(const Path snapshot_dir, store_.begin(id));
-  STASIS_ASSIGN(const snapshot::CaptureResult memory, capture_memory(snapshot_dir));
-  // Of the first generation everything is new: that says nothing about what is touched next.
-  if (memory.map.metadata().generation > 0) {
-    const snapshot::LayerId newest = memory.layer ? memory.layer->id : snapshot::LayerId{};
-    (void)snapshot::write_first_guess(store_, id, memory.map, newest, touched_);
-  }
-  auto publish = [&]() -> Result<Manifest> {
-    STASIS_ASSIGN(const disk::SealResult disk, seal_disk());
-    STASIS_ASSIGN(Manifest manifest, describe(id, memory, disk));
-    STASIS_TRY_CONTEXT(store_.publish(manifest), "publish the snapshot");
-    const snapshot::VerifiedLayers verified(store_);
-    if (memory.layer) verified.note_written(memory.layer->id);
-    if (disk.layer) verified.note_written(disk.layer->id);
-    return manifest;
-  };
-  Result<Manifest> manifest = publish();
-  if (!manifest) {
-    // Nothing refers to the layer, unless the publication failed so late that its manifest stands: give its space back
-    // now, the disk may be full.
-    const auto stands = store_.load(id);
-    if (memory.layer && !stands && stands.error().code == Code::kNotFound) {
-      snapshot::drop_layer(store_.fs(), store_.layers_dir(), memory.layer->id);
-    }
-    return fail(std::move(manifest).error());
-  }
-  // The snapshot exists. If the sandbox's own record of it cannot be written, the sandbox keeps standing on what it
-  // stood on; the VMM's tracking has moved on, so the next capture must look at everything.
-  last_snapshot_ = id;
-  if (!stand_on(memory.map)) vmm_->save_failed();
-  return SnapshotReply{id, manifest->memory, manifest->disk, 0, 0};
-}
-
-Result<snapshot::CaptureResult> Sandbox::capture_memory(const Path& snapshot_dir) {
-  STASIS_TRY(store_.fs().make_directory(dir_ / "scratch"));
-  auto saved = vmm_->save(snapshot_dir / kStatePart, dir_ / "scratch");
-  if (!saved) return fail(std::move(saved).error().with_context("save the machine's state"));
-  const std::vector<Range> removed = page_server_ ? page_server_->removed() : std::vector<Range>{};
-  auto captured =
-      snapshot::capture(store_.fs(), store_.layers_dir(),
-                        {saved->source.get(), saved->candidates, removed, {}, saved->source_offset}, *memory_);
-  if (!captured) return fail(std::move(captured).error().with_context("store the guest's memory"));
-  return captured;
-}
-
-// The disk goes on above the sealed layer even if the snapshot fails later, so the sandbox's own record must name it at
-// once.
-Result<disk::SealResult> Sandbox::seal_disk() {
-  auto sealed = disk_->seal(store_.layers_dir(), snapshot::LayerId::random());
-  if (!sealed) return fail(std::move(sealed).error().with_context("store the disk"));
-  STASIS_ASSIGN(const auto bytes, sealed->map.encode());
-  STASIS_TRY(publish_file(store_.fs(), dir_ / kDiskMapFile, bytes));
-  return sealed;
-}
-
-Result<Manifest> Sandbox::describe(SnapshotId id, const snapshot::CaptureResult& memory, const disk::SealResult& disk) {
-  Manifest manifest;
-  manifest.id = id;
-  manifest.kind = SnapshotKind::kSnapshot;
-  manifest.parent = last_snapshot_;
-  manifest.created_unix_ms = unix_time_ms();
-  manifest.machine = shape_;
-  manifest.vmm = vmm_->info().name;
-  manifest.vmm_version = vmm_->info().version;
-  manifest.kernel = base_.kernel;
-  manifest.cpu_model = vmm_->info().cpu_model;
-  STASIS_ASSIGN(manifest.vm_state, store_.describe_part(id, kStatePart));
-  STASIS_ASSIGN(manifest.memory_map, store_.write_map(id, kMemoryMapFile, memory.map));
-  STASIS_ASSIGN(manifest.disk_map, store_.write_map(id, kDiskMapFile, disk.map));
-  manifest.memory = {memory.map.metadata().generation, memory.blocks_stored * kBlockSize,
-                     memory.blocks_zeroed * kBlockSize, memory.blocks_compared * kBlockSize};
-  manifest.disk = {disk.map.metadata().generation, disk.blocks_stored * kBlockSize, disk.blocks_zeroed * kBlockSize,
-                   (disk.blocks_stored + disk.blocks_zeroed) * kBlockSize};
-  return manifest;
 }
 
 }  // namespace stasis::supervisor

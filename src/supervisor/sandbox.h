@@ -13,8 +13,10 @@
 #include "pager/page_server.h"
 #include "snapshot/store.h"
 #include "snapshot/working_set.h"
+#include "supervisor/live_copy.h"
 #include "supervisor/protocol.h"
 #include "supervisor/restore_way.h"
+#include "supervisor/stopwatch.h"
 #include "vmm/vmm.h"
 
 namespace stasis::supervisor {
@@ -32,8 +34,9 @@ class Sandbox {
 
   StateReply state() const;
 
-  // Stops the guest, publishes a snapshot, and lets the guest go on if `keep_running` or on failure. After a success
-  // without keep_running the guest stays stopped: the caller destroys this object.
+  // Publishes a snapshot of one moment. With `keep_running` the guest is stopped for as little as the VMM allows: where
+  // it tells what a running guest writes, memory is copied ahead and stored afterwards. Without, the guest is stopped
+  // first and stays so after a success: the caller destroys this object. After a failure the guest goes on.
   Result<SnapshotReply> take_snapshot(snapshot::SnapshotId id, bool keep_running);
 
   // Readable when the VMM has exited.
@@ -50,7 +53,13 @@ class Sandbox {
   Error end_of_vmm();
 
  private:
-  struct Captured;
+  // A snapshot on its way.
+  struct Taking {
+    snapshot::SnapshotId id;
+    std::optional<LiveCopy> live = {};      // what was copied while the guest ran
+    std::optional<Stopwatch> stopped = {};  // while the guest is
+    uint64_t stopped_us = 0;                // once it goes on
+  };
   Sandbox(SandboxConfig config, Path dir, snapshot::Store store, Event failure_event);
   Status run();
   Status open_base();
@@ -63,8 +72,11 @@ class Sandbox {
   void page_server_failed(const Error& error);
   void distrust_mapped_layers();
   Error prefer_page_server_failure(const Error& error);
-  Result<SnapshotReply> capture_all(snapshot::SnapshotId id);
-  Result<snapshot::CaptureResult> capture_memory(const Path& snapshot_dir);
+  Result<SnapshotReply> take(Taking& taking, bool keep_running);
+  Status copy_ahead(Taking& taking);
+  Status go_on(Taking& taking);
+  Result<SnapshotReply> publish(snapshot::SnapshotId id, const snapshot::CaptureResult& memory,
+                                const disk::SealResult& disk);
   Result<disk::SealResult> seal_disk();
   Result<snapshot::Manifest> describe(snapshot::SnapshotId id, const snapshot::CaptureResult& memory,
                                       const disk::SealResult& disk);

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <array>
+#include <numeric>
 
 #include "base/poll.h"
 #include "base/process.h"
@@ -256,6 +257,45 @@ TEST_P(Contract, SaveWhileRunningIsRefused) {
   EXPECT_EQ(value(machine.guest->count()), 1u);
   EXPECT_OK(machine.vmm->pause());
   EXPECT_OK(lab_->save(*machine.vmm, state));
+}
+
+// Copied ahead while the guest runs, in two rounds, and once more what was fresh at the save: the same bytes as from
+// the stopped guest alone.
+TEST_P(Restoring, LookingAheadMissesNothing) {
+  const Snapshot first = filled_snapshot(7);
+  Restored machine = resumed(first);
+  const Range everything{0, fixture_->memory_bytes()};
+  std::vector<std::byte> copied = value(lab_->content(first.memory, everything));
+  const auto copy = [&](const SavedMemory& memory) {
+    for (const Range& range : memory.fresh) {
+      const auto bytes = std::span(copied).subspan(range.offset, range.length);
+      const uint64_t offset = memory.source_offset + range.offset;
+      EXPECT_EQ(value(real_file_system().read_at(memory.source.get(), offset, bytes)), range.length);
+    }
+  };
+  for (uint64_t round = 0; round < 2; ++round) {
+    EXPECT_OK(machine.guest().fill(pages(32, 60 - 20 * round), 8 + round));
+    const auto ahead = machine.vmm().look_ahead();
+    if (!ahead && ahead.error().code == Code::kUnimplemented) GTEST_SKIP() << ahead.error().message;
+    ASSERT_OK(ahead);
+    copy(*ahead);
+  }
+  EXPECT_OK(machine.guest().fill(pages(32, 8), 10));
+  EXPECT_OK(machine.guest().zero(pages(50, 5)));
+  EXPECT_OK(machine.vmm().pause());
+  Path state;
+  const auto saved = lab_->save(machine.vmm(), state);
+  ASSERT_OK(saved);
+  const auto bytes_of = [](const std::vector<Range>& ranges) {
+    return std::accumulate(ranges.begin(), ranges.end(), uint64_t{0},
+                           [](uint64_t sum, const Range& range) { return sum + range.length; });
+  };
+  EXPECT_LT(bytes_of(saved->fresh), bytes_of(saved->candidates));
+  copy(*saved);
+  const auto second = lab_->capture(state, *saved, first.memory);
+  ASSERT_OK(second);
+  expect_stored(*second, 60);
+  EXPECT_TRUE(value(lab_->content(second->memory, everything)) == copied);
 }
 
 TEST_P(Restoring, AfterAFailedFirstSnapshotTheNextHasEverything) {

@@ -65,6 +65,7 @@ struct SavedMemory {
   UniqueFd source;
   uint64_t source_offset = 0;
   std::vector<Range> candidates;  // sorted, disjoint, multiples of 4 KiB
+  std::vector<Range> fresh;       // of those, what no look_ahead() has told before, or what was written again since
 };
 
 // How much of the guest's memory is in the host's now.
@@ -87,6 +88,12 @@ class Vmm {
 
   virtual Status pause() = 0;   // vCPUs stop; in-flight disk writes have reached the disk. Repeating it is fine.
   virtual Status resume() = 0;  // vCPUs run. Repeating it is fine.
+
+  // While the guest runs: what save() would offer now, for copying ahead of it. The guest goes on writing: a block that
+  // is copied is good only if it is in neither the `fresh` of the next look_ahead() nor that of save(). What was told
+  // and is no longer a candidate at the save reads as zeros. After a look ahead that leads to no save(): save_failed().
+  // kUnimplemented where only a stopped machine can be asked.
+  virtual Result<SavedMemory> look_ahead() = 0;
 
   // Paused only. Writes the device state to `state` (a new file; synced by the caller) and says where the memory is.
   // `scratch_dir` may be used for a memory file (Firecracker); the caller removes what is in it afterwards.

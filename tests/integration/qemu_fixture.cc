@@ -111,6 +111,7 @@ class HostedQemu final : public Vmm {
     disks_->insert_or_assign(state, sealed.map);
     return saved;
   }
+  Result<SavedMemory> look_ahead() override { return qemu_->look_ahead(); }
   Status pause() override { return qemu_->pause(); }
   Status resume() override { return qemu_->resume(); }
   void save_failed() override { qemu_->save_failed(); }

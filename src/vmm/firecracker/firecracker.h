@@ -37,6 +37,9 @@ class Firecracker final : public Vmm {
   Status restore(const RestoreSpec& spec) override;
   Status pause() override { return set_paused(true); }
   Status resume() override { return set_paused(false); }
+  Result<SavedMemory> look_ahead() override {
+    return fail(Code::kUnimplemented, "Firecracker tells what a guest has written only when it is stopped");
+  }
   Result<SavedMemory> save(const Path& state, const Path& scratch_dir) override;
   void save_failed() override { everything_next_ = true; }
   const VmmInfo& info() const override { return info_; }

@@ -55,6 +55,7 @@ Result<SavedMemory> open_memory_file(const Path& file, uint64_t memory_bytes, Sn
   } else {
     STASIS_ASSIGN(saved.candidates, written_ranges(fs, saved.source.get()));
   }
+  saved.fresh = saved.candidates;
   return saved;
 }
 

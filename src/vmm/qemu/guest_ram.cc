@@ -11,6 +11,7 @@
 #include "base/file.h"
 #include "base/memory.h"
 #include "base/pagemap.h"
+#include "snapshot/ranges.h"
 
 namespace stasis::vmm {
 namespace {
@@ -78,24 +79,55 @@ Result<GuestMemoryUse> GuestRam::use(pid_t vmm) const {
   return GuestMemoryUse{present, own};
 }
 
-Result<std::vector<Range>> GuestRam::changed(pid_t vmm) {
-  if (mapped_at_ != 0) return private_pages(vmm);
-  STASIS_ASSIGN(std::vector<Range> held, real_file_system().data_ranges(fd_.get()));
+Result<ChangedPages> GuestRam::changed(pid_t vmm) {
+  const bool mapped = mapped_at_ != 0;
+  if (mapped && !tracking_) {
+    STASIS_ASSIGN(const std::vector<Range> own, private_pages(vmm));
+    return ChangedPages{own, own, false};
+  }
   // The scan forgets what it told: if it fails halfway, the next call must not rely on it.
   const bool tracked = std::exchange(tracked_, false);
   auto written = written_pages(vmm);
-  if (!written && written.error().code != Code::kUnimplemented) return written;
+  if (!written && written.error().code != Code::kUnimplemented) return fail(std::move(written).error());
+  // After the scan: a page that comes meanwhile is then held, or will be told as written by the next one.
+  STASIS_ASSIGN(const std::vector<Range> held, mapped ? private_pages(vmm) : real_file_system().data_ranges(fd_.get()));
+  ChangedPages pages{held, held, written.has_value()};
+  if (written && tracked) {
+    pages.fresh = intersect(*written, held);
+    pages.all = intersect(snapshot::unite(told_, pages.fresh), held);
+  }
+  told_ = pages.all;
   tracked_ = true;
-  if (!written || !tracked) return held;
-  return intersect(*written, held);
+  return pages;
+}
+
+Status GuestRam::start_tracking() {
+  if (mapped_at_ == 0 || tracking_ || tracker_.fd() < 0) return {};
+  STASIS_TRY(tracker_.register_write_protect({mapped_at_, size_}));
+  tracking_ = true;
+  tracked_ = false;  // what was written until now is told once
+  return {};
+}
+
+void GuestRam::forget_told() {
+  told_.clear();
+  // Of a QEMU that has ended there is nothing left to unregister.
+  if (std::exchange(tracking_, false)) (void)tracker_.unregister({mapped_at_, size_});
+}
+
+Result<uint64_t> GuestRam::address(pid_t vmm) const {
+  if (mapped_at_ != 0) return mapped_at_;
+  struct stat st {};
+  if (::fstat(fd_.get(), &st) != 0) return fail_errno(errno, "look at guest memory");
+  return mapped_address(vmm, st.st_ino);
 }
 
 Result<std::vector<Range>> GuestRam::written_pages(pid_t vmm) const {
-  struct stat st {};
-  if (::fstat(fd_.get(), &st) != 0) return fail_errno(errno, "look at guest memory");
-  STASIS_ASSIGN(const uint64_t address, mapped_address(vmm, st.st_ino));
+  STASIS_ASSIGN(const uint64_t address, this->address(vmm));
   STASIS_ASSIGN(const UniqueFd pagemap, open_pagemap(vmm));
-  STASIS_ASSIGN(std::vector<Range> pages, scan_written_pages(pagemap.get(), {address, size_}, true));
+  const Range memory{address, size_};
+  STASIS_ASSIGN(std::vector<Range> pages, mapped_at_ != 0 ? scan_written_private_pages(pagemap.get(), memory)
+                                                          : scan_written_pages(pagemap.get(), memory, true));
   for (Range& page : pages) page.offset -= address;
   return pages;
 }

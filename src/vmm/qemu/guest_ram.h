@@ -10,9 +10,16 @@
 #include "base/fd.h"
 #include "base/file_system.h"
 #include "base/result.h"
+#include "base/userfaultfd.h"
 #include "vmm/vmm.h"
 
 namespace stasis::vmm {
+
+struct ChangedPages {
+  std::vector<Range> all;    // since the guest was started, or since the last forget_told()
+  std::vector<Range> fresh;  // of those, what changed since the last call
+  bool tracked = false;      // by the kernel; otherwise both are every page that the file holds
+};
 
 class GuestRam {
  public:
@@ -21,31 +28,46 @@ class GuestRam {
   int fd() const { return fd_.get(); }
   uint64_t size() const { return size_; }
 
-  // From now on guest memory is private mappings at this address of QEMU.
-  void is_mapped_at(uint64_t address) { mapped_at_ = address; }
+  // From now on guest memory is private mappings at this address of QEMU, whose userfaultfd `tracker` is.
+  void is_mapped_at(uint64_t address, UserFaultFd tracker) {
+    mapped_at_ = address;
+    tracker_ = std::move(tracker);
+  }
+  // For a mapped guest, so that changed() can tell what is written between two calls; until forget_told() or
+  // forget_tracking(). Not always: registered memory is read from its file page by page instead of 16 at once.
+  Status start_tracking();
 
   // Where the content is to be read, and at which offset guest memory begins there.
   Result<UniqueFd> source(pid_t vmm) const;
   uint64_t source_offset() const { return mapped_at_; }
 
-  // What may have changed since the guest was started or since the last call that returned successfully. Where the
+  // What may have changed, while the guest runs or not. Where the
   // mapping is under asynchronous write-protection (a restored guest, Linux 6.7): pages written since, from
   // PAGEMAP_SCAN, which re-arms; a page that the scan calls written but that the file does not hold was never loaded.
   // Elsewhere, and after forget_tracking(): every page that the file holds. Of a mapped guest: QEMU's own pages, which
   // are those that were written since the restore. Never less than what changed.
-  Result<std::vector<Range>> changed(pid_t vmm);
+  Result<ChangedPages> changed(pid_t vmm);
+  // What was told until now has been taken over: it does not come again unless it changes again.
+  void forget_told();
   Result<GuestMemoryUse> use(pid_t vmm) const;
   // The next changed() must offer everything: what was offered last got lost.
-  void forget_tracking() { tracked_ = false; }
+  void forget_tracking() {
+    forget_told();
+    tracked_ = false;
+  }
 
  private:
   GuestRam(UniqueFd fd, uint64_t size) : fd_(std::move(fd)), size_(size) {}
+  Result<uint64_t> address(pid_t vmm) const;
   Result<std::vector<Range>> written_pages(pid_t vmm) const;
   Result<std::vector<Range>> private_pages(pid_t vmm) const;
   UniqueFd fd_;
   uint64_t size_;
   bool tracked_ = true;
+  std::vector<Range> told_;
   uint64_t mapped_at_ = 0;  // 0: the memory file
+  UserFaultFd tracker_;     // of a mapped guest
+  bool tracking_ = false;   // it is registered
 };
 
 // The common parts of two sorted lists of disjoint ranges.

@@ -56,7 +56,13 @@ class GuestRamTest : public testing::Test {
     return true;
   }
   void write(uint64_t page) { mapping_.bytes()[page * kPage + 5] = std::byte{9}; }
-  std::vector<Range> changed() { return value(ram_->changed(::getpid())); }
+  // As a save() does it.
+  std::vector<Range> changed() {
+    const ChangedPages pages = value(ram_->changed(::getpid()));
+    ram_->forget_told();
+    EXPECT_EQ(pages.all, pages.fresh);
+    return pages.all;
+  }
 
   std::optional<GuestRam> ram_;
   Mapping mapping_;
@@ -102,7 +108,37 @@ TEST_F(GuestRamTest, WhatCouldNotBeScannedIsNotForgotten) {
   EXPECT_THAT(changed(), ElementsAre(pages(4, 8)));
 }
 
+TEST_F(GuestRamTest, WhoLooksAheadIsToldWhatIsFreshAndInTheEndOfEverything) {
+  SKIP_UNLESS_TRACKED();
+  const auto look = [this] { return value(ram_->changed(::getpid())); };
+  write(5);
+  write(9);
+  EXPECT_THAT(look().fresh, ElementsAre(pages(5, 1), pages(9, 1)));
+  write(9);
+  write(10);
+  const ChangedPages second = look();
+  EXPECT_TRUE(second.tracked);
+  EXPECT_THAT(second.fresh, ElementsAre(pages(9, 2)));
+  EXPECT_THAT(second.all, ElementsAre(pages(5, 1), pages(9, 2)));
+  EXPECT_THAT(look().fresh, IsEmpty());
+  // What was told and then given back is no change that a file holds.
+  ASSERT_OK(real_file_system().punch_hole(ram_->fd(), pages(9, 1)));
+  const ChangedPages last = look();
+  EXPECT_THAT(last.all, ElementsAre(pages(5, 1), pages(10, 1)));
+  ram_->forget_told();
+  EXPECT_THAT(changed(), IsEmpty());
+}
+
+TEST_F(GuestRamTest, AfterALookAheadThatLedToNothingEverythingComesAgain) {
+  SKIP_UNLESS_TRACKED();
+  write(5);
+  EXPECT_THAT(value(ram_->changed(::getpid())).all, ElementsAre(pages(5, 1)));
+  ram_->forget_tracking();
+  EXPECT_THAT(changed(), ElementsAre(pages(4, 8)));
+}
+
 TEST_F(GuestRamTest, WithoutTrackingItTellsWhatTheFileHolds) {
+  EXPECT_FALSE(value(ram_->changed(::getpid())).tracked);
   EXPECT_THAT(changed(), IsEmpty());
   write(3);
   write(20);
@@ -125,10 +161,15 @@ class MappedGuestRamTest : public testing::Test {
     auto ram = GuestRam::create(64 * kPage);
     ASSERT_OK(ram);
     ram_.emplace(std::move(*ram));
-    ram_->is_mapped_at(memory_.address());
+    ram_->is_mapped_at(memory_.address(), {});
   }
   void write(uint64_t page, int byte) { memory_.bytes()[page * kPage + 5] = std::byte(byte); }
-  std::vector<Range> changed() { return value(ram_->changed(::getpid())); }
+  ChangedPages look() { return value(ram_->changed(::getpid())); }
+  std::vector<Range> changed() {
+    const ChangedPages pages = look();
+    EXPECT_FALSE(pages.tracked);
+    return pages.all;
+  }
 
   Mapping memory_;
   std::optional<GuestRam> ram_;
@@ -142,6 +183,37 @@ TEST_F(MappedGuestRamTest, WhatWasWrittenSinceTheRestoreIsTold) {
   EXPECT_THAT(changed(), ElementsAre(pages(5, 1), pages(40, 1)));
   write(6, 1);
   EXPECT_THAT(changed(), ElementsAre(pages(5, 2), pages(40, 1))) << "each call tells all of it";
+}
+
+TEST_F(MappedGuestRamTest, WhileItIsTrackedItTellsWhatIsFresh) {
+  if (!probe_userfaultfd().write_protect_async) GTEST_SKIP() << "this kernel has no asynchronous write-protection";
+  auto tracker = UserFaultFd::create(true);
+  ASSERT_OK(tracker);
+  ram_->is_mapped_at(memory_.address(), std::move(*tracker));
+  write(5, 9);
+  write(40, 9);
+  EXPECT_EQ(memory_.bytes()[7 * kPage], std::byte{1});  // of the file, present
+  ASSERT_OK(ram_->start_tracking());
+  const ChangedPages first = look();
+  EXPECT_TRUE(first.tracked);
+  EXPECT_THAT(first.fresh, ElementsAre(pages(5, 1), pages(40, 1)));
+  write(5, 8);
+  write(7, 9);   // present and the file's until now
+  write(20, 9);  // the file's, never touched
+  write(50, 9);  // zeros, never touched
+  const ChangedPages second = look();
+  EXPECT_THAT(second.fresh, ElementsAre(pages(5, 1), pages(7, 1), pages(20, 1), pages(50, 1)));
+  EXPECT_THAT(second.all, ElementsAre(pages(5, 1), pages(7, 1), pages(20, 1), pages(40, 1), pages(50, 1)));
+  EXPECT_EQ(memory_.bytes()[21 * kPage], std::byte{1}) << "reading is no change";
+  EXPECT_THAT(look().fresh, IsEmpty());
+  ram_->forget_told();
+  write(60, 9);
+  EXPECT_THAT(changed(), ElementsAre(pages(5, 1), pages(7, 1), pages(20, 1), pages(40, 1), pages(50, 1), pages(60, 1)));
+  // And once more, from the beginning.
+  ASSERT_OK(ram_->start_tracking());
+  EXPECT_EQ(look().fresh.size(), 6u);
+  write(20, 7);
+  EXPECT_THAT(look().fresh, ElementsAre(pages(20, 1)));
 }
 
 TEST_F(MappedGuestRamTest, ItIsReadThroughTheProcess) {

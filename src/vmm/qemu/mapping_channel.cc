@@ -50,13 +50,15 @@ Result<MappingChannel> MappingChannel::open(const pager::MappedPlan& plan) {
   return MappingChannel(std::move(sockets.first), std::move(sockets.second));
 }
 
-Result<uint64_t> MappingChannel::await_mapped(Deadline deadline) {
+Result<MappedMemory> MappingChannel::await_mapped(Deadline deadline) {
   STASIS_ASSIGN(const bool ready, wait_readable(ours_.get(), deadline));
   if (!ready) return fail(Code::kDeadlineExceeded, "QEMU did not take over the guest's memory");
   mapping_answer answer{};
-  STASIS_ASSIGN(const Received received, receive_with_fds(ours_.get(), std::as_writable_bytes(std::span(&answer, 1))));
+  STASIS_ASSIGN(Received received, receive_with_fds(ours_.get(), std::as_writable_bytes(std::span(&answer, 1))));
   if (received.bytes != sizeof answer) return fail(Code::kUnavailable, "QEMU refused the plan of the guest's memory");
-  return answer.address;
+  MappedMemory memory{answer.address, {}};
+  if (!received.fds.empty()) memory.tracker = UserFaultFd(std::move(received.fds.front()));
+  return memory;
 }
 
 }  // namespace stasis::vmm

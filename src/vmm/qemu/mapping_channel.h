@@ -4,9 +4,15 @@
 #include "base/fd.h"
 #include "base/poll.h"
 #include "base/result.h"
+#include "base/userfaultfd.h"
 #include "pager/mapped_plan.h"
 
 namespace stasis::vmm {
+
+struct MappedMemory {
+  uint64_t address = 0;  // of guest memory in QEMU
+  UserFaultFd tracker;   // tells what is written once it is asked to; without a descriptor on an older kernel
+};
 
 class MappingChannel {
  public:
@@ -17,9 +23,9 @@ class MappingChannel {
   int peer() const { return peer_.get(); }
   void close_peer() { peer_.reset(); }
 
-  // The address of guest memory in QEMU. kUnavailable if QEMU ended or refused the plan, kDeadlineExceeded if guest
+  // kUnavailable if QEMU ended or refused the plan, kDeadlineExceeded if guest
   // memory is not what the plan says (a library that could not be preloaded).
-  Result<uint64_t> await_mapped(Deadline deadline);
+  Result<MappedMemory> await_mapped(Deadline deadline);
 
  private:
   MappingChannel(UniqueFd ours, UniqueFd peer) : ours_(std::move(ours)), peer_(std::move(peer)) {}

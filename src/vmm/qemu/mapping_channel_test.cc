@@ -90,9 +90,10 @@ TEST_F(MappingChannelTest, TheProgramHasTheMemoryAndItsWritesStayItsOwn) {
   ASSERT_OK(channel);
   Process program = started(channel->peer());
   channel->close_peer();
-  const auto address = channel->await_mapped(Deadline::after(Milliseconds(10'000)));
-  ASSERT_OK(address);
-  EXPECT_EQ(*address % kBlockSize, 0u);
+  const auto mapped = channel->await_mapped(Deadline::after(Milliseconds(10'000)));
+  ASSERT_OK(mapped);
+  EXPECT_EQ(mapped->address % kBlockSize, 0u);
+  EXPECT_EQ(mapped->tracker.fd() >= 0, probe_userfaultfd().write_protect_async);
   EXPECT_TRUE(end_of(program).success()) << messages();
   EXPECT_EQ(output(), memory_.content);
   EXPECT_TRUE(contract::value(real_file_system().data_ranges(ram_.get())).empty()) << "its memory file was not touched";

@@ -3,7 +3,8 @@
  *
  * Driver: one mapping_header with one descriptor, a memory file of `entries` mapping_entry; then one byte with each
  * batch of at most MAPPING_FD_BATCH descriptors, until there have been `files` of them. Library, when guest memory is
- * mapped: one mapping_answer. A message that is not like that ends QEMU. */
+ * mapped: one mapping_answer, with a userfaultfd of QEMU's memory where the kernel can write-protect it asynchronously
+ * (Linux 6.7); nothing is registered with that yet. A message that is not like that ends QEMU. */
 #pragma once
 
 #include <stdint.h>

@@ -4,15 +4,15 @@
  * mmap; when that file is mapped, it does one of two things:
  *
  * - STASIS_UFFD_SOCKET: it registers the mapping with userfaultfd and sends the userfaultfd, in Firecracker's own
- *   handshake (src/pager/handshake.h), to that socket. It keeps its copy of the userfaultfd and of the socket open: with
- *   no copy left the kernel would drop the registration, and missing pages would silently read as zeros; and the end of
- *   the socket tells the page server that QEMU has gone.
+ *   handshake (src/pager/handshake.h), to that socket. It keeps its copy of the userfaultfd and of the socket open:
+ * with no copy left the kernel would drop the registration, and missing pages would silently read as zeros; and the end
+ * of the socket tells the page server that QEMU has gone.
  * - STASIS_MAPPING_FD: it reads a plan from that inherited socket (mapping_message.h) and puts private mappings of
- *   snapshot layers over the memory file. What the guest writes is then anonymous memory of QEMU's, and what it does not
- *   write is shared with every clone through the page cache.
+ *   snapshot layers over the memory file. What the guest writes is then anonymous memory of QEMU's, and what it does
+ * not write is shared with every clone through the page cache.
  *
- * Any failure ends QEMU: it must not run on memory that nobody serves. C, without a runtime of its own, because it lives
- * inside another program. */
+ * Any failure ends QEMU: it must not run on memory that nobody serves. C, without a runtime of its own, because it
+ * lives inside another program. */
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -81,9 +81,13 @@ __attribute__((constructor)) static void set_up(void) {
   unsetenv("STASIS_MAPPING_FD");
 }
 
+#define ASYNC_FEATURES \
+  (UFFD_FEATURE_PAGEFAULT_FLAG_WP | UFFD_FEATURE_WP_HUGETLBFS_SHMEM | FEATURE_WP_UNPOPULATED | FEATURE_WP_ASYNC)
+
+/* -1 if this kernel does not have it with these features. */
 static int open_uffd(uint64_t features) {
   const int fd = (int)syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK);
-  if (fd < 0) give_up("userfaultfd");
+  if (fd < 0) return -1;
   struct uffdio_api api = {.api = UFFD_API, .features = features};
   if (ioctl(fd, UFFDIO_API, &api) == 0) return fd;
   close(fd);
@@ -93,17 +97,33 @@ static int open_uffd(uint64_t features) {
 /* Not UFFD_USER_MODE_ONLY: QEMU's block I/O reaches guest memory from kernel mode. */
 static int register_memory(void* address, size_t length, bool* write_protect) {
   const uint64_t base = UFFD_FEATURE_EVENT_REMOVE | UFFD_FEATURE_MISSING_SHMEM;
-  const uint64_t async =
-      UFFD_FEATURE_PAGEFAULT_FLAG_WP | UFFD_FEATURE_WP_HUGETLBFS_SHMEM | FEATURE_WP_UNPOPULATED | FEATURE_WP_ASYNC;
-  int fd = open_uffd(base | async);
+  int fd = open_uffd(base | ASYNC_FEATURES);
   *write_protect = fd >= 0;
   if (fd < 0) fd = open_uffd(base);
-  if (fd < 0) give_up("UFFDIO_API");
+  if (fd < 0) give_up("userfaultfd");
   struct uffdio_register request = {
       .range = {.start = (uintptr_t)address, .len = length},
       .mode = UFFDIO_REGISTER_MODE_MISSING | (*write_protect ? UFFDIO_REGISTER_MODE_WP : 0)};
   if (ioctl(fd, UFFDIO_REGISTER, &request) != 0) give_up("UFFDIO_REGISTER");
   return fd;
+}
+
+/* Sends `length` bytes of `data` with the descriptor, unless that is -1. */
+static bool send_with(int s, const void* data, size_t length, int fd) {
+  char control[CMSG_SPACE(sizeof(int))] __attribute__((aligned(8)));
+  memset(control, 0, sizeof control);
+  struct iovec part = {.iov_base = (void*)data, .iov_len = length};
+  struct msghdr message = {.msg_iov = &part, .msg_iovlen = 1};
+  if (fd >= 0) {
+    message.msg_control = control;
+    message.msg_controllen = sizeof control;
+    struct cmsghdr* header = CMSG_FIRSTHDR(&message);
+    header->cmsg_level = SOL_SOCKET;
+    header->cmsg_type = SCM_RIGHTS;
+    header->cmsg_len = CMSG_LEN(sizeof(int));
+    memcpy(CMSG_DATA(header), &fd, sizeof fd);
+  }
+  return sendmsg(s, &message, MSG_NOSIGNAL) == (ssize_t)length;
 }
 
 static void hand_over(int uffd, void* address, size_t length, off_t offset, bool write_protect) {
@@ -119,16 +139,7 @@ static void hand_over(int uffd, void* address, size_t length, off_t offset, bool
                "[{\"base_host_virt_addr\":%llu,\"size\":%zu,\"offset\":%lld,\"page_size\":4096,\"page_size_kib\":4096,"
                "\"stasis_write_protect\":%s}]",
                (unsigned long long)(uintptr_t)address, length, (long long)offset, write_protect ? "true" : "false");
-  char control[CMSG_SPACE(sizeof(int))] __attribute__((aligned(8)));
-  memset(control, 0, sizeof control);
-  struct iovec part = {.iov_base = text, .iov_len = (size_t)n};
-  struct msghdr message = {.msg_iov = &part, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof control};
-  struct cmsghdr* header = CMSG_FIRSTHDR(&message);
-  header->cmsg_level = SOL_SOCKET;
-  header->cmsg_type = SCM_RIGHTS;
-  header->cmsg_len = CMSG_LEN(sizeof(int));
-  memcpy(CMSG_DATA(header), &uffd, sizeof uffd);
-  if (sendmsg(s, &message, MSG_NOSIGNAL) != n) give_up("send the handshake");
+  if (!send_with(s, text, (size_t)n, uffd)) give_up("send the handshake");
 }
 
 /* `length` bytes of `data`, and the descriptors that come with them, at most MAPPING_FD_BATCH: their number. */
@@ -234,7 +245,9 @@ static void map_guest_memory(char* memory, size_t length, int protection) {
   mapped_start = memory;
   mapped_length = length;
   const struct mapping_answer answer = {.address = (uintptr_t)memory};
-  if (send(mapping_fd, &answer, sizeof answer, MSG_NOSIGNAL) != sizeof answer) give_up("answer the supervisor");
+  const int tracker = open_uffd(ASYNC_FEATURES);
+  if (!send_with(mapping_fd, &answer, sizeof answer, tracker)) give_up("answer the supervisor");
+  if (tracker >= 0) close(tracker); /* the driver has it, and registers memory with it when it needs to */
   close(mapping_fd);
 }
 

@@ -94,6 +94,7 @@ class Qemu final : public Vmm {
     device_state_.reset();  // from now on it changes
     return command("cont");
   }
+  Result<SavedMemory> look_ahead() override;
   Result<SavedMemory> save(const Path& state, const Path& scratch_dir) override;
   void save_failed() override {
     if (ram_) ram_->forget_tracking();
@@ -218,10 +219,10 @@ Status Qemu::preload(SpawnOptions& options, const RestoreSpec& memory) {
 Status Qemu::await_mapped() {
   if (!mapping_) return {};
   mapping_->close_peer();
-  auto address = mapping_->await_mapped(Deadline::after(Milliseconds(0)));
+  auto mapped = mapping_->await_mapped(Deadline::after(Milliseconds(0)));
   mapping_.reset();
-  if (!address) return fail(explain(std::move(address).error()));
-  ram_->is_mapped_at(*address);
+  if (!mapped) return fail(explain(std::move(mapped).error()));
+  ram_->is_mapped_at(mapped->address, std::move(mapped->tracker));
   return {};
 }
 
@@ -312,8 +313,24 @@ Result<SavedMemory> Qemu::save(const Path& state, const Path& /*scratch_dir*/) {
   SavedMemory saved;
   STASIS_ASSIGN(saved.source, ram_->source(process_->pid()));
   saved.source_offset = ram_->source_offset();
-  STASIS_ASSIGN(saved.candidates, ram_->changed(process_->pid()));  // last: what it told, it tells once
+  STASIS_ASSIGN(ChangedPages pages, ram_->changed(process_->pid()));  // last: what it told, it tells once
+  ram_->forget_told();
+  saved.candidates = std::move(pages.all);
+  saved.fresh = std::move(pages.fresh);
   return saved;
+}
+
+Result<SavedMemory> Qemu::look_ahead() {
+  if (!process_) return fail(Code::kFailedPrecondition, "this machine has not been started");
+  SavedMemory memory;
+  STASIS_ASSIGN(memory.source, ram_->source(process_->pid()));
+  memory.source_offset = ram_->source_offset();
+  STASIS_TRY(ram_->start_tracking());
+  STASIS_ASSIGN(ChangedPages pages, ram_->changed(process_->pid()));
+  if (!pages.tracked) return fail(Code::kUnimplemented, "nobody tells what this guest writes while it runs");
+  memory.candidates = std::move(pages.all);
+  memory.fresh = std::move(pages.fresh);
+  return memory;
 }
 
 std::string Qemu::stop() {
