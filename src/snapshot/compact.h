@@ -25,12 +25,12 @@ struct CompactOptions {
 };
 
 struct CompactResult {
-  uint64_t spaces = 0;         // rewritten: 0 if there was nothing to gain
-  uint64_t layers_before = 0;  // of those spaces, without those that were kept; afterwards one each
-  uint64_t live_bytes = 0;     // copied: what the maps use
-  uint64_t read_bytes = 0;     // asked of the layers: whole frames, since those have the checksums
-  uint64_t stored_before = 0;  // on the device, by layers_before
-  uint64_t stored_after = 0;   // by the fresh ones
+  uint64_t spaces = 0;                // rewritten: 0 if there was nothing to gain
+  uint64_t layers_before = 0;         // of those spaces, without those that were kept; afterwards one each
+  uint64_t live_bytes = 0;            // copied: what the maps use
+  uint64_t read_bytes = 0;            // asked of the layers: whole frames, since those have the checksums
+  uint64_t stored_before = 0;         // on the device, by layers_before
+  uint64_t stored_after = 0;          // by the fresh ones
   std::vector<LayerId> written = {};  // the fresh layers
 };
 
