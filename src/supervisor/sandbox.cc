@@ -26,7 +26,10 @@ constexpr uint64_t kRuntimeBytes = 16 << 20;  // sockets and mount points only
 // second or two on a loaded one) and a little longer.
 constexpr Milliseconds kRecordFor{3'000};
 
+// How a VMM ends that touches a page which cannot be read: QEMU by the signal; Firecracker, whose guest KVM runs, by
+// its own decision, and then only its log tells that from another error of its own.
 const std::string kBusError = ExitStatus{.exited = false, .code = 0, .signal = SIGBUS}.text();
+const std::string kGaveUp = ExitStatus{.exited = true, .code = 1, .signal = 0}.text();
 
 // Recommended by images/README.md, where each word is explained. Quiet, because each line on the serial console costs a
 // guest under TCG milliseconds.
@@ -229,8 +232,9 @@ void Sandbox::distrust_mapped_layers() {
 Error Sandbox::end_of_vmm() {
   const std::string end = vmm_->stop();
   if (auto broken = disk_export_->failure()) return std::move(*broken).with_context("disk");
-  if (restore_way_ && restore_way_->mapped && end == kBusError) {
-    distrust_mapped_layers();
+  const bool mapped = restore_way_ && restore_way_->mapped;
+  if (mapped && (end == kBusError || end == kGaveUp)) distrust_mapped_layers();
+  if (mapped && end == kBusError) {
     return {Code::kDataLoss, "a page of a mapped layer could not be read from the store", "stasis snapshot verify"};
   }
   if (end == "exit status 0") return prefer_page_server_failure({Code::kUnavailable, "the guest powered off"});

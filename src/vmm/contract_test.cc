@@ -428,7 +428,8 @@ TEST_P(Mapping, ALayerThatIsCutShortEndsTheMachineInsteadOfZeros) {
   machine.guest().set_patience(Milliseconds(2000));
   EXPECT_FALSE(machine.guest().checksum(kFilled).has_value());
   EXPECT_TRUE(value(wait_readable(machine.vmm().pidfd(), Deadline::after(Milliseconds(5000)))));
-  EXPECT_THAT(machine.vmm().stop(), testing::HasSubstr("signal 7"));
+  // Firecracker's guest does not touch the page itself, KVM does: an error of KVM_RUN, at which Firecracker exits.
+  EXPECT_THAT(machine.vmm().stop(), testing::AnyOf(testing::HasSubstr("signal 7"), "exit status 1"));
 }
 
 TEST_P(Mapping, ARemovedLayerLivesOnInTheMachine) {
