@@ -378,7 +378,8 @@ TEST_P(Mapping, ARemovedLayerLivesOnInTheMachine) {
 TEST_P(Mapping, ClonesShareWhatNeitherHasWritten) {
   const Snapshot first = filled_snapshot(7);
   std::vector<Restored> clones;
-  for (int i = 0; i < 3; ++i) clones.push_back(resumed(first));
+  clones.reserve(3);
+  while (clones.size() < 3) clones.push_back(resumed(first));
   uint64_t held = 0;
   for (const auto& extent : first.memory.extents()) held += extent.is_zero() ? 0 : extent.length;
   uint64_t own = 0;

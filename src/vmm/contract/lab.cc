@@ -34,7 +34,7 @@ Result<uint64_t> address_of_mapping(pid_t pid, const Path& file) {
 Status read_memory_of(pid_t pid, uint64_t address, std::span<std::byte> out) {
   while (!out.empty()) {
     const iovec here{out.data(), out.size()};
-    const iovec there{reinterpret_cast<void*>(address), out.size()};
+    const iovec there{reinterpret_cast<void*>(address), out.size()};  // NOLINT(performance-no-int-to-ptr)
     const ssize_t n = ::process_vm_readv(pid, &here, 1, &there, 1, 0);
     if (n <= 0) return fail_errno(n < 0 ? errno : EIO, "read a VMM's memory");
     out = out.subspan(static_cast<size_t>(n));
