@@ -43,6 +43,7 @@ struct RollbackOptions {
   std::string id;
   std::string snapshot;
   unsigned timeout_sec = 0;
+  std::string restore;
 };
 
 // Only what was said: the server knows the defaults, and a snapshot has its own.
@@ -197,6 +198,7 @@ Result<int> resume(Session& session, const IdsOptions& options) {
 Result<int> rollback(Session& session, const RollbackOptions& options) {
   Json body = {{"snapshot", options.snapshot}};
   if (options.timeout_sec != 0) body["timeout_sec"] = options.timeout_sec;
+  if (!options.restore.empty()) body["restore"] = options.restore;
   return for_each_id(session, {options.id}, {"rolling back", posting("/rollback", std::move(body)), resumed_line});
 }
 
@@ -290,6 +292,7 @@ void add_state_commands(CommandLine& line) {
   rollback_command.add_option("ID", going_back->id, "Sandbox")->required();
   rollback_command.add_option("SNAPSHOT", going_back->snapshot, "Snapshot that was taken of it")->required();
   rollback_command.add_option("--timeout", going_back->timeout_sec, "Seconds from now after which it is destroyed");
+  add_restore(rollback_command, going_back->restore);
   rollback_command.callback(
       [&line, going_back] { line.action = [going_back](Session& s) { return rollback(s, *going_back); }; });
 
