@@ -1,29 +1,15 @@
 #include "agent/guest_answer.h"
 #include "agent/guest_client.h"
+#include "base/percent.h"
 
 namespace stasis::agent {
 namespace {
 
 constexpr size_t kFilePiece = 256 << 10;
 
-std::string percent_encoded(std::string_view text) {
-  constexpr std::string_view kPlain = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.~/";
-  constexpr std::string_view kHex = "0123456789ABCDEF";
-  std::string out;
-  for (const char c : text) {
-    if (kPlain.find(c) != std::string_view::npos) {
-      out.push_back(c);
-    } else {
-      const auto byte = static_cast<unsigned char>(c);
-      out += {'%', kHex[byte >> 4], kHex[byte & 15]};
-    }
-  }
-  return out;
-}
-
 std::string files_target(const std::string& path, const std::string& user) {
-  std::string target = "/files?path=" + percent_encoded(path);
-  if (!user.empty()) target += "&username=" + percent_encoded(user);
+  std::string target = "/files?path=" + percent_encode(path, "/");
+  if (!user.empty()) target += "&username=" + percent_encode(user);
   return target;
 }
 

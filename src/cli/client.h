@@ -13,6 +13,7 @@
 #include <utility>
 #include <vector>
 
+#include "base/percent.h"
 #include "base/result.h"
 #include "cli/settings.h"
 
@@ -63,8 +64,5 @@ class Client {
 // JSON text of a request. kInvalidArgument if a string in it is not UTF-8: JSON cannot carry it, and the server must
 // not get something else than what was said.
 Result<std::string> request_text(const Json& request);
-
-// Text for a path segment or a query value of a URL.
-std::string percent_encode(std::string_view text);
 
 }  // namespace stasis::cli

@@ -1,4 +1,4 @@
-// Small text codecs: percent and base64, SHA-256, RFC 3339, numbers. Decoders return nothing for malformed input.
+// Small text codecs: queries, base64, SHA-256, RFC 3339, numbers. Decoders return nothing for malformed input.
 #pragma once
 
 #include <array>
@@ -10,13 +10,14 @@
 #include <utility>
 #include <vector>
 
+#include "base/base64.h"
+#include "base/percent.h"
+
 namespace stasis::guest {
 
-std::optional<std::string> percent_decode(std::string_view text, bool plus_is_space);
 // "a=1&b=2" decoded, in order; malformed pairs are left out.
 std::vector<std::pair<std::string, std::string>> parse_query(std::string_view query);
 
-std::string base64_encode(std::string_view data);
 // Standard or URL alphabet, padding optional.
 std::optional<std::string> base64_decode(std::string_view text);
 

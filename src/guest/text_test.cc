@@ -11,15 +11,6 @@ namespace {
 using testing::ElementsAre;
 using testing::Pair;
 
-TEST(Percent, DecodesAndRejects) {
-  EXPECT_EQ(percent_decode("/a%20b%2Fc", false), "/a b/c");
-  EXPECT_EQ(percent_decode("a+b", false), "a+b");
-  EXPECT_EQ(percent_decode("a+b", true), "a b");
-  EXPECT_EQ(percent_decode("%zz", false), std::nullopt);
-  EXPECT_EQ(percent_decode("%4", false), std::nullopt);
-  EXPECT_EQ(percent_decode("%", false), std::nullopt);
-}
-
 TEST(Query, SplitsInOrderAndDropsMalformedPairs) {
   EXPECT_THAT(parse_query("path=%2Fx&username=&&flag&=nameless&bad=%q"),
               ElementsAre(Pair("path", "/x"), Pair("username", ""), Pair("flag", "")));

@@ -1,32 +1,14 @@
 #include "server/http.h"
 
+#include "base/percent.h"
 #include "server/records.h"
 
 namespace stasis::server {
 namespace {
 
-int hex_value(char c) {
-  if (c >= '0' && c <= '9') return c - '0';
-  if (c >= 'a' && c <= 'f') return c - 'a' + 10;
-  if (c >= 'A' && c <= 'F') return c - 'A' + 10;
-  return -1;
-}
-
-Result<std::string> percent_decode(std::string_view text, bool plus_is_space) {
-  std::string result;
-  for (size_t i = 0; i < text.size(); ++i) {
-    if (text[i] == '+' && plus_is_space) {
-      result += ' ';
-    } else if (text[i] != '%') {
-      result += text[i];
-    } else {
-      const int high = i + 2 < text.size() ? hex_value(text[i + 1]) : -1;
-      const int low = i + 2 < text.size() ? hex_value(text[i + 2]) : -1;
-      if (high < 0 || low < 0) return fail(Code::kInvalidArgument, "the URL has a '%' that no two hex digits follow");
-      result += static_cast<char>(high << 4 | low);
-      i += 2;
-    }
-  }
+// Of a URL, where no NUL may be.
+Result<std::string> decoded(std::string_view text, bool plus_is_space) {
+  STASIS_ASSIGN(std::string result, percent_decode(text, plus_is_space));
   if (result.find('\0') != std::string::npos) return fail(Code::kInvalidArgument, "the URL holds a NUL character");
   return result;
 }
@@ -55,7 +37,7 @@ Status parse_target(std::string_view target, HttpRequest& request) {
   const size_t mark = target.find('?');
   const std::string_view path = target.substr(1, mark == std::string_view::npos ? mark : mark - 1);
   const Status path_is_good = split(path, '/', [&](std::string_view part) -> Status {
-    STASIS_ASSIGN(std::string segment, percent_decode(part, false));
+    STASIS_ASSIGN(std::string segment, decoded(part, false));
     request.segments.push_back(std::move(segment));
     return {};
   });
@@ -63,10 +45,10 @@ Status parse_target(std::string_view target, HttpRequest& request) {
   if (mark == std::string_view::npos) return {};
   return split(target.substr(mark + 1), '&', [&](std::string_view part) -> Status {
     const size_t equals = part.find('=');
-    STASIS_ASSIGN(std::string name, percent_decode(part.substr(0, equals), true));
+    STASIS_ASSIGN(std::string name, decoded(part.substr(0, equals), true));
     std::string value;
     if (equals != std::string_view::npos) {
-      STASIS_ASSIGN(value, percent_decode(part.substr(equals + 1), true));
+      STASIS_ASSIGN(value, decoded(part.substr(equals + 1), true));
     }
     if (!request.query.emplace(name, std::move(value)).second) {
       return fail(Code::kInvalidArgument, "the query names '" + name + "' twice");
