@@ -63,6 +63,7 @@ FaultEvent decode(const uffd_msg& message) {
       event.kind = FaultEvent::Kind::kPageFault;
       event.address = message.arg.pagefault.address;
       event.write_protect = (message.arg.pagefault.flags & UFFD_PAGEFAULT_FLAG_WP) != 0;
+      event.write = (message.arg.pagefault.flags & UFFD_PAGEFAULT_FLAG_WRITE) != 0;
       break;
     case UFFD_EVENT_REMOVE:
     case UFFD_EVENT_UNMAP:

@@ -34,6 +34,7 @@ struct FaultEvent {
   uint64_t address = 0;  // page fault: of the fault; remove, unmap: start
   uint64_t end = 0;      // remove, unmap
   bool write_protect = false;
+  bool write = false;  // page fault: it was to be written, not read
 };
 
 class UserFaultFd {

@@ -25,6 +25,18 @@ void add(std::atomic<uint64_t>& counter, uint64_t n) {
   counter.store(counter.load(std::memory_order_relaxed) + n, std::memory_order_relaxed);  // one writer: no lock prefix
 }
 
+FaultCause cause_of(PageState state) {
+  switch (state) {
+    case PageState::kAbsent:
+      return FaultCause::kAbsent;
+    case PageState::kRemoved:
+      return FaultCause::kRemoved;
+    case PageState::kPresent:
+      break;
+  }
+  return FaultCause::kPresent;
+}
+
 uint64_t round_down(uint64_t value, uint64_t to) { return value - value % to; }
 
 std::vector<Region> sorted_by_offset(std::vector<Region> regions) {
@@ -49,7 +61,8 @@ FaultHandler::FaultHandler(Handshake handshake, std::shared_ptr<const snapshot::
       page_size_(handshake_.regions.front().page_size),
       pages_(memory_->size(), page_size_),
       buffer_(std::max(page_size_, kPrefetchPiece)),
-      zeros_(buffer_.size()) {
+      zeros_(buffer_.size()),
+      activity_(memory_->map()) {
   parked_.reserve(kMaxParked);
   retrying_.reserve(kMaxParked);
 }
@@ -72,6 +85,7 @@ Result<bool> FaultHandler::read_and_answer() {
   for (;;) {
     STASIS_ASSIGN(const size_t count, handshake_.uffd.read_events(events));
     const std::span batch(events.data(), count);
+    const auto since = activity_.batch(count);
     for (const FaultEvent& event : batch) {
       if (event.kind == FaultEvent::Kind::kRemove) {
         STASIS_TRY(apply_remove(event));
@@ -82,7 +96,8 @@ Result<bool> FaultHandler::read_and_answer() {
     for (const FaultEvent& event : batch) {
       if (event.kind != FaultEvent::Kind::kPageFault) continue;
       add(counters_.faults, 1);
-      STASIS_ASSIGN(const bool go_on, answer_or_park(event.address));
+      const FaultKind kind = event.write ? FaultKind::kWrite : FaultKind::kRead;
+      STASIS_ASSIGN(const bool go_on, answer_or_park({event.address, kind, since}));
       if (!go_on) return false;
     }
     if (count < events.size()) return true;
@@ -92,19 +107,25 @@ Result<bool> FaultHandler::read_and_answer() {
 Result<bool> FaultHandler::retry_parked() {
   retrying_.clear();
   retrying_.swap(parked_);
-  for (const uint64_t address : retrying_) {
-    STASIS_ASSIGN(const bool go_on, answer_or_park(address));
+  for (const Fault& fault : retrying_) {
+    STASIS_ASSIGN(const bool go_on, answer_or_park(fault));
     if (!go_on) return false;
   }
+  activity_.set_parked(parked_.size());
   return true;
 }
 
-Result<bool> FaultHandler::answer_or_park(uint64_t address) {
-  STASIS_ASSIGN(const Answer answer, answer_fault(address));
-  if (answer == Answer::kGone) return false;
-  if (answer == Answer::kPark) {
+Result<bool> FaultHandler::answer_or_park(const Fault& fault) {
+  const Result<Answer> answer = answer_fault(fault);
+  if (!answer) {
+    activity_.fault_failed();
+    return fail(answer.error());
+  }
+  if (*answer == Answer::kGone) return false;
+  if (*answer == Answer::kPark) {
     if (parked_.size() == kMaxParked) return fail(Code::kInternal, "too many faults wait for a REMOVE event");
-    parked_.push_back(address);
+    parked_.push_back(fault);
+    activity_.set_parked(parked_.size());
   }
   return true;
 }
@@ -131,7 +152,8 @@ Status FaultHandler::apply_remove(const FaultEvent& event) {
   return {};
 }
 
-Result<FaultHandler::Answer> FaultHandler::answer_fault(uint64_t address) {
+Result<FaultHandler::Answer> FaultHandler::answer_fault(const Fault& fault) {
+  const uint64_t address = fault.address;
   const Region* region = region_of(address);
   if (region == nullptr) {
     return fail(Code::kInternal,
@@ -139,6 +161,7 @@ Result<FaultHandler::Answer> FaultHandler::answer_fault(uint64_t address) {
   }
   const uint64_t offset = region->offset + round_down(address - region->host_address, page_size_);
   const PageState state = pages_.state(page_of(offset));
+  activity_.begin_fault(fault.kind, cause_of(state), fault.since);
   // A fault on a page that is present is one of two things: a second thread's fault that the first answer has already
   // served (then this finds EEXIST and only wakes), or the page went with a REMOVE whose event was read before our
   // answer and whose zap came after it. Both are right with zeros; the layer's bytes would be stale in the second.
@@ -152,7 +175,6 @@ Result<FaultHandler::Answer> FaultHandler::install_page(const Region& region, ui
   const bool zero = extent.is_zero() && whole;
   STASIS_ASSIGN(Answer answer, install_run(region, {page_offset, page_size_}, zero));
   if (answer != Answer::kDone) return answer;
-  if (!zero) add(counters_.pages_by_fault, page_size_ / snapshot::kBlockSize);
   if (page_size_ >= snapshot::kFrameSize) {
     note_fault({page_offset, page_size_});
     return Answer::kDone;
@@ -163,13 +185,13 @@ Result<FaultHandler::Answer> FaultHandler::install_page(const Region& region, ui
   const uint64_t start = std::max({pages.offset * page_size_, extent.offset, region.offset});
   const uint64_t end = std::min({pages.end() * page_size_, extent.end(), region.offset + region.size});
   note_fault({start, end - start});
-  STASIS_ASSIGN(answer, install_absent(region, {start, end - start}, zero, counters_.pages_around));
+  activity_.by(Arrival::kAround);
+  STASIS_ASSIGN(answer, install_absent(region, {start, end - start}, zero));
   // The faulting page is served: a neighbour that has to wait for a REMOVE event is simply not brought in.
   return answer == Answer::kPark ? Answer::kDone : answer;
 }
 
-Result<FaultHandler::Answer> FaultHandler::install_absent(const Region& region, Range window, bool zero,
-                                                          std::atomic<uint64_t>& installed) {
+Result<FaultHandler::Answer> FaultHandler::install_absent(const Region& region, Range window, bool zero) {
   uint64_t at = window.offset;
   while (at < window.end()) {
     if (pages_.state(page_of(at)) != PageState::kAbsent) {
@@ -182,7 +204,6 @@ Result<FaultHandler::Answer> FaultHandler::install_absent(const Region& region, 
     }
     STASIS_ASSIGN(const Answer answer, install_run(region, run, zero));
     if (answer != Answer::kDone) return answer;
-    if (!zero) add(installed, run.length / snapshot::kBlockSize);
     at = run.end();
   }
   return Answer::kDone;
@@ -191,6 +212,8 @@ Result<FaultHandler::Answer> FaultHandler::install_absent(const Region& region, 
 void FaultHandler::expect(std::vector<Range> ranges) {
   prefetch_ = std::move(ranges);
   next_prefetch_ = 0;
+  for (const Range& range : prefetch_) prefetch_left_ += range.length;
+  activity_.set_prefetch_left(prefetch_left_);
 }
 
 Result<bool> FaultHandler::prefetch_step() {
@@ -199,18 +222,21 @@ Result<bool> FaultHandler::prefetch_step() {
   const Result<Answer> answer = prefetch_piece(piece);
   if (!answer) {
     next_prefetch_ = prefetch_.size();
+    activity_.set_prefetch_left(0);
     return true;
   }
   if (*answer == Answer::kGone) return false;
   if (*answer == Answer::kPark) return true;  // an event waits to be read; then the same piece again
   range.offset += piece.length;
   range.length -= piece.length;
+  activity_.set_prefetch_left(prefetch_left_ -= piece.length);
   if (range.length == 0) ++next_prefetch_;
   return true;
 }
 
 // A huge page comes in whole if the piece starts in it.
 Result<FaultHandler::Answer> FaultHandler::prefetch_piece(Range piece) {
+  activity_.by(Arrival::kPrefetch);
   for (uint64_t at = piece.offset; at < piece.end();) {
     const Region* region = region_at(at);
     if (region == nullptr) return Answer::kDone;  // between regions: nothing of the guest's
@@ -220,7 +246,7 @@ Result<FaultHandler::Answer> FaultHandler::prefetch_piece(Range piece) {
     const uint64_t end =
         huge ? first + page_size_ : std::min({piece.end(), extent.end(), region->offset + region->size});
     const bool zero = extent.is_zero() && extent.end() >= end && extent.offset <= first;
-    STASIS_ASSIGN(const Answer answer, install_absent(*region, {first, end - first}, zero, counters_.pages_prefetched));
+    STASIS_ASSIGN(const Answer answer, install_absent(*region, {first, end - first}, zero));
     if (answer != Answer::kDone) return answer;
     at = end;
   }
@@ -247,7 +273,7 @@ Result<FaultHandler::Answer> FaultHandler::install_run(const Region& region, Ran
   for (uint64_t done = 0; done < run.length;) {
     const uint64_t address = region.host_address + (run.offset - region.offset) + done;
     InstallResult result = handshake_.uffd.copy(address, data.subspan(done), handshake_.write_protect);
-    STASIS_ASSIGN(const Answer answer, settle(region, run, result, done));
+    STASIS_ASSIGN(const Answer answer, settle(region, run, false, result, done));
     if (answer != Answer::kDone) return answer;
   }
   return Answer::kDone;
@@ -261,17 +287,17 @@ Result<FaultHandler::Answer> FaultHandler::install_zeros(const Region& region, R
     InstallResult result =
         copy ? handshake_.uffd.copy(address, std::span(zeros_.data(), run.length - done), handshake_.write_protect)
              : handshake_.uffd.zero({address, run.length - done});
-    add(counters_.pages_zero, result.bytes / snapshot::kBlockSize);
-    STASIS_ASSIGN(const Answer answer, settle(region, run, result, done));
+    STASIS_ASSIGN(const Answer answer, settle(region, run, true, result, done));
     if (answer != Answer::kDone) return answer;
   }
   return Answer::kDone;
 }
 
 // Accounts for what one ioctl did and moves `done` on. kDone: carry on from `done`, or finished.
-Result<FaultHandler::Answer> FaultHandler::settle(const Region& region, Range run, InstallResult& result,
+Result<FaultHandler::Answer> FaultHandler::settle(const Region& region, Range run, bool zero, InstallResult& result,
                                                   uint64_t& done) {
   mark_present({run.offset + done, result.bytes});
+  if (result.bytes > 0) activity_.came({run.offset + done, result.bytes}, zero);
   done += result.bytes;
   switch (result.outcome) {
     case InstallOutcome::kDone:
@@ -280,6 +306,7 @@ Result<FaultHandler::Answer> FaultHandler::settle(const Region& region, Range ru
       // Someone was faster with the page at `done`: whoever waits for it must be woken, as no copy did.
       const Range there{region.host_address + (run.offset - region.offset) + done, page_size_};
       STASIS_TRY(handshake_.uffd.wake(there));
+      activity_.was_there();
       mark_present({run.offset + done, page_size_});
       done += page_size_;
       return Answer::kDone;

@@ -161,12 +161,21 @@ PageServerStats PageServer::stats() const {
   if (!state_->serving.load(std::memory_order_acquire)) return stats;
   const FaultCounters& counters = state_->handler->counters();
   stats.faults = counters.faults.load(std::memory_order_relaxed);
-  stats.pages_by_fault = counters.pages_by_fault.load(std::memory_order_relaxed);
-  stats.pages_around = counters.pages_around.load(std::memory_order_relaxed);
-  stats.pages_prefetched = counters.pages_prefetched.load(std::memory_order_relaxed);
-  stats.pages_zero = counters.pages_zero.load(std::memory_order_relaxed);
+  const ActivityStats activity = state_->handler->activity().stats();
+  stats.pages_by_fault = activity.pages_of(Arrival::kFault, false);
+  stats.pages_around = activity.pages_of(Arrival::kAround, false);
+  stats.pages_prefetched = activity.pages_of(Arrival::kPrefetch, false);
+  for (const auto& [data, zeros] : activity.pages) stats.pages_zero += zeros;
   stats.pages_removed = counters.pages_removed.load(std::memory_order_relaxed);
   return stats;
+}
+
+ActivityStats PageServer::activity() const {
+  return state_->serving.load(std::memory_order_acquire) ? state_->handler->activity().stats() : ActivityStats{};
+}
+
+Timeline PageServer::timeline() const {
+  return state_->serving.load(std::memory_order_acquire) ? state_->handler->activity().timeline() : Timeline{};
 }
 
 std::vector<Range> PageServer::removed() const {

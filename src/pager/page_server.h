@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "base/unix_socket.h"
+#include "pager/activity.h"
 #include "pager/handshake.h"
 #include "snapshot/layer.h"
 #include "snapshot/working_set.h"
@@ -61,6 +62,9 @@ class PageServer {
   Status await_handshake(Deadline deadline) const;
 
   PageServerStats stats() const;
+  // Empty before the handshake.
+  ActivityStats activity() const;
+  Timeline timeline() const;
   // Guest memory that the guest has given back and not touched since: it reads as zeros. Sorted, merged.
   std::vector<Range> removed() const;
   // Readable once working_set() is there: `record_for` after the handshake.
