@@ -33,6 +33,8 @@ class Sandbox {
   Sandbox& operator=(const Sandbox&) = delete;
 
   StateReply state() const;
+  PagerReport pager_report() const;
+  TraceReply trace() const;
 
   // Publishes a snapshot of one moment. With `keep_running` the guest is stopped for as little as the VMM allows: where
   // it tells what a running guest writes, memory is copied ahead and stored afterwards. Without, the guest is stopped
