@@ -181,7 +181,8 @@ Result<FaultHandler::Answer> FaultHandler::install_page(const Region& region, ui
   }
   const uint64_t page = page_of(page_offset);
   const bool continues = page > 0 && pages_.state(page - 1) == PageState::kPresent;
-  const Range pages = window_.around(page, continues);
+  const bool cheap = zero && !zeros_are_copied();
+  const Range pages = window_.around(page, continues, cheap ? FaultWindow::kMaxZeros : FaultWindow::kMaxPages);
   const uint64_t start = std::max({pages.offset * page_size_, extent.offset, region.offset});
   const uint64_t end = std::min({pages.end() * page_size_, extent.end(), region.offset + region.size});
   note_fault({start, end - start});
@@ -216,22 +217,33 @@ void FaultHandler::expect(std::vector<Range> ranges) {
   activity_.set_prefetch_left(prefetch_left_);
 }
 
+// Short runs come several at once: one at a time, a guest that is at work meanwhile has faulted on most of them itself.
 Result<bool> FaultHandler::prefetch_step() {
+  for (uint64_t done = 0; done < kPrefetchPiece && has_prefetch();) {
+    STASIS_ASSIGN(const PrefetchStep step, prefetch_one(kPrefetchPiece - done));
+    if (step.gone) return false;
+    if (step.bytes == 0) return true;  // an event waits to be read; then the same piece again
+    done += step.bytes;
+  }
+  return true;
+}
+
+Result<FaultHandler::PrefetchStep> FaultHandler::prefetch_one(uint64_t most) {
   Range& range = prefetch_[next_prefetch_];
-  const Range piece{range.offset, std::min(range.length, kPrefetchPiece)};
+  const Range piece{range.offset, std::min(range.length, most)};
   const Result<Answer> answer = prefetch_piece(piece);
   if (!answer) {
     next_prefetch_ = prefetch_.size();
     activity_.set_prefetch_left(0);
-    return true;
+    return PrefetchStep{};
   }
-  if (*answer == Answer::kGone) return false;
-  if (*answer == Answer::kPark) return true;  // an event waits to be read; then the same piece again
+  if (*answer == Answer::kGone) return PrefetchStep{.gone = true};
+  if (*answer == Answer::kPark) return PrefetchStep{};
   range.offset += piece.length;
   range.length -= piece.length;
   activity_.set_prefetch_left(prefetch_left_ -= piece.length);
   if (range.length == 0) ++next_prefetch_;
-  return true;
+  return PrefetchStep{.bytes = piece.length};
 }
 
 // A huge page comes in whole if the piece starts in it.
@@ -280,8 +292,7 @@ Result<FaultHandler::Answer> FaultHandler::install_run(const Region& region, Ran
 }
 
 Result<FaultHandler::Answer> FaultHandler::install_zeros(const Region& region, Range run) {
-  // Copied where pages must come write-protected (ZEROPAGE cannot), and for huge pages (which have no ZEROPAGE).
-  const bool copy = handshake_.write_protect || page_size_ != snapshot::kBlockSize;
+  const bool copy = zeros_are_copied();
   for (uint64_t done = 0; done < run.length;) {
     const uint64_t address = region.host_address + (run.offset - region.offset) + done;
     InstallResult result =

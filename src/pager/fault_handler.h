@@ -38,8 +38,8 @@ class FaultHandler {
   // What prefetch_step() brings in, in this order: ranges of guest memory, multiples of the block size.
   void expect(std::vector<Range> ranges);
   bool has_prefetch() const { return next_prefetch_ < prefetch_.size(); }
-  // Brings in the next piece of it. A piece that cannot be had ends the prefetch, nothing else: the guest may never ask
-  // for it, and if it does, its fault tells. Same answers as handle_events.
+  // Brings in the next of it, 256 KiB. A piece that cannot be had ends the prefetch, nothing else: the guest may never
+  // ask for it, and if it does, its fault tells. Same answers as handle_events.
   Result<bool> prefetch_step();
 
   // From now on (until stop_recording) demand faults are written down, with their neighbours, up to a limit.
@@ -70,6 +70,11 @@ class FaultHandler {
   Result<Answer> install_page(const Region& region, uint64_t page_offset);
   // The absent pages of `window`.
   Result<Answer> install_absent(const Region& region, Range window, bool zero);
+  struct PrefetchStep {
+    uint64_t bytes = 0;  // 0: nothing for now
+    bool gone = false;
+  };
+  Result<PrefetchStep> prefetch_one(uint64_t most);
   Result<Answer> prefetch_piece(Range piece);
   void note_fault(Range run);
   Result<Answer> install_run(const Region& region, Range run, bool zero);
@@ -77,6 +82,8 @@ class FaultHandler {
   Result<Answer> settle(const Region& region, Range run, bool zero, InstallResult& result, uint64_t& done);
   Status read_memory(uint64_t offset, std::span<std::byte> out) const;
   void mark_present(Range run);
+  // Where pages must come write-protected (ZEROPAGE cannot), and huge pages (which have no ZEROPAGE).
+  bool zeros_are_copied() const { return handshake_.write_protect || page_size_ != snapshot::kBlockSize; }
   uint64_t page_of(uint64_t offset) const { return offset / page_size_; }
 
   Handshake handshake_;

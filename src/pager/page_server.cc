@@ -100,7 +100,8 @@ Result<bool> PageServer::State::serve_events(int handshake_socket) {
     if (handler->has_parked()) {
       STASIS_ASSIGN(const bool go_on, handler->retry_parked());
       if (!go_on) return false;
-    } else if (handler->has_prefetch() && !ready[0]) {
+    } else if (handler->has_prefetch()) {
+      // Also after a fault: a guest that touches its working set at once would else fault on nearly all of it.
       STASIS_ASSIGN(const bool go_on, handler->prefetch_step());
       if (!go_on) return false;
     }
