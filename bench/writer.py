@@ -1,9 +1,10 @@
-"""Runs in the guest: dirties 128 MiB, says so in /run/dirty, and goes on dirtying 20 MiB/s of it."""
+"""Runs in the guest: dirties as many MiB as it is told, says so in /run/dirty, and goes on dirtying 20 MiB/s of them."""
+import sys
 import time
 
 PAGE = 4096
 RATE = 20 << 20
-memory = bytearray(128 << 20)
+memory = bytearray(int(sys.argv[1]) << 20)
 for offset in range(0, len(memory), PAGE):
     memory[offset] = 1
 open("/run/dirty", "w").close()

@@ -190,9 +190,11 @@ TEST(PauseAndResume, SayWhatWasStoredAndLoaded) {
 TEST(Rollback, NamesTheSnapshotAndSaysWhatWasLoaded) {
   json restored = sandbox(kId);
   restored["restore"] = {{"method", "uffd"}, {"total_pages", 65'536}, {"pages_by_fault", 0}, {"pages_prefetched", 512}};
-  const Call call(always({.body = restored.dump()}), {"rollback", kId, "before", "--timeout", "60"}, kTerminal);
+  const Call call(always({.body = restored.dump()}),
+                  {"rollback", kId, "before", "--timeout", "60", "--restore", "uffd"}, kTerminal);
   EXPECT_EQ(call.requests.at(0).target, "/v1/sandboxes/" + kId + "/rollback");
-  EXPECT_EQ(json::parse(call.requests.at(0).body), (json{{"snapshot", "before"}, {"timeout_sec", 60}}));
+  EXPECT_EQ(json::parse(call.requests.at(0).body),
+            (json{{"snapshot", "before"}, {"timeout_sec", 60}, {"restore", "uffd"}}));
   EXPECT_THAT(call.out, HasSubstr(kId + " is running"));
   EXPECT_THAT(call.out, HasSubstr("512 of 65536 pages loaded"));
   EXPECT_EQ(Call(always({}), {"rollback", kId}).status, 2);

@@ -1,4 +1,4 @@
-// The program as a whole, without a server: help, usage errors, the daemons' arguments, completion, progress.
+// The program as a whole: help, usage errors, the daemons' arguments, completion, progress.
 #include "cli/run.h"
 
 #include <gmock/gmock.h>
@@ -14,6 +14,7 @@
 #include "cli/command_line.h"
 #include "cli/completion.h"
 #include "cli/progress.h"
+#include "cli/testing/fake_server.h"
 #include "cli/testing/harness.h"
 
 namespace stasis::cli {
@@ -204,6 +205,25 @@ TEST(ProgressLine, AppearsAfterAWhileWithItsDetailAndIsWiped) {
     EXPECT_TRUE(buffer.wait_for("12 MiB"));
   }
   EXPECT_THAT(buffer.text(), testing::EndsWith("\r\033[K"));
+}
+
+// What a command prints once it has been waited for, on the terminal that the line is on.
+TEST(ProgressLine, IsWipedBeforeTheOutcomeIsPrinted) {
+  for (const char* command : {"pause", "resume", "rm"}) {
+    WatchedBuffer buffer;
+    std::ostream terminal(&buffer);
+    std::istringstream in;
+    Io io{in, terminal, terminal, InputKind::kNothing, true, true};
+    FakeServer server([&](const FakeRequest&) {
+      EXPECT_TRUE(buffer.wait_for(" ... "));
+      return FakeReply{.body = json{{"id", "x1"}, {"state", "running"}}.dump()};
+    });
+    const Environment environment = [&](const std::string& name) {
+      return name == "STASIS_URL" ? server.url() : name == "STASIS_TOKEN" ? "token" : "";
+    };
+    EXPECT_EQ(run({command, "x1"}, io, {}, environment), kSuccess);
+    EXPECT_THAT(buffer.text(), testing::ContainsRegex("\r.\\[Kx1 is [^\r]*$")) << command;
+  }
 }
 
 TEST(ProgressLine, IsNotShownWhereNobodyLooks) {

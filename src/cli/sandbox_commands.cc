@@ -43,6 +43,7 @@ struct RollbackOptions {
   std::string id;
   std::string snapshot;
   unsigned timeout_sec = 0;
+  std::string restore;
 };
 
 // Only what was said: the server knows the defaults, and a snapshot has its own.
@@ -142,16 +143,33 @@ Result<int> list(Session& session, const ListOptions& options) {
   return kSuccess;
 }
 
-// Does `one` for each id; an error is reported and the others still have their turn.
-Result<int> for_each_id(Session& session, const std::vector<std::string>& ids, const std::string& doing,
-                        const std::function<Status(Client&, const std::string&)>& one) {
+// What is done to each of several sandboxes: the answer, and the line that says it to people.
+struct OneByOne {
+  std::string doing;  // "pausing"
+  std::function<Result<Json>(Client&, const std::string& id)> act;
+  std::string (*line)(const Json&);
+};
+
+void show(Session& session, const Json& answer, std::string (*line)(const Json&)) {
+  if (session.json()) {
+    session.print(answer);
+  } else {
+    session.io().out << printable(line(answer)) << '\n' << std::flush;
+  }
+}
+
+// An error is reported and the others still have their turn.
+Result<int> for_each_id(Session& session, const std::vector<std::string>& ids, const OneByOne& what) {
   STASIS_ASSIGN(Client * client, session.client());
   int status = kSuccess;
   for (const std::string& id : ids) {
-    Progress progress(session.io(), std::string(doing).append(" ").append(id));
-    const Status outcome = one(*client, id);
+    Progress progress(session.io(), what.doing + " " + id);
+    const auto outcome = what.act(*client, id);
     progress.stop();
-    if (outcome) continue;
+    if (outcome) {
+      show(session, *outcome, what.line);
+      continue;
+    }
     session.report(outcome.error());
     status = session.status_of(outcome.error());
     if (status == kNotReachable) break;
@@ -159,41 +177,29 @@ Result<int> for_each_id(Session& session, const std::vector<std::string>& ids, c
   return status;
 }
 
-void show(Session& session, const Json& sandbox, std::string (*line)(const Json&)) {
-  if (session.json()) {
-    session.print(sandbox);
-  } else {
-    session.io().out << printable(line(sandbox)) << '\n' << std::flush;
-  }
+// POST /v1/sandboxes/ID/...
+std::function<Result<Json>(Client&, const std::string&)> posting(std::string action, Json body) {
+  return [action = std::move(action), body = std::move(body)](Client& client, const std::string& id) {
+    return client.call("POST", sandbox_path(id, action), body);
+  };
 }
 
 Result<int> pause(Session& session, const IdsOptions& options) {
-  return for_each_id(session, options.ids, "pausing", [&](Client& client, const std::string& id) -> Status {
-    STASIS_ASSIGN(const Json sandbox, client.call("POST", sandbox_path(id, "/pause"), Json::object()));
-    show(session, sandbox, paused_line);
-    return {};
-  });
+  return for_each_id(session, options.ids, {"pausing", posting("/pause", Json::object()), paused_line});
 }
 
 Result<int> resume(Session& session, const IdsOptions& options) {
   Json body = Json::object();
   if (options.timeout_sec != 0) body["timeout_sec"] = options.timeout_sec;
   if (!options.restore.empty()) body["restore"] = options.restore;
-  return for_each_id(session, options.ids, "resuming", [&](Client& client, const std::string& id) -> Status {
-    STASIS_ASSIGN(const Json sandbox, client.call("POST", sandbox_path(id, "/resume"), body));
-    show(session, sandbox, resumed_line);
-    return {};
-  });
+  return for_each_id(session, options.ids, {"resuming", posting("/resume", std::move(body)), resumed_line});
 }
 
 Result<int> rollback(Session& session, const RollbackOptions& options) {
   Json body = {{"snapshot", options.snapshot}};
   if (options.timeout_sec != 0) body["timeout_sec"] = options.timeout_sec;
-  return for_each_id(session, {options.id}, "rolling back", [&](Client& client, const std::string& id) -> Status {
-    STASIS_ASSIGN(const Json sandbox, client.call("POST", sandbox_path(id, "/rollback"), body));
-    show(session, sandbox, resumed_line);
-    return {};
-  });
+  if (!options.restore.empty()) body["restore"] = options.restore;
+  return for_each_id(session, {options.id}, {"rolling back", posting("/rollback", std::move(body)), resumed_line});
 }
 
 Result<int> remove(Session& session, const IdsOptions& options) {
@@ -204,12 +210,12 @@ Result<int> remove(Session& session, const IdsOptions& options) {
     STASIS_ASSIGN(const Json sandboxes, list_sandboxes(*client, "", false));
     for (const Json& sandbox : sandboxes) ids.push_back(text_field(sandbox, "id"));
   }
-  return for_each_id(session, ids, "destroying", [&](Client& client, const std::string& id) -> Status {
+  const auto destroy = [](Client& client, const std::string& id) -> Result<Json> {
     STASIS_TRY(client.call("DELETE", sandbox_path(id)));
-    show(session, {{"id", id}, {"removed", true}},
-         [](const Json& gone) { return text_field(gone, "id") + " is gone"; });
-    return {};
-  });
+    return Json{{"id", id}, {"removed", true}};
+  };
+  return for_each_id(session, ids,
+                     {"destroying", destroy, [](const Json& gone) { return text_field(gone, "id") + " is gone"; }});
 }
 
 void add_restore(CLI::App& command, std::string& restore) {
@@ -286,6 +292,7 @@ void add_state_commands(CommandLine& line) {
   rollback_command.add_option("ID", going_back->id, "Sandbox")->required();
   rollback_command.add_option("SNAPSHOT", going_back->snapshot, "Snapshot that was taken of it")->required();
   rollback_command.add_option("--timeout", going_back->timeout_sec, "Seconds from now after which it is destroyed");
+  add_restore(rollback_command, going_back->restore);
   rollback_command.callback(
       [&line, going_back] { line.action = [going_back](Session& s) { return rollback(s, *going_back); }; });
 

@@ -176,6 +176,7 @@ Result<HttpResponse> rollback(Services& services, Exchange& exchange, const std:
   const auto snapshot = reader.text("snapshot", 255);
   reader.require("snapshot", snapshot.has_value());
   request.timeout_sec = reader.number("timeout_sec", kMaxTimeoutSec);
+  request.restore = way_to_restore(reader);
   STASIS_TRY(reader.finish());
   request.snapshot = *snapshot;
   STASIS_ASSIGN(const SandboxRecord record, services.operations.rollback(id, request));

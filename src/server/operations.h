@@ -48,6 +48,7 @@ struct SnapshotRequest {
 struct RollbackRequest {
   std::string snapshot;  // its name
   std::optional<uint32_t> timeout_sec;
+  std::string restore;  // "uffd", "mapped", or "" for what can be
 };
 
 inline constexpr uint32_t kMaxTimeoutSec = 366 * 24 * 3600;

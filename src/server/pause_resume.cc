@@ -112,7 +112,7 @@ Result<SandboxRecord> Operations::rollback(const std::string& id, const Rollback
                     target.name + ")");
   }
   if (before.state != State::kPaused) STASIS_TRY(pause(id));
-  auto restored = restore(id, {request.timeout_sec, target.snapshot_id, "rollback", "be rolled back", ""});
+  auto restored = restore(id, {request.timeout_sec, target.snapshot_id, "rollback", "be rolled back", request.restore});
   if (restored) return restored;
   Error error = std::move(restored).error();
   if (error.remedy.empty()) error.remedy = "if it is paused, it is as it was before: resume it, or try again";

@@ -58,6 +58,18 @@ TEST_F(RestRollback, OfAPausedSandboxAndAgainAndAgain) {
   EXPECT_EQ(agent_->snapshots(), (std::set<std::string>{first, second}));
 }
 
+TEST_F(RestRollback, ByTheWayThatIsAskedFor) {
+  const std::string id = create();
+  snapshot(id, "then");
+  for (const std::string way : {"mapped", "uffd"}) {
+    const Answer restored = client().post(path(id, "/rollback"), {{"snapshot", "then"}, {"restore", way}});
+    ASSERT_EQ(restored.status, 200u) << restored.text;
+    EXPECT_EQ(restored.body["restore"]["method"], way);
+  }
+  EXPECT_EQ(client().post(path(id, "/rollback"), {{"snapshot", "then"}, {"restore", "teleport"}}).status, 400u);
+  EXPECT_EQ(sandbox(id)["state"], "running") << "a bad request changes nothing";
+}
+
 TEST_F(RestRollback, ASnapshotThatTheSandboxWasRolledBackToOutlivesItsName) {
   const std::string id = create();
   const std::string then = snapshot(id, "then");

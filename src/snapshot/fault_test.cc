@@ -5,6 +5,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "base/testing/setting.h"
 #include "snapshot/testing/operations.h"
 
 namespace stasis::snapshot {
@@ -26,10 +27,7 @@ struct Interruption {
 };
 
 // What a power cut leaves is chance: so many outcomes of each are looked at. `make torture` asks for more.
-uint64_t outcomes() {
-  const char* text = std::getenv("STASIS_POWER_CUT_OUTCOMES");  // NOLINT(concurrency-mt-unsafe): nobody sets it
-  return text != nullptr ? std::stoul(text) : 5;
-}
+uint64_t outcomes() { return stasis::testing::setting("STASIS_POWER_CUT_OUTCOMES", 5); }
 
 class InterruptionTest : public ::testing::TestWithParam<std::tuple<Operation, Interruption>> {
  protected:

@@ -4,24 +4,20 @@
 //   STASIS_PROPERTY_SEED=S, STASIS_PROPERTY_STEPS=N: one long history (`make torture`)
 #include <gtest/gtest.h>
 
-#include <cstdlib>
 #include <mutex>
 #include <thread>
 
+#include "base/testing/setting.h"
 #include "snapshot/testing/guest.h"
 
 namespace stasis::snapshot {
 namespace {
 
+using stasis::testing::setting;
 using testing::FaultyStore;
 using testing::Guest;
 using testing::pick;
 using testing::Random;
-
-uint64_t setting(const char* name) {
-  const char* text = std::getenv(name);  // NOLINT(concurrency-mt-unsafe): nobody sets it
-  return text != nullptr ? std::stoull(text) : 0;
-}
 
 template <typename Map>
 auto some(Random& random, const Map& map) {
@@ -128,7 +124,8 @@ void play(uint64_t seed, uint64_t steps) {
 }
 
 TEST(PropertyTest, EverySnapshotIsWhatTheModelSays) {
-  if (const uint64_t steps = setting("STASIS_PROPERTY_STEPS")) return play(setting("STASIS_PROPERTY_SEED"), steps);
+  if (const uint64_t steps = setting("STASIS_PROPERTY_STEPS", 0))
+    return play(setting("STASIS_PROPERTY_SEED", 0), steps);
   for (uint64_t seed = 1; seed <= 12; ++seed) play(seed, 40);
 }
 
@@ -243,14 +240,14 @@ class Concurrent {
 };
 
 TEST(PropertyTest, CollectionsBesideTheLifeOfGuestsTakeNothingThatIsNeeded) {
-  const uint64_t seed = setting("STASIS_PROPERTY_SEED") + 1;
+  const uint64_t seed = setting("STASIS_PROPERTY_SEED", 0) + 1;
   SCOPED_TRACE("seed " + std::to_string(seed));
   Concurrent concurrent;
   std::atomic<bool> done = false;
   std::thread collector([&] { concurrent.collect_until(done); });
   std::vector<std::thread> guests;
   for (uint64_t i = 0; i < 2; ++i) {
-    guests.emplace_back([&, i] { concurrent.live(seed * 10 + i, 100 + setting("STASIS_PROPERTY_STEPS") / 4); });
+    guests.emplace_back([&, i] { concurrent.live(seed * 10 + i, 100 + setting("STASIS_PROPERTY_STEPS", 0) / 4); });
   }
   for (std::thread& guest : guests) guest.join();
   done = true;

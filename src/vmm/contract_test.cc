@@ -9,16 +9,10 @@
 
 #include "base/poll.h"
 #include "base/process.h"
-#include "vmm/contract/lab.h"
-#include "vmm/contract/result_matchers.h"
+#include "vmm/contract/suite.h"
 
 namespace stasis::vmm::contract {
 namespace {
-
-constexpr Range pages(uint64_t first, uint64_t count) { return {first * 4096, count * 4096}; }
-
-// Big enough to be in many frames, with neighbours that are not touched.
-constexpr Range kFilled = pages(16, 200);
 
 bool process_is_there(pid_t pid) { return ::kill(pid, 0) == 0; }
 
@@ -26,64 +20,6 @@ bool process_is_there(pid_t pid) { return ::kill(pid, 0) == 0; }
 bool ended(const Vmm& vmm) {
   return vmm.pidfd() < 0 || value(wait_readable(vmm.pidfd(), Deadline::after(Milliseconds(0))));
 }
-
-class Contract : public testing::TestWithParam<Driver> {
- protected:
-  void SetUp() override {
-    ASSERT_TRUE(real_file_system().make_directory(directory_.path() / "fixture").has_value());
-    auto made = GetParam().make(directory_.path() / "fixture");
-    ASSERT_OK(made);
-    fixture_ = std::move(*made);
-    lab_ = std::make_unique<Lab>(*fixture_, directory_.path(), GetParam().way);
-  }
-
-  Machine booted() {
-    auto machine = fixture_->make_machine();
-    EXPECT_OK(machine);
-    EXPECT_OK(machine->vmm->boot(fixture_->boot_spec()));
-    return std::move(*machine);
-  }
-  // A machine that was told to fill its arena, and its snapshot; the machine is gone.
-  Snapshot filled_snapshot(uint64_t seed) {
-    Machine machine = booted();
-    EXPECT_OK(machine.guest->count());
-    EXPECT_OK(machine.guest->fill(kFilled, seed));
-    filled_sum_ = value(machine.guest->checksum(kFilled));
-    EXPECT_OK(machine.vmm->pause());
-    auto taken = lab_->take(*machine.vmm, lab_->nothing());
-    EXPECT_OK(taken);
-    return std::move(*taken);
-  }
-  Restored restored(const Snapshot& snapshot) {
-    auto restored = lab_->restore(snapshot);
-    EXPECT_OK(restored);
-    EXPECT_OK(restored->status);
-    return std::move(*restored);
-  }
-  Restored resumed(const Snapshot& snapshot) {
-    Restored machine = restored(snapshot);
-    EXPECT_OK(machine.vmm().resume());
-    return machine;
-  }
-  Snapshot paused_snapshot(Restored& machine, const snapshot::BlockMap& parent) {
-    EXPECT_OK(machine.vmm().pause());
-    const std::vector<Range> removed = machine.removed();
-    auto taken = lab_->take(machine.vmm(), parent, removed);
-    EXPECT_OK(taken);
-    return std::move(*taken);
-  }
-  bool mapped() const { return GetParam().way == Way::kMapped; }
-  // Stored, beyond what the test itself changed.
-  void expect_stored(const Snapshot& snapshot, uint64_t blocks) const {
-    EXPECT_GE(snapshot.blocks_stored, blocks);
-    EXPECT_LE(snapshot.blocks_stored, blocks + fixture_->noise_blocks());
-  }
-
-  TemporaryDirectory directory_;
-  std::unique_ptr<Fixture> fixture_;
-  std::unique_ptr<Lab> lab_;
-  uint64_t filled_sum_ = 0;
-};
 
 class Restoring : public Contract {};
 // What a mapped restore does.
@@ -442,7 +378,8 @@ TEST_P(Mapping, ARemovedLayerLivesOnInTheMachine) {
 TEST_P(Mapping, ClonesShareWhatNeitherHasWritten) {
   const Snapshot first = filled_snapshot(7);
   std::vector<Restored> clones;
-  for (int i = 0; i < 3; ++i) clones.push_back(resumed(first));
+  clones.reserve(3);
+  while (clones.size() < 3) clones.push_back(resumed(first));
   uint64_t held = 0;
   for (const auto& extent : first.memory.extents()) held += extent.is_zero() ? 0 : extent.length;
   uint64_t own = 0;
@@ -488,21 +425,6 @@ TEST_P(Contract, DeathIsVisible) {
   EXPECT_THAT(paused.error().message, testing::HasSubstr("signal 9"));
   EXPECT_THAT(machine.vmm->stop(), testing::HasSubstr("signal 9"));
 }
-
-// Each of them, restoring by mapping; and each of them twice.
-std::vector<Driver> drivers_mapped() {
-  std::vector<Driver> list = drivers();
-  for (Driver& driver : list) driver = {driver.name + "Mapped", driver.make, Way::kMapped};
-  return list;
-}
-
-std::vector<Driver> drivers_both_ways() {
-  std::vector<Driver> list = drivers();
-  for (Driver& driver : drivers_mapped()) list.push_back(std::move(driver));
-  return list;
-}
-
-std::string driver_name(const testing::TestParamInfo<Driver>& info) { return info.param.name; }
 
 INSTANTIATE_TEST_SUITE_P(Drivers, Contract, testing::ValuesIn(drivers()), driver_name);
 INSTANTIATE_TEST_SUITE_P(Drivers, Paging, testing::ValuesIn(drivers()), driver_name);

@@ -47,7 +47,7 @@ class LifecycleTest(StasisTestCase):
         self.stasis.json("resume", sandbox)
         self.assertEqual(self.stasis.guest(sandbox, "cat /run/state /root/state").split(), ["now"] * 2)
         self.stasis.json("pause", sandbox)
-        self.stasis.json("rollback", sandbox, "then")
+        self.assertEqual(self.stasis.json("rollback", "--restore", "uffd", sandbox, "then")["restore"]["method"], "uffd")
         self.assertEqual(self.stasis.guest(sandbox, look).split(), ["then", "kept"] * 2)
         self.assertEqual(self.stasis.checksum(sandbox), digest)
         self.assert_refused("not_found", "rollback", sandbox, "never")

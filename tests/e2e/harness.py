@@ -151,7 +151,7 @@ def guest_memory(vmm, layers, size):
         words = line.split()
         if "-" in words[0] and ":" not in words[0]:
             start, end = (int(part, 16) for part in words[0].split("-"))
-            layer = len(words) > 5 and words[5].startswith(str(layers))
+            layer = len(words) > 5 and str(layers) in words[5]  # in a chroot, the path is the host's
             mappings.append({"start": start, "end": end, "guest": start - int(words[2], 16) if layer else None, "resident": 0, "own": 0})
         elif words[0] == "Rss:":
             mappings[-1]["resident"] += int(words[1]) << 10

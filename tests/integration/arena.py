@@ -1,13 +1,14 @@
 """What the contract suite of the VMM drivers asks of a Linux guest: an arena of memory that only commands write.
 
 Listens on a TCP port. One connection is one command, one line: "count", "fill OFFSET LENGTH SEED", "zero OFFSET LENGTH",
-"rewrite OFFSET LENGTH", "checksum OFFSET LENGTH"; all numbers decimal, offsets and lengths multiples of 4096. The answer is a
+"rewrite OFFSET LENGTH", "checksum OFFSET LENGTH", "churn SEED"; all numbers decimal, offsets and lengths multiples of 4096. The answer is a
 number, or "!" and the reason. Runs on Debian's python3-minimal: no mmap, no ctypes.
 """
 
 import array
 import gc
 import os
+import random
 import socket
 import sys
 import zlib
@@ -26,6 +27,7 @@ class Arena:
         start = -address % PAGE
         self.pages = memoryview(self.memory)[start : start + SIZE]
         self.counter = 0
+        self.kept = []  # by churn
 
     def count(self):
         self.counter += 1
@@ -47,13 +49,30 @@ class Arena:
             self.pages[at] = self.pages[at]
         return 0
 
+    def churn(self, seed):
+        """Memory of the kernel's and the allocator's choice: up to 40 pieces of up to 1 MiB are kept, some are dropped, a file
+        is written or goes."""
+        dice = random.Random(seed)
+        for _ in range(dice.randrange(1, 12)):
+            if len(self.kept) < 40 and dice.random() < 0.6:
+                self.kept.append(bytearray(dice.randbytes(PAGE) * dice.randrange(1, 256)))
+            elif self.kept:
+                self.kept.pop(dice.randrange(len(self.kept)))
+        path = f"/tmp/churn-{dice.randrange(8)}"
+        if os.path.exists(path) and dice.random() < 0.5:
+            os.unlink(path)
+        else:
+            with open(path, "wb") as file:
+                file.write(dice.randbytes(PAGE) * dice.randrange(1, 128))
+        return 0
+
     def checksum(self, offset, length):
         return zlib.crc32(self.pages[offset : offset + length])
 
 
 def execute(arena, line):
     name, *numbers = line.split()
-    if name not in ("count", "fill", "zero", "rewrite", "checksum"):
+    if name not in ("count", "fill", "zero", "rewrite", "checksum", "churn"):
         return "!no such command"
     return str(getattr(arena, name)(*map(int, numbers)))
 

@@ -58,6 +58,11 @@ Status LinuxGuest::rewrite(Range range) {
   return {};
 }
 
+Status LinuxGuest::churn(uint64_t seed) {
+  STASIS_TRY(ask("churn " + std::to_string(seed)));
+  return {};
+}
+
 Result<uint64_t> LinuxGuest::checksum(Range range) { return ask("checksum " + text(range)); }
 
 Result<uint64_t> LinuxGuest::ask(const std::string& line) {

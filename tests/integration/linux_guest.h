@@ -21,6 +21,7 @@ class LinuxGuest final : public GuestControl {
   Status zero(Range range) override;
   Status rewrite(Range range) override;
   Result<uint64_t> checksum(Range range) override;
+  Status churn(uint64_t seed) override;
   // There is no balloon.
   Status give_back(Range /*range*/) override { return fail(Code::kUnimplemented, "this guest has no balloon"); }
 

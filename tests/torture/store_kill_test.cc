@@ -5,10 +5,10 @@
 #include <gtest/gtest.h>
 #include <sys/wait.h>
 
-#include <cstdlib>
 #include <sstream>
 
 #include "base/testing/in_child.h"
+#include "base/testing/setting.h"
 #include "snapshot/compact.h"
 #include "snapshot/testing/archived.h"
 #include "torture/killing_file_system.h"
@@ -20,12 +20,8 @@ namespace {
 using stasis::testing::ChildEnd;
 using stasis::testing::KillingFileSystem;
 using stasis::testing::run_child;
+using stasis::testing::setting;
 using stasis::testing::Tell;
-
-uint64_t setting(const char* name, uint64_t otherwise) {
-  const char* text = std::getenv(name);  // NOLINT(concurrency-mt-unsafe): nobody sets it
-  return text != nullptr ? std::stoul(text) : otherwise;
-}
 
 void must(const Status& status) {
   if (!status) throw std::runtime_error(status.error().message);

@@ -29,6 +29,8 @@ class GuestControl {
   // Writes each page without changing it.
   virtual Status rewrite(Range range) = 0;
   virtual Result<uint64_t> checksum(Range range) = 0;
+  // Takes, writes and drops memory outside of the arena, and files, as the seed says; nothing in a guest that has none.
+  virtual Status churn(uint64_t seed) = 0;
   // Gives the pages back to the host, as a balloon does. kUnimplemented if this guest cannot.
   virtual Status give_back(Range range) = 0;
 };

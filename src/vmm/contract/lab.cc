@@ -2,8 +2,10 @@
 
 #include <signal.h>
 #include <stdlib.h>
+#include <sys/uio.h>
 
 #include <cstdlib>
+#include <fstream>
 #include <map>
 #include <set>
 
@@ -14,6 +16,34 @@ namespace stasis::vmm::contract {
 
 using snapshot::AddressSpace;
 using snapshot::BlockMap;
+
+namespace {
+
+// Where a process has mapped this file from its beginning.
+// Line: "7f6c...-7f6d... rw-p 00000000 00:01 1045   /tmp/.../layers/...".
+Result<uint64_t> address_of_mapping(pid_t pid, const Path& file) {
+  std::ifstream maps("/proc/" + std::to_string(pid) + "/maps");
+  std::string line;
+  while (std::getline(maps, line)) {
+    if (line.ends_with(" " + file.string())) return std::stoull(line, nullptr, 16);
+  }
+  return fail(Code::kInternal, "the VMM has not mapped " + file.string());
+}
+
+// Not through /proc/PID/mem, which fails where a page is missing under userfaultfd instead of waiting for it.
+Status read_memory_of(pid_t pid, uint64_t address, std::span<std::byte> out) {
+  while (!out.empty()) {
+    const iovec here{out.data(), out.size()};
+    const iovec there{reinterpret_cast<void*>(address), out.size()};  // NOLINT(performance-no-int-to-ptr)
+    const ssize_t n = ::process_vm_readv(pid, &here, 1, &there, 1, 0);
+    if (n <= 0) return fail_errno(n < 0 ? errno : EIO, "read a VMM's memory");
+    out = out.subspan(static_cast<size_t>(n));
+    address += static_cast<uint64_t>(n);
+  }
+  return {};
+}
+
+}  // namespace
 
 TemporaryDirectory::TemporaryDirectory(const Path& parent) {
   std::string pattern = parent / "stasis-vmm-XXXXXX";
@@ -107,6 +137,7 @@ Status Lab::restore_mapped(Restored& restored, const Snapshot& snapshot) {
     }
     STASIS_ASSIGN(spec.mapped_file, pager::as_one_file(plan, real_file_system(), layers()));
   }
+  restored.mapped_file = spec.mapped_file;
   spec.mapped = std::make_shared<const pager::MappedPlan>(std::move(plan));
   return restored.vmm().restore(spec);
 }
@@ -167,6 +198,25 @@ Status Lab::cut_short(const Path& file) {
   STASIS_TRY(overwrite(file, 0, ""));  // makes it writable
   STASIS_ASSIGN(const UniqueFd fd, real_file_system().open_write(file));
   return real_file_system().truncate(fd.get(), 0);
+}
+
+Result<std::vector<pager::Region>> Lab::regions_of(const Restored& machine, const SavedMemory& saved) const {
+  if (machine.pages) return machine.pages->regions();
+  uint64_t address = saved.source_offset;
+  if (!machine.mapped_file.empty()) {
+    STASIS_ASSIGN(address, address_of_mapping(machine.machine.vmm->pid(), machine.mapped_file));
+  }
+  return std::vector<pager::Region>{{.host_address = address, .size = fixture_.memory_bytes(), .offset = 0}};
+}
+
+Result<std::vector<std::byte>> Lab::memory_of(const Restored& machine, const SavedMemory& saved) const {
+  STASIS_ASSIGN(const auto regions, regions_of(machine, saved));
+  std::vector<std::byte> bytes(fixture_.memory_bytes());
+  for (const pager::Region& region : regions) {
+    const auto part = std::span(bytes).subspan(region.offset, region.size);
+    STASIS_TRY(read_memory_of(machine.machine.vmm->pid(), region.host_address, part));
+  }
+  return bytes;
 }
 
 Result<std::vector<std::byte>> Lab::content(const BlockMap& map, Range range) {

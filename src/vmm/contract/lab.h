@@ -54,6 +54,7 @@ struct Restored {
   std::shared_ptr<Failure> failure;
   std::shared_ptr<snapshot::AddressSpace> memory;
   std::unique_ptr<pager::PageServer> pages;  // none where memory is mapped
+  Path mapped_file;                          // where the VMM maps one
   Status status;                             // of restore()
 
   Vmm& vmm() { return *machine.vmm; }
@@ -85,10 +86,14 @@ class Lab {
   Status damage_filled_page(const Snapshot& snapshot, Range filled, uint64_t seed);
   static Status overwrite(const Path& file, uint64_t offset, std::string_view text);
   static Status cut_short(const Path& file);
+  // The whole guest memory of a machine that is stopped or saved, read out of the VMM's process: past everything that
+  // a capture relies on. What was never loaded is loaded by that. `saved` tells where mapped memory is.
+  Result<std::vector<std::byte>> memory_of(const Restored& machine, const SavedMemory& saved) const;
   // The content of a snapshot's memory.
   Result<std::vector<std::byte>> content(const snapshot::BlockMap& map, Range range);
 
  private:
+  Result<std::vector<pager::Region>> regions_of(const Restored& machine, const SavedMemory& saved) const;
   Status restore_mapped(Restored& restored, const Snapshot& snapshot);
   // The same memory in one layer.
   Result<std::shared_ptr<snapshot::AddressSpace>> flattened(const snapshot::AddressSpace& memory);

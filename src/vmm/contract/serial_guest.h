@@ -24,6 +24,7 @@ class SerialGuest final : public GuestControl {
   Status zero(Range range) override;
   Status rewrite(Range range) override;
   Result<uint64_t> checksum(Range range) override;
+  Status churn(uint64_t /*seed*/) override { return {}; }
   Status give_back(Range range) override;
 
  private:
