@@ -61,10 +61,19 @@ Result<bool> FaultHandler::handle_events() {
   return result;
 }
 
-std::vector<Range> FaultHandler::removed() const {
-  // madvise returns when its event has been read, which is a moment before it has been applied.
+// madvise returns when its event has been read, which is a moment before it has been applied.
+void FaultHandler::await_applied() const {
   while (applying_) std::this_thread::yield();
-  return pages_.removed_ranges();
+}
+
+std::vector<Range> FaultHandler::given_back() const {
+  await_applied();
+  return pages_.given_back();
+}
+
+std::vector<Range> FaultHandler::take_given_back() {
+  await_applied();
+  return pages_.take_given_back();
 }
 
 Result<bool> FaultHandler::read_and_answer() {
@@ -125,7 +134,7 @@ Status FaultHandler::apply_remove(const FaultEvent& event) {
     // Round inwards: the kernel removes whole pages only.
     const uint64_t first = (start - region.host_address + region.offset + page_size_ - 1) / page_size_;
     const uint64_t last = (end - region.host_address + region.offset) / page_size_;
-    for (uint64_t page = first; page < last; ++page) pages_.set(page, PageState::kRemoved);
+    for (uint64_t page = first; page < last; ++page) pages_.removed(page);
     if (last > first) add(counters_.pages_removed, last - first);
   }
   return {};
@@ -138,12 +147,9 @@ Result<FaultHandler::Answer> FaultHandler::answer_fault(uint64_t address) {
                 "page fault at " + std::to_string(address) + ", outside every region of the handshake");
   }
   const uint64_t offset = region->offset + round_down(address - region->host_address, page_size_);
-  const PageState state = pages_.state(page_of(offset));
-  // A fault on a page that is present is one of two things: a second thread's fault that the first answer has already
-  // served (then this finds EEXIST and only wakes), or the page went with a REMOVE whose event was read before our
-  // answer and whose zap came after it. Both are right with zeros; the layer's bytes would be stale in the second.
-  if (state != PageState::kAbsent) return install_zeros(*region, {offset, page_size_});
-  return install_page(*region, offset);
+  // Zeros for a page that is there find EEXIST, and wake a second thread whose fault the first answer has served.
+  return pages_.wants_snapshot(page_of(offset)) ? install_page(*region, offset)
+                                                : install_zeros(*region, {offset, page_size_});
 }
 
 Result<FaultHandler::Answer> FaultHandler::install_page(const Region& region, uint64_t page_offset) {
@@ -158,7 +164,7 @@ Result<FaultHandler::Answer> FaultHandler::install_page(const Region& region, ui
     return Answer::kDone;
   }
   const uint64_t page = page_of(page_offset);
-  const bool continues = page > 0 && pages_.state(page - 1) == PageState::kPresent;
+  const bool continues = page > 0 && pages_.is_installed(page - 1);
   const Range pages = window_.around(page, continues);
   const uint64_t start = std::max({pages.offset * page_size_, extent.offset, region.offset});
   const uint64_t end = std::min({pages.end() * page_size_, extent.end(), region.offset + region.size});
@@ -172,12 +178,12 @@ Result<FaultHandler::Answer> FaultHandler::install_absent(const Region& region, 
                                                           std::atomic<uint64_t>& installed) {
   uint64_t at = window.offset;
   while (at < window.end()) {
-    if (pages_.state(page_of(at)) != PageState::kAbsent) {
+    if (!pages_.wants_snapshot(page_of(at))) {
       at += page_size_;
       continue;
     }
     Range run{at, 0};
-    while (run.end() < window.end() && pages_.state(page_of(run.end())) == PageState::kAbsent) {
+    while (run.end() < window.end() && pages_.wants_snapshot(page_of(run.end()))) {
       run.length += page_size_;
     }
     STASIS_ASSIGN(const Answer answer, install_run(region, run, zero));
@@ -246,8 +252,8 @@ Result<FaultHandler::Answer> FaultHandler::install_run(const Region& region, Ran
   STASIS_TRY(read_memory(run.offset, data));
   for (uint64_t done = 0; done < run.length;) {
     const uint64_t address = region.host_address + (run.offset - region.offset) + done;
-    InstallResult result = handshake_.uffd.copy(address, data.subspan(done), handshake_.write_protect);
-    STASIS_ASSIGN(const Answer answer, settle(region, run, result, done));
+    const InstallResult result = handshake_.uffd.copy(address, data.subspan(done), handshake_.write_protect);
+    STASIS_ASSIGN(const Answer answer, settle(region, run, false, result, done));
     if (answer != Answer::kDone) return answer;
   }
   return Answer::kDone;
@@ -258,20 +264,20 @@ Result<FaultHandler::Answer> FaultHandler::install_zeros(const Region& region, R
   const bool copy = handshake_.write_protect || page_size_ != snapshot::kBlockSize;
   for (uint64_t done = 0; done < run.length;) {
     const uint64_t address = region.host_address + (run.offset - region.offset) + done;
-    InstallResult result =
+    const InstallResult result =
         copy ? handshake_.uffd.copy(address, std::span(zeros_.data(), run.length - done), handshake_.write_protect)
              : handshake_.uffd.zero({address, run.length - done});
     add(counters_.pages_zero, result.bytes / snapshot::kBlockSize);
-    STASIS_ASSIGN(const Answer answer, settle(region, run, result, done));
+    STASIS_ASSIGN(const Answer answer, settle(region, run, true, result, done));
     if (answer != Answer::kDone) return answer;
   }
   return Answer::kDone;
 }
 
 // Accounts for what one ioctl did and moves `done` on. kDone: carry on from `done`, or finished.
-Result<FaultHandler::Answer> FaultHandler::settle(const Region& region, Range run, InstallResult& result,
-                                                  uint64_t& done) {
-  mark_present({run.offset + done, result.bytes});
+Result<FaultHandler::Answer> FaultHandler::settle(const Region& region, Range run, bool zeros,
+                                                  const InstallResult& result, uint64_t& done) {
+  mark_installed({run.offset + done, result.bytes}, zeros);
   done += result.bytes;
   switch (result.outcome) {
     case InstallOutcome::kDone:
@@ -280,7 +286,7 @@ Result<FaultHandler::Answer> FaultHandler::settle(const Region& region, Range ru
       // Someone was faster with the page at `done`: whoever waits for it must be woken, as no copy did.
       const Range there{region.host_address + (run.offset - region.offset) + done, page_size_};
       STASIS_TRY(handshake_.uffd.wake(there));
-      mark_present({run.offset + done, page_size_});
+      pages_.found(page_of(run.offset + done));
       done += page_size_;
       return Answer::kDone;
     }
@@ -305,8 +311,8 @@ Status FaultHandler::read_memory(uint64_t offset, std::span<std::byte> out) cons
   }
 }
 
-void FaultHandler::mark_present(Range run) {
-  for (uint64_t at = run.offset; at < run.end(); at += page_size_) pages_.set(page_of(at), PageState::kPresent);
+void FaultHandler::mark_installed(Range run, bool zeros) {
+  for (uint64_t at = run.offset; at < run.end(); at += page_size_) pages_.installed(page_of(at), zeros);
 }
 
 }  // namespace stasis::pager

@@ -170,7 +170,11 @@ PageServerStats PageServer::stats() const {
 }
 
 std::vector<Range> PageServer::removed() const {
-  return state_->serving.load(std::memory_order_acquire) ? state_->handler->removed() : std::vector<Range>{};
+  return state_->serving.load(std::memory_order_acquire) ? state_->handler->given_back() : std::vector<Range>{};
+}
+
+std::vector<Range> PageServer::take_removed() {
+  return state_->serving.load(std::memory_order_acquire) ? state_->handler->take_given_back() : std::vector<Range>{};
 }
 
 int PageServer::working_set_fd() const { return state_->recorded.fd(); }
