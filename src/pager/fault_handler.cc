@@ -40,6 +40,31 @@ const Region* find_region(std::span<const Region> sorted, uint64_t Region::*star
   return value - region.*start < region.size ? &region : nullptr;
 }
 
+// Events after which nobody can say any more where guest memory is. None of a VMM that is ours asks for them.
+std::string what_happened(FaultEvent::Kind kind) {
+  switch (kind) {
+    case FaultEvent::Kind::kUnmap:
+      return "the VMM has unmapped guest memory";
+    case FaultEvent::Kind::kRemap:
+      return "the VMM has moved guest memory";
+    case FaultEvent::Kind::kFork:
+      return "the VMM has forked";
+    default:
+      return "userfaultfd told an event that this version of Stasis does not know";
+  }
+}
+
+Error why_not_installed(const InstallResult& result, uint64_t offset, uint64_t page_size) {
+  const std::string what = "install page at offset " + std::to_string(offset) + " of guest memory";
+  if (result.outcome == InstallOutcome::kUnregistered) {
+    return {Code::kInternal, what + ": the VMM has unmapped it"};
+  }
+  Error error = errno_error(result.error_number, what);
+  const bool huge = page_size != snapshot::kBlockSize;
+  if (huge && error.code == Code::kResourceExhausted) error.remedy = "raise vm.nr_hugepages: its pool is empty";
+  return error;
+}
+
 }  // namespace
 
 FaultHandler::FaultHandler(Handshake handshake, std::shared_ptr<const snapshot::AddressSpace> memory)
@@ -85,7 +110,7 @@ Result<bool> FaultHandler::read_and_answer() {
       if (event.kind == FaultEvent::Kind::kRemove) {
         STASIS_TRY(apply_remove(event));
       } else if (event.kind != FaultEvent::Kind::kPageFault) {
-        return fail(Code::kInternal, "unexpected userfaultfd event: memory was unmapped, moved or forked");
+        return fail(Code::kInternal, what_happened(event.kind));
       }
     }
     for (const FaultEvent& event : batch) {
@@ -299,8 +324,7 @@ Result<FaultHandler::Answer> FaultHandler::settle(const Region& region, Range ru
     case InstallOutcome::kFailed:
       break;
   }
-  return fail_errno(result.error_number,
-                    "install page at offset " + std::to_string(run.offset + done) + " of guest memory");
+  return fail(why_not_installed(result, run.offset + done, page_size_));
 }
 
 Status FaultHandler::read_memory(uint64_t offset, std::span<std::byte> out) const {

@@ -8,6 +8,7 @@
 #include <thread>
 
 #include "base/poll.h"
+#include "base/sync_point.h"
 #include "pager/fault_handler.h"
 
 namespace stasis::pager {
@@ -140,6 +141,7 @@ Result<std::unique_ptr<PageServer>> PageServer::start(const Path& socket,
 
 PageServer::~PageServer() {
   state_->stop.set();
+  sync_point("page_server.stopping");
   state_->thread.join();
   (void)real_file_system().remove(state_->socket_path);
 }
