@@ -130,6 +130,7 @@ TEST_P(RaceTest, ClosingDoesNotWaitForTheRestOfThePrefetch) {
     if (++copies == 1) closing.await();
   });
   serve(expecting({0, 100}));  // two pieces
+  while (copies == 0) std::this_thread::yield();
   std::thread closes([&] { server_.reset(); });
   closing.go_on();
   closes.join();
