@@ -31,7 +31,8 @@ FaultCause cause_of(PageState state) {
       return FaultCause::kAbsent;
     case PageState::kRemoved:
       return FaultCause::kRemoved;
-    case PageState::kPresent:
+    case PageState::kClean:
+    case PageState::kZero:
       break;
   }
   return FaultCause::kPresent;
@@ -50,6 +51,31 @@ const Region* find_region(std::span<const Region> sorted, uint64_t Region::*star
   if (after == sorted.begin()) return nullptr;
   const Region& region = *std::prev(after);
   return value - region.*start < region.size ? &region : nullptr;
+}
+
+// Events after which nobody can say any more where guest memory is. None of a VMM that is ours asks for them.
+std::string what_happened(FaultEvent::Kind kind) {
+  switch (kind) {
+    case FaultEvent::Kind::kUnmap:
+      return "the VMM has unmapped guest memory";
+    case FaultEvent::Kind::kRemap:
+      return "the VMM has moved guest memory";
+    case FaultEvent::Kind::kFork:
+      return "the VMM has forked";
+    default:
+      return "userfaultfd told an event that this version of Stasis does not know";
+  }
+}
+
+Error why_not_installed(const InstallResult& result, uint64_t offset, uint64_t page_size) {
+  const std::string what = "install page at offset " + std::to_string(offset) + " of guest memory";
+  if (result.outcome == InstallOutcome::kUnregistered) {
+    return {Code::kInternal, what + ": the VMM has unmapped it"};
+  }
+  Error error = errno_error(result.error_number, what);
+  const bool huge = page_size != snapshot::kBlockSize;
+  if (huge && error.code == Code::kResourceExhausted) error.remedy = "raise vm.nr_hugepages: its pool is empty";
+  return error;
 }
 
 }  // namespace
@@ -74,10 +100,19 @@ Result<bool> FaultHandler::handle_events() {
   return result;
 }
 
-std::vector<Range> FaultHandler::removed() const {
-  // madvise returns when its event has been read, which is a moment before it has been applied.
+// madvise returns when its event has been read, which is a moment before it has been applied.
+void FaultHandler::await_applied() const {
   while (applying_) std::this_thread::yield();
-  return pages_.removed_ranges();
+}
+
+std::vector<Range> FaultHandler::given_back() const {
+  await_applied();
+  return pages_.given_back();
+}
+
+std::vector<Range> FaultHandler::take_given_back() {
+  await_applied();
+  return pages_.take_given_back();
 }
 
 Result<bool> FaultHandler::read_and_answer() {
@@ -90,7 +125,7 @@ Result<bool> FaultHandler::read_and_answer() {
       if (event.kind == FaultEvent::Kind::kRemove) {
         STASIS_TRY(apply_remove(event));
       } else if (event.kind != FaultEvent::Kind::kPageFault) {
-        return fail(Code::kInternal, "unexpected userfaultfd event: memory was unmapped, moved or forked");
+        return fail(Code::kInternal, what_happened(event.kind));
       }
     }
     for (const FaultEvent& event : batch) {
@@ -146,7 +181,7 @@ Status FaultHandler::apply_remove(const FaultEvent& event) {
     // Round inwards: the kernel removes whole pages only.
     const uint64_t first = (start - region.host_address + region.offset + page_size_ - 1) / page_size_;
     const uint64_t last = (end - region.host_address + region.offset) / page_size_;
-    for (uint64_t page = first; page < last; ++page) pages_.set(page, PageState::kRemoved);
+    for (uint64_t page = first; page < last; ++page) pages_.removed(page);
     if (last > first) add(counters_.pages_removed, last - first);
   }
   return {};
@@ -160,13 +195,10 @@ Result<FaultHandler::Answer> FaultHandler::answer_fault(const Fault& fault) {
                 "page fault at " + std::to_string(address) + ", outside every region of the handshake");
   }
   const uint64_t offset = region->offset + round_down(address - region->host_address, page_size_);
-  const PageState state = pages_.state(page_of(offset));
-  activity_.begin_fault(fault.kind, cause_of(state), fault.since);
-  // A fault on a page that is present is one of two things: a second thread's fault that the first answer has already
-  // served (then this finds EEXIST and only wakes), or the page went with a REMOVE whose event was read before our
-  // answer and whose zap came after it. Both are right with zeros; the layer's bytes would be stale in the second.
-  if (state != PageState::kAbsent) return install_zeros(*region, {offset, page_size_});
-  return install_page(*region, offset);
+  activity_.begin_fault(fault.kind, cause_of(pages_.state(page_of(offset))), fault.since);
+  // Zeros for a page that is there find EEXIST, and wake a second thread whose fault the first answer has served.
+  return pages_.wants_snapshot(page_of(offset)) ? install_page(*region, offset)
+                                                : install_zeros(*region, {offset, page_size_});
 }
 
 Result<FaultHandler::Answer> FaultHandler::install_page(const Region& region, uint64_t page_offset) {
@@ -180,7 +212,7 @@ Result<FaultHandler::Answer> FaultHandler::install_page(const Region& region, ui
     return Answer::kDone;
   }
   const uint64_t page = page_of(page_offset);
-  const bool continues = page > 0 && pages_.state(page - 1) == PageState::kPresent;
+  const bool continues = page > 0 && pages_.is_installed(page - 1);
   const bool cheap = zero && !zeros_are_copied();
   const Range pages = window_.around(page, continues, cheap ? FaultWindow::kMaxZeros : FaultWindow::kMaxPages);
   const uint64_t start = std::max({pages.offset * page_size_, extent.offset, region.offset});
@@ -195,12 +227,12 @@ Result<FaultHandler::Answer> FaultHandler::install_page(const Region& region, ui
 Result<FaultHandler::Answer> FaultHandler::install_absent(const Region& region, Range window, bool zero) {
   uint64_t at = window.offset;
   while (at < window.end()) {
-    if (pages_.state(page_of(at)) != PageState::kAbsent) {
+    if (!pages_.wants_snapshot(page_of(at))) {
       at += page_size_;
       continue;
     }
     Range run{at, 0};
-    while (run.end() < window.end() && pages_.state(page_of(run.end())) == PageState::kAbsent) {
+    while (run.end() < window.end() && pages_.wants_snapshot(page_of(run.end()))) {
       run.length += page_size_;
     }
     STASIS_ASSIGN(const Answer answer, install_run(region, run, zero));
@@ -284,7 +316,7 @@ Result<FaultHandler::Answer> FaultHandler::install_run(const Region& region, Ran
   STASIS_TRY(read_memory(run.offset, data));
   for (uint64_t done = 0; done < run.length;) {
     const uint64_t address = region.host_address + (run.offset - region.offset) + done;
-    InstallResult result = handshake_.uffd.copy(address, data.subspan(done), handshake_.write_protect);
+    const InstallResult result = handshake_.uffd.copy(address, data.subspan(done), handshake_.write_protect);
     STASIS_ASSIGN(const Answer answer, settle(region, run, false, result, done));
     if (answer != Answer::kDone) return answer;
   }
@@ -295,7 +327,7 @@ Result<FaultHandler::Answer> FaultHandler::install_zeros(const Region& region, R
   const bool copy = zeros_are_copied();
   for (uint64_t done = 0; done < run.length;) {
     const uint64_t address = region.host_address + (run.offset - region.offset) + done;
-    InstallResult result =
+    const InstallResult result =
         copy ? handshake_.uffd.copy(address, std::span(zeros_.data(), run.length - done), handshake_.write_protect)
              : handshake_.uffd.zero({address, run.length - done});
     STASIS_ASSIGN(const Answer answer, settle(region, run, true, result, done));
@@ -305,10 +337,10 @@ Result<FaultHandler::Answer> FaultHandler::install_zeros(const Region& region, R
 }
 
 // Accounts for what one ioctl did and moves `done` on. kDone: carry on from `done`, or finished.
-Result<FaultHandler::Answer> FaultHandler::settle(const Region& region, Range run, bool zero, InstallResult& result,
-                                                  uint64_t& done) {
-  mark_present({run.offset + done, result.bytes});
-  if (result.bytes > 0) activity_.came({run.offset + done, result.bytes}, zero);
+Result<FaultHandler::Answer> FaultHandler::settle(const Region& region, Range run, bool zeros,
+                                                  const InstallResult& result, uint64_t& done) {
+  mark_installed({run.offset + done, result.bytes}, zeros);
+  if (result.bytes > 0) activity_.came({run.offset + done, result.bytes}, zeros);
   done += result.bytes;
   switch (result.outcome) {
     case InstallOutcome::kDone:
@@ -318,7 +350,7 @@ Result<FaultHandler::Answer> FaultHandler::settle(const Region& region, Range ru
       const Range there{region.host_address + (run.offset - region.offset) + done, page_size_};
       STASIS_TRY(handshake_.uffd.wake(there));
       activity_.was_there();
-      mark_present({run.offset + done, page_size_});
+      pages_.found(page_of(run.offset + done));
       done += page_size_;
       return Answer::kDone;
     }
@@ -331,8 +363,7 @@ Result<FaultHandler::Answer> FaultHandler::settle(const Region& region, Range ru
     case InstallOutcome::kFailed:
       break;
   }
-  return fail_errno(result.error_number,
-                    "install page at offset " + std::to_string(run.offset + done) + " of guest memory");
+  return fail(why_not_installed(result, run.offset + done, page_size_));
 }
 
 Status FaultHandler::read_memory(uint64_t offset, std::span<std::byte> out) const {
@@ -343,8 +374,8 @@ Status FaultHandler::read_memory(uint64_t offset, std::span<std::byte> out) cons
   }
 }
 
-void FaultHandler::mark_present(Range run) {
-  for (uint64_t at = run.offset; at < run.end(); at += page_size_) pages_.set(page_of(at), PageState::kPresent);
+void FaultHandler::mark_installed(Range run, bool zeros) {
+  for (uint64_t at = run.offset; at < run.end(); at += page_size_) pages_.installed(page_of(at), zeros);
 }
 
 }  // namespace stasis::pager

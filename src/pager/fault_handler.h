@@ -1,5 +1,6 @@
 // Answers the events of one userfaultfd: the part of the page server that knows pages. It is driven by one thread; its
-// statistics and removed() may be read from any. No allocation, lock or log on the path of a fault that succeeds.
+// statistics and what was given back may be read from any. No allocation, lock or log on the path of a fault that
+// succeeds.
 #pragma once
 
 #include <atomic>
@@ -50,8 +51,9 @@ class FaultHandler {
 
   const FaultCounters& counters() const { return counters_; }
   const Activity& activity() const { return activity_; }
-  // Complete as of the call: whoever has returned from a madvise that removed pages finds them here.
-  std::vector<Range> removed() const;
+  // See PageServer. Complete as of the call: whoever has returned from a madvise that removed pages finds them here.
+  std::vector<Range> given_back() const;
+  std::vector<Range> take_given_back();
   const std::vector<Region>& regions() const { return handshake_.regions; }
 
  private:
@@ -79,9 +81,10 @@ class FaultHandler {
   void note_fault(Range run);
   Result<Answer> install_run(const Region& region, Range run, bool zero);
   Result<Answer> install_zeros(const Region& region, Range run);
-  Result<Answer> settle(const Region& region, Range run, bool zero, InstallResult& result, uint64_t& done);
+  Result<Answer> settle(const Region& region, Range run, bool zeros, const InstallResult& result, uint64_t& done);
   Status read_memory(uint64_t offset, std::span<std::byte> out) const;
-  void mark_present(Range run);
+  void mark_installed(Range run, bool zeros);
+  void await_applied() const;
   // Where pages must come write-protected (ZEROPAGE cannot), and huge pages (which have no ZEROPAGE).
   bool zeros_are_copied() const { return handshake_.write_protect || page_size_ != snapshot::kBlockSize; }
   uint64_t page_of(uint64_t offset) const { return offset / page_size_; }

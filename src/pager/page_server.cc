@@ -8,6 +8,7 @@
 #include <thread>
 
 #include "base/poll.h"
+#include "base/sync_point.h"
 #include "pager/fault_handler.h"
 
 namespace stasis::pager {
@@ -141,6 +142,7 @@ Result<std::unique_ptr<PageServer>> PageServer::start(const Path& socket,
 
 PageServer::~PageServer() {
   state_->stop.set();
+  sync_point("page_server.stopping");
   state_->thread.join();
   (void)real_file_system().remove(state_->socket_path);
 }
@@ -180,7 +182,11 @@ Timeline PageServer::timeline() const {
 }
 
 std::vector<Range> PageServer::removed() const {
-  return state_->serving.load(std::memory_order_acquire) ? state_->handler->removed() : std::vector<Range>{};
+  return state_->serving.load(std::memory_order_acquire) ? state_->handler->given_back() : std::vector<Range>{};
+}
+
+std::vector<Range> PageServer::take_removed() {
+  return state_->serving.load(std::memory_order_acquire) ? state_->handler->take_given_back() : std::vector<Range>{};
 }
 
 int PageServer::working_set_fd() const { return state_->recorded.fd(); }

@@ -65,8 +65,11 @@ class PageServer {
   // Empty before the handshake.
   ActivityStats activity() const;
   Timeline timeline() const;
-  // Guest memory that the guest has given back and not touched since: it reads as zeros. Sorted, merged.
+  // Guest memory that the guest has given back since the last take_removed(): it reads as zeros where it has not been
+  // written since. Sorted, merged. A capture takes it before it asks what was written (what is given back from then on
+  // is told to the next one too), looks once more afterwards, and keeps what it took until it has succeeded.
   std::vector<Range> removed() const;
+  std::vector<Range> take_removed();
   // Readable once working_set() is there: `record_for` after the handshake.
   int working_set_fd() const;
   // In the order in which they were needed. Empty before.
