@@ -240,6 +240,67 @@ TEST_F(AgentTest, Metrics) {
   EXPECT_EQ(metrics.supervisor_pid(), supervisor_state("one").supervisor_pid);
 }
 
+TEST_F(AgentTest, ThePageServersOfAllSandboxesAreAddedUpAndNeverGoBack) {
+  const auto metrics = [&] {
+    grpc::ClientContext context;
+    v1::PagerMetrics reply;
+    EXPECT_TRUE(stub_->GetPagerMetrics(&context, {}, &reply).ok());
+    return reply;
+  };
+  EXPECT_EQ(metrics().faults_size(), 0);
+  ASSERT_TRUE(create("one").ok());
+  ASSERT_TRUE(create("two").ok());
+  v1::PagerMetrics both = metrics();  // 11 faults each
+  ASSERT_EQ(both.faults_size(), 1);
+  EXPECT_EQ(both.faults(0).kind() + both.faults(0).cause() + both.faults(0).outcome(), "readabsentcopied");
+  EXPECT_EQ(both.faults(0).count(), 22U);
+  EXPECT_EQ(both.service_buckets(3), 22U);
+  EXPECT_EQ(both.parked(), 2U);
+  ASSERT_EQ(both.sources_size(), 1);
+  EXPECT_EQ(both.sources(0).layer(), "layers");
+  ASSERT_TRUE(destroy("one").ok());  // it leaves 12 behind
+  both = metrics();                  // and the other has 12 too
+  EXPECT_EQ(both.faults(0).count(), 24U);
+  EXPECT_EQ(both.parked(), 1U) << "a queue ends with its sandbox";
+  kill(supervisor_state("two").supervisor_pid, SIGKILL);
+  EXPECT_TRUE(eventually([&] { return info("two").state() == "dead"; }));
+  EXPECT_EQ(metrics().faults(0).count(), 24U) << "as it was last seen";
+  ASSERT_TRUE(destroy("two").ok());
+  EXPECT_EQ(metrics().faults(0).count(), 24U);
+}
+
+TEST_F(AgentTest, ASupervisorThatDoesNotReportHoldsNothingUp) {
+  misbehave("one", "no-report");
+  ASSERT_TRUE(create("one").ok());
+  ASSERT_TRUE(create("two").ok());
+  grpc::ClientContext context;
+  v1::PagerMetrics reply;
+  ASSERT_TRUE(stub_->GetPagerMetrics(&context, {}, &reply).ok());
+  ASSERT_EQ(reply.faults_size(), 1);
+  EXPECT_EQ(reply.faults(0).count(), 11U);
+  go("one");
+}
+
+TEST_F(AgentTest, ATraceIsWhatTheSupervisorTells) {
+  ASSERT_TRUE(create("one").ok());
+  v1::GetRestoreTraceRequest request;
+  request.set_sandbox_id("one");
+  grpc::ClientContext context;
+  v1::RestoreTrace trace;
+  ASSERT_TRUE(stub_->GetRestoreTrace(&context, request, &trace).ok());
+  EXPECT_EQ(trace.method(), "uffd");
+  EXPECT_EQ(trace.metrics().sources(0).layer(), "c0ffee");
+  ASSERT_EQ(trace.events_size(), 1);
+  EXPECT_EQ(trace.events(0).when_us(), 7U);
+  EXPECT_EQ(trace.events(0).length(), 8192U);
+  EXPECT_EQ(trace.events(0).how(), "around");
+  EXPECT_TRUE(trace.events(0).zeros());
+  EXPECT_EQ(trace.left_out(), 1U);
+  request.set_sandbox_id("nobody");
+  grpc::ClientContext second;
+  EXPECT_EQ(stub_->GetRestoreTrace(&second, request, &trace).error_code(), StatusCode::NOT_FOUND);
+}
+
 TEST_F(AgentTest, DeletingASnapshot) {
   ASSERT_TRUE(create("one").ok());
   const std::string snapshot = new_id();

@@ -19,6 +19,7 @@
 #include "agent/compactor.h"
 #include "agent/guest_client.h"
 #include "agent/images.h"
+#include "agent/pager_totals.h"
 #include "agent/sandbox.h"
 #include "agent/scrubber.h"
 #include "agent/tokens.h"
@@ -109,6 +110,10 @@ class Host {
   // kNotFound; kFailedPrecondition unless it runs.
   Result<GuestClient> guest(const std::string& id) const;
   Result<supervisor::StateReply> state(const std::string& id) const;
+  // host_pager.cc: of a running sandbox, and of all of this host. One that is busy with a snapshot counts as it was
+  // last seen.
+  Result<supervisor::TraceReply> trace(const std::string& id) const;
+  supervisor::PagerReport pager_report();
   // Moves the end of its life to timeout_sec from now. Returns the deadline.
   Result<int64_t> extend(const std::string& id, uint32_t timeout_sec) const;
   Result<int64_t> deadline(const std::string& id) const;
@@ -194,6 +199,8 @@ class Host {
   std::unique_ptr<WarmBases> warm_bases_;
   mutable std::mutex mutex_;
   std::map<std::string, SandboxPtr> sandboxes_;
+  PagerTotals pager_totals_;
+  std::mutex asking_;  // every page server, one caller after another
   std::atomic<bool> collect_wanted_{true};
   std::atomic<bool> stopping_{false};
   Event stop_;

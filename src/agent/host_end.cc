@@ -48,6 +48,8 @@ void Host::end_processes(const SandboxPtr& sandbox, const std::string& reason) {
 
 void Host::take_down(const SandboxPtr& sandbox, const std::string& reason) {
   end_processes(sandbox, reason);
+  const auto exit = load_exit_record(sandbox->dir);
+  pager_totals_.ended(sandbox.get(), exit ? exit->pager : std::nullopt);
   if (Status removed = remove_tree(real_file_system(), sandbox->dir); !removed) {
     spdlog::error("sandbox {}: {}", sandbox->id, removed.error().message);
   }

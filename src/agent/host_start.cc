@@ -94,6 +94,7 @@ Result<Host::SandboxPtr> Host::enter(const StartSpec& spec) {
       return fail(Code::kAlreadyExists, "there is a sandbox " + spec.id + " on this host already");
     }
   }
+  pager_totals_.began(sandbox.get());
   if (Status made = make_directory(sandbox, spec); !made) {
     take_down(sandbox, "");
     sandbox->operation.unlock();

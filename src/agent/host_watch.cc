@@ -61,6 +61,7 @@ void Host::adopt(const std::string& id) {
   {
     const std::lock_guard lock(mutex_);
     sandboxes_.emplace(id, sandbox);
+    pager_totals_.began(sandbox.get());
   }
   if (!sandbox->client) {
     const std::lock_guard operation(sandbox->operation);

@@ -20,6 +20,10 @@ void fill(v1::RestoreStats* out, const supervisor::StateReply& info) {
   out->set_faults(info.faults);
   out->set_method(info.restore_method);
   out->set_reason(info.restore_reason);
+  out->set_pages_around(info.pages_around);
+  out->set_write_faults(info.write_faults);
+  out->set_fault_p50_us(info.fault_p50_us);
+  out->set_fault_p99_us(info.fault_p99_us);
   out->set_mapped_bytes(info.mapped_bytes);
   out->set_resident_pages(info.resident_pages);
 }

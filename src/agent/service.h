@@ -36,6 +36,9 @@ class Service final : public v1::HostAgent::Service {
   grpc::Status ListSnapshots(Context*, const v1::ListSnapshotsRequest*, v1::ListSnapshotsReply*) override;
   grpc::Status GetSandboxMetrics(Context*, const v1::GetSandboxMetricsRequest*, v1::SandboxMetrics*) override;
   grpc::Status ListImages(Context*, const v1::ListImagesRequest*, v1::ListImagesReply*) override;
+  // service_pager.cc
+  grpc::Status GetPagerMetrics(Context*, const v1::GetPagerMetricsRequest*, v1::PagerMetrics*) override;
+  grpc::Status GetRestoreTrace(Context*, const v1::GetRestoreTraceRequest*, v1::RestoreTrace*) override;
   // service_archive.cc
   grpc::Status CompactStore(Context*, const v1::CompactStoreRequest*, v1::CompactStoreReply*) override;
   grpc::Status ExportSnapshot(Context*, const v1::ExportSnapshotRequest*,

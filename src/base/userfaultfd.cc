@@ -9,6 +9,8 @@
 #include <array>
 #include <cerrno>
 
+#include "base/sync_point.h"
+
 namespace stasis {
 namespace {
 
@@ -56,6 +58,20 @@ InstallResult outcome_of(int ioctl_result, int error_number, int64_t answer) {
   return result;
 }
 
+// `call` installs so many bytes from the start of `range`.
+template <typename Call>
+InstallResult install(const char* point, Range range, Call call) {
+  InstallAttempt attempt{range};
+  sync_point(point, &attempt);
+  if (attempt.answer) return *attempt.answer;
+  InstallResult result = call(attempt.range.length);
+  if (attempt.range.length < range.length && result.outcome == InstallOutcome::kDone) {
+    result.outcome = InstallOutcome::kTryAgain;
+    result.error_number = EAGAIN;
+  }
+  return result;
+}
+
 FaultEvent decode(const uffd_msg& message) {
   FaultEvent event;
   switch (message.event) {
@@ -63,6 +79,7 @@ FaultEvent decode(const uffd_msg& message) {
       event.kind = FaultEvent::Kind::kPageFault;
       event.address = message.arg.pagefault.address;
       event.write_protect = (message.arg.pagefault.flags & UFFD_PAGEFAULT_FLAG_WP) != 0;
+      event.write = (message.arg.pagefault.flags & UFFD_PAGEFAULT_FLAG_WRITE) != 0;
       break;
     case UFFD_EVENT_REMOVE:
     case UFFD_EVENT_UNMAP:
@@ -74,6 +91,7 @@ FaultEvent decode(const uffd_msg& message) {
       event.kind = FaultEvent::Kind::kRemap;
       break;
     case UFFD_EVENT_FORK:
+      UniqueFd(static_cast<int>(message.arg.fork.ufd)).reset();
       event.kind = FaultEvent::Kind::kFork;
       break;
     default:
@@ -126,29 +144,34 @@ Result<size_t> UserFaultFd::read_events(std::span<FaultEvent> events) const {
     if (n < 0 && errno == EAGAIN) return size_t{0};
     if (n < 0) return fail_errno(errno, "read userfaultfd");
     if (n == 0) return fail(Code::kUnavailable, "userfaultfd: the process has gone");
-    const size_t count = static_cast<size_t>(n) / sizeof(uffd_msg);
-    for (size_t i = 0; i < count; ++i) events[i] = decode(messages[i]);
-    return count;
+    ReadEvents read{events, static_cast<size_t>(n) / sizeof(uffd_msg)};
+    for (size_t i = 0; i < read.count; ++i) events[i] = decode(messages[i]);
+    sync_point("userfaultfd.events", &read);
+    return read.count;
   }
 }
 
 InstallResult UserFaultFd::copy(uint64_t address, std::span<const std::byte> source, bool write_protect,
                                 bool wake) const {
-  uffdio_copy request{};
-  request.dst = address;
-  request.src = reinterpret_cast<uint64_t>(source.data());
-  request.len = source.size();
-  request.mode = (write_protect ? UFFDIO_COPY_MODE_WP : 0) | (wake ? 0 : UFFDIO_COPY_MODE_DONTWAKE);
-  const int result = ::ioctl(fd_.get(), UFFDIO_COPY, &request);
-  return outcome_of(result, errno, request.copy);
+  return install("userfaultfd.copy", {address, source.size()}, [&](uint64_t length) {
+    uffdio_copy request{};
+    request.dst = address;
+    request.src = reinterpret_cast<uint64_t>(source.data());
+    request.len = length;
+    request.mode = (write_protect ? UFFDIO_COPY_MODE_WP : 0) | (wake ? 0 : UFFDIO_COPY_MODE_DONTWAKE);
+    const int result = ::ioctl(fd_.get(), UFFDIO_COPY, &request);
+    return outcome_of(result, errno, request.copy);
+  });
 }
 
 InstallResult UserFaultFd::zero(Range range, bool wake) const {
-  uffdio_zeropage request{};
-  request.range = {range.offset, range.length};
-  request.mode = wake ? 0 : UFFDIO_ZEROPAGE_MODE_DONTWAKE;
-  const int result = ::ioctl(fd_.get(), UFFDIO_ZEROPAGE, &request);
-  return outcome_of(result, errno, request.zeropage);
+  return install("userfaultfd.zero", range, [&](uint64_t length) {
+    uffdio_zeropage request{};
+    request.range = {range.offset, length};
+    request.mode = wake ? 0 : UFFDIO_ZEROPAGE_MODE_DONTWAKE;
+    const int result = ::ioctl(fd_.get(), UFFDIO_ZEROPAGE, &request);
+    return outcome_of(result, errno, request.zeropage);
+  });
 }
 
 Status UserFaultFd::protect(Range range) const {

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <span>
 
 #include "base/fd.h"
@@ -28,12 +29,26 @@ struct InstallResult {
   int error_number = 0;
 };
 
+// Sync points "userfaultfd.copy" and "userfaultfd.zero", before each such call: a test may shorten the range, which
+// then is answered as the kernel answers a short copy, or answer in the kernel's place.
+struct InstallAttempt {
+  Range range;
+  std::optional<InstallResult> answer = {};
+};
+
 struct FaultEvent {
   enum class Kind { kPageFault, kRemove, kUnmap, kRemap, kFork, kUnknown };
   Kind kind = Kind::kUnknown;
   uint64_t address = 0;  // page fault: of the fault; remove, unmap: start
   uint64_t end = 0;      // remove, unmap
   bool write_protect = false;
+  bool write = false;  // page fault: it was to be written, not read
+};
+
+// Sync point "userfaultfd.events", after each read: a test may change the `count` events that were read.
+struct ReadEvents {
+  std::span<FaultEvent> events;
+  size_t count = 0;
 };
 
 class UserFaultFd {
@@ -52,7 +67,8 @@ class UserFaultFd {
   Status register_write_protect(Range range) const;
   Status unregister(Range range) const;
 
-  // Reads as many events as fit in `events`; 0 if there are none now. kUnavailable at end of file.
+  // Reads as many events as fit in `events`; 0 if there are none now. kUnavailable at end of file. The userfaultfd of a
+  // forked child, which comes with kFork, is closed.
   Result<size_t> read_events(std::span<FaultEvent> events) const;
 
   // Copies source.size() bytes to `address`, waking whoever waits unless `wake` is false. `write_protect` installs the

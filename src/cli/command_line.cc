@@ -76,6 +76,7 @@ void build_command_line(CommandLine& line, const Daemons& daemons) {
       "Exit status: 0, 1 if it failed, 2 for a wrong command line, 3 if no server answers; exec: the command's own.");
   add_daemon_commands(line, daemons);
   add_sandbox_commands(line);
+  add_trace_command(line);
   add_exec_command(line);
   add_cp_command(line);
   add_snapshot_commands(line);

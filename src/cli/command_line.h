@@ -42,9 +42,10 @@ void add_snapshot_commands(CommandLine& line);
 void add_archive_commands(CommandLine& line, CLI::App& snapshot_group);  // snapshot export, import, pack
 // Into the group `snapshot`, which must be there.
 void add_verify_command(CommandLine& line);
-void add_inspect_commands(CommandLine& line);                         // inspect tree diff
-void add_retention_commands(CommandLine& line);                       // retention set ls rm
-void add_store_commands(CommandLine& line);                           // store df gc compact
+void add_inspect_commands(CommandLine& line);    // inspect tree diff
+void add_retention_commands(CommandLine& line);  // retention set ls rm
+void add_store_commands(CommandLine& line);      // store df gc compact
+void add_trace_command(CommandLine& line);
 void add_daemon_commands(CommandLine& line, const Daemons& daemons);  // up server agent
 void add_doctor_command(CommandLine& line);
 void add_completion_command(CommandLine& line);

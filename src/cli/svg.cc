@@ -6,6 +6,7 @@
 
 #include "cli/local_file.h"
 #include "cli/session.h"
+#include "cli/svg_shapes.h"
 #include "cli/table.h"
 
 namespace stasis::cli {
@@ -17,49 +18,10 @@ constexpr int kLine = 18;
 constexpr int kMargin = 20;
 constexpr const char* kZeros = "#eeeeee";
 
-std::string escaped(const std::string& text) {
-  std::string result;
-  for (const char c : printable(text)) {
-    switch (c) {
-      case '&':
-        result += "&amp;";
-        break;
-      case '<':
-        result += "&lt;";
-        break;
-      case '>':
-        result += "&gt;";
-        break;
-      case '"':
-        result += "&quot;";
-        break;
-      default:
-        result += c;
-    }
-  }
-  return result;
-}
-
 // From blue, the oldest, to red, the newest.
 std::string colour(size_t index, size_t count) {
   const double share = count > 1 ? static_cast<double>(index) / static_cast<double>(count - 1) : 0;
   return fmt::format("hsl({:.0f},70%,{:.0f}%)", 220 - 220 * share, 45 + 10 * share);
-}
-
-std::string text_at(int x, int y, const std::string& text, const char* more = "") {
-  return fmt::format("<text x=\"{}\" y=\"{}\"{}>{}</text>\n", x, y, more, escaped(text));
-}
-
-std::string rectangle(int x, int y, int width, int height, const std::string& fill) {
-  return fmt::format("<rect x=\"{}\" y=\"{}\" width=\"{}\" height=\"{}\" fill=\"{}\"/>\n", x, y, width, height, fill);
-}
-
-std::string document(int width, int height, const std::string& body) {
-  return fmt::format(
-      "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{0}\" height=\"{1}\" viewBox=\"0 0 {0} {1}\" "
-      "font-family=\"sans-serif\" font-size=\"12\">\n<rect width=\"{0}\" height=\"{1}\" "
-      "fill=\"#ffffff\"/>\n{2}</svg>\n",
-      width, height, body);
 }
 
 std::vector<size_t> cells_of(const Json& space, size_t layers) {
@@ -80,7 +42,8 @@ std::string grid(const std::vector<size_t>& cells, size_t layers, int top) {
     const size_t column = i % kColumns;
     size_t end = i + 1;
     while (end < cells.size() && end % kColumns != 0 && cells[end] == cells[i]) ++end;
-    body += rectangle(kMargin + static_cast<int>(column) * kCell, top + static_cast<int>(i / kColumns) * kCell,
+    body +=
+        svg_rectangle(kMargin + static_cast<int>(column) * kCell, top + static_cast<int>(i / kColumns) * kCell,
                       static_cast<int>(end - i) * kCell, kCell, cells[i] == 0 ? kZeros : colour(cells[i] - 1, layers));
     i = end;
   }
@@ -93,17 +56,17 @@ std::string space_picture(const Json& space, int& top) {
   const auto found = space.find("layers");
   const Json& layers = found != space.end() && found->is_array() ? *found : none;
   std::string body =
-      text_at(kMargin, top + 12,
-              fmt::format("{}: {}, generation {:.0f}, {:.0f} extents, fragmentation {:.4f}", text_field(space, "name"),
-                          size_field(space, "size"), number_field(space, "generation"), number_field(space, "extents"),
-                          number_field(space, "fragmentation")),
-              " font-weight=\"bold\"");
+      svg_text(kMargin, top + 12,
+               fmt::format("{}: {}, generation {:.0f}, {:.0f} extents, fragmentation {:.4f}", text_field(space, "name"),
+                           size_field(space, "size"), number_field(space, "generation"), number_field(space, "extents"),
+                           number_field(space, "fragmentation")),
+               " font-weight=\"bold\"");
   top += kLine;
   const auto cells = cells_of(space, layers.size());
   body += grid(cells, layers.size(), top);
   top += (static_cast<int>(cells.size()) + kColumns - 1) / kColumns * kCell + kLine / 2;
   const auto legend = [&](const std::string& fill, const std::string& text) {
-    body += rectangle(kMargin, top, 12, 12, fill) + text_at(kMargin + kLine, top + 11, text);
+    body += svg_rectangle(kMargin, top, 12, 12, fill) + svg_text(kMargin + kLine, top + 11, text);
     top += kLine;
   };
   legend(kZeros, "zeros, " + size_field(space, "zero_bytes"));
@@ -121,12 +84,12 @@ std::string space_picture(const Json& space, int& top) {
 
 std::string spaces_svg(const Json& stats, const std::string& title) {
   int top = kMargin;
-  std::string body = text_at(kMargin, top + 12, title, " font-size=\"16\"");
+  std::string body = svg_text(kMargin, top + 12, title, " font-size=\"16\"");
   top += 2 * kLine;
   if (const auto spaces = stats.find("spaces"); spaces != stats.end() && spaces->is_array()) {
     for (const Json& space : *spaces) body += space_picture(space, top);
   }
-  return document(kColumns * kCell + 2 * kMargin, top, body);
+  return svg_document(kColumns * kCell + 2 * kMargin, top, body);
 }
 
 std::string tree_svg(const std::vector<TreeLine>& lines) {
@@ -147,11 +110,11 @@ std::string tree_svg(const std::vector<TreeLine>& lines) {
     }
     last_at.resize(static_cast<size_t>(depth) + 1);
     last_at.back() = y;
-    body += rectangle(x, y, 12, 12, line.exists ? colour(static_cast<size_t>(depth), 8) : kZeros);
-    body += text_at(x + kLine, y + 11, line.label + (line.note.empty() ? "" : "  " + line.note));
+    body += svg_rectangle(x, y, 12, 12, line.exists ? colour(static_cast<size_t>(depth), 8) : kZeros);
+    body += svg_text(x + kLine, y + 11, line.label + (line.note.empty() ? "" : "  " + line.note));
     width = std::max(width, x + kLine + static_cast<int>(line.label.size() + line.note.size() + 2) * 8);
   }
-  return document(width + kMargin, 2 * kMargin + static_cast<int>(lines.size()) * kRow, body);
+  return svg_document(width + kMargin, 2 * kMargin + static_cast<int>(lines.size()) * kRow, body);
 }
 
 Status write_svg(const std::string& path, const std::string& svg) {

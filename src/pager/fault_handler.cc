@@ -25,6 +25,19 @@ void add(std::atomic<uint64_t>& counter, uint64_t n) {
   counter.store(counter.load(std::memory_order_relaxed) + n, std::memory_order_relaxed);  // one writer: no lock prefix
 }
 
+FaultCause cause_of(PageState state) {
+  switch (state) {
+    case PageState::kAbsent:
+      return FaultCause::kAbsent;
+    case PageState::kRemoved:
+      return FaultCause::kRemoved;
+    case PageState::kClean:
+    case PageState::kZero:
+      break;
+  }
+  return FaultCause::kPresent;
+}
+
 uint64_t round_down(uint64_t value, uint64_t to) { return value - value % to; }
 
 std::vector<Region> sorted_by_offset(std::vector<Region> regions) {
@@ -40,6 +53,31 @@ const Region* find_region(std::span<const Region> sorted, uint64_t Region::*star
   return value - region.*start < region.size ? &region : nullptr;
 }
 
+// Events after which nobody can say any more where guest memory is. None of a VMM that is ours asks for them.
+std::string what_happened(FaultEvent::Kind kind) {
+  switch (kind) {
+    case FaultEvent::Kind::kUnmap:
+      return "the VMM has unmapped guest memory";
+    case FaultEvent::Kind::kRemap:
+      return "the VMM has moved guest memory";
+    case FaultEvent::Kind::kFork:
+      return "the VMM has forked";
+    default:
+      return "userfaultfd told an event that this version of Stasis does not know";
+  }
+}
+
+Error why_not_installed(const InstallResult& result, uint64_t offset, uint64_t page_size) {
+  const std::string what = "install page at offset " + std::to_string(offset) + " of guest memory";
+  if (result.outcome == InstallOutcome::kUnregistered) {
+    return {Code::kInternal, what + ": the VMM has unmapped it"};
+  }
+  Error error = errno_error(result.error_number, what);
+  const bool huge = page_size != snapshot::kBlockSize;
+  if (huge && error.code == Code::kResourceExhausted) error.remedy = "raise vm.nr_hugepages: its pool is empty";
+  return error;
+}
+
 }  // namespace
 
 FaultHandler::FaultHandler(Handshake handshake, std::shared_ptr<const snapshot::AddressSpace> memory)
@@ -49,7 +87,8 @@ FaultHandler::FaultHandler(Handshake handshake, std::shared_ptr<const snapshot::
       page_size_(handshake_.regions.front().page_size),
       pages_(memory_->size(), page_size_),
       buffer_(std::max(page_size_, kPrefetchPiece)),
-      zeros_(buffer_.size()) {
+      zeros_(buffer_.size()),
+      activity_(memory_->map()) {
   parked_.reserve(kMaxParked);
   retrying_.reserve(kMaxParked);
 }
@@ -61,10 +100,19 @@ Result<bool> FaultHandler::handle_events() {
   return result;
 }
 
-std::vector<Range> FaultHandler::removed() const {
-  // madvise returns when its event has been read, which is a moment before it has been applied.
+// madvise returns when its event has been read, which is a moment before it has been applied.
+void FaultHandler::await_applied() const {
   while (applying_) std::this_thread::yield();
-  return pages_.removed_ranges();
+}
+
+std::vector<Range> FaultHandler::given_back() const {
+  await_applied();
+  return pages_.given_back();
+}
+
+std::vector<Range> FaultHandler::take_given_back() {
+  await_applied();
+  return pages_.take_given_back();
 }
 
 Result<bool> FaultHandler::read_and_answer() {
@@ -72,17 +120,19 @@ Result<bool> FaultHandler::read_and_answer() {
   for (;;) {
     STASIS_ASSIGN(const size_t count, handshake_.uffd.read_events(events));
     const std::span batch(events.data(), count);
+    const auto since = activity_.batch(count);
     for (const FaultEvent& event : batch) {
       if (event.kind == FaultEvent::Kind::kRemove) {
         STASIS_TRY(apply_remove(event));
       } else if (event.kind != FaultEvent::Kind::kPageFault) {
-        return fail(Code::kInternal, "unexpected userfaultfd event: memory was unmapped, moved or forked");
+        return fail(Code::kInternal, what_happened(event.kind));
       }
     }
     for (const FaultEvent& event : batch) {
       if (event.kind != FaultEvent::Kind::kPageFault) continue;
       add(counters_.faults, 1);
-      STASIS_ASSIGN(const bool go_on, answer_or_park(event.address));
+      const FaultKind kind = event.write ? FaultKind::kWrite : FaultKind::kRead;
+      STASIS_ASSIGN(const bool go_on, answer_or_park({event.address, kind, since}));
       if (!go_on) return false;
     }
     if (count < events.size()) return true;
@@ -92,19 +142,25 @@ Result<bool> FaultHandler::read_and_answer() {
 Result<bool> FaultHandler::retry_parked() {
   retrying_.clear();
   retrying_.swap(parked_);
-  for (const uint64_t address : retrying_) {
-    STASIS_ASSIGN(const bool go_on, answer_or_park(address));
+  for (const Fault& fault : retrying_) {
+    STASIS_ASSIGN(const bool go_on, answer_or_park(fault));
     if (!go_on) return false;
   }
+  activity_.set_parked(parked_.size());
   return true;
 }
 
-Result<bool> FaultHandler::answer_or_park(uint64_t address) {
-  STASIS_ASSIGN(const Answer answer, answer_fault(address));
-  if (answer == Answer::kGone) return false;
-  if (answer == Answer::kPark) {
+Result<bool> FaultHandler::answer_or_park(const Fault& fault) {
+  const Result<Answer> answer = answer_fault(fault);
+  if (!answer) {
+    activity_.fault_failed();
+    return fail(answer.error());
+  }
+  if (*answer == Answer::kGone) return false;
+  if (*answer == Answer::kPark) {
     if (parked_.size() == kMaxParked) return fail(Code::kInternal, "too many faults wait for a REMOVE event");
-    parked_.push_back(address);
+    parked_.push_back(fault);
+    activity_.set_parked(parked_.size());
   }
   return true;
 }
@@ -125,25 +181,24 @@ Status FaultHandler::apply_remove(const FaultEvent& event) {
     // Round inwards: the kernel removes whole pages only.
     const uint64_t first = (start - region.host_address + region.offset + page_size_ - 1) / page_size_;
     const uint64_t last = (end - region.host_address + region.offset) / page_size_;
-    for (uint64_t page = first; page < last; ++page) pages_.set(page, PageState::kRemoved);
+    for (uint64_t page = first; page < last; ++page) pages_.removed(page);
     if (last > first) add(counters_.pages_removed, last - first);
   }
   return {};
 }
 
-Result<FaultHandler::Answer> FaultHandler::answer_fault(uint64_t address) {
+Result<FaultHandler::Answer> FaultHandler::answer_fault(const Fault& fault) {
+  const uint64_t address = fault.address;
   const Region* region = region_of(address);
   if (region == nullptr) {
     return fail(Code::kInternal,
                 "page fault at " + std::to_string(address) + ", outside every region of the handshake");
   }
   const uint64_t offset = region->offset + round_down(address - region->host_address, page_size_);
-  const PageState state = pages_.state(page_of(offset));
-  // A fault on a page that is present is one of two things: a second thread's fault that the first answer has already
-  // served (then this finds EEXIST and only wakes), or the page went with a REMOVE whose event was read before our
-  // answer and whose zap came after it. Both are right with zeros; the layer's bytes would be stale in the second.
-  if (state != PageState::kAbsent) return install_zeros(*region, {offset, page_size_});
-  return install_page(*region, offset);
+  activity_.begin_fault(fault.kind, cause_of(pages_.state(page_of(offset))), fault.since);
+  // Zeros for a page that is there find EEXIST, and wake a second thread whose fault the first answer has served.
+  return pages_.wants_snapshot(page_of(offset)) ? install_page(*region, offset)
+                                                : install_zeros(*region, {offset, page_size_});
 }
 
 Result<FaultHandler::Answer> FaultHandler::install_page(const Region& region, uint64_t page_offset) {
@@ -152,37 +207,36 @@ Result<FaultHandler::Answer> FaultHandler::install_page(const Region& region, ui
   const bool zero = extent.is_zero() && whole;
   STASIS_ASSIGN(Answer answer, install_run(region, {page_offset, page_size_}, zero));
   if (answer != Answer::kDone) return answer;
-  if (!zero) add(counters_.pages_by_fault, page_size_ / snapshot::kBlockSize);
   if (page_size_ >= snapshot::kFrameSize) {
     note_fault({page_offset, page_size_});
     return Answer::kDone;
   }
   const uint64_t page = page_of(page_offset);
-  const bool continues = page > 0 && pages_.state(page - 1) == PageState::kPresent;
-  const Range pages = window_.around(page, continues);
+  const bool continues = page > 0 && pages_.is_installed(page - 1);
+  const bool cheap = zero && !zeros_are_copied();
+  const Range pages = window_.around(page, continues, cheap ? FaultWindow::kMaxZeros : FaultWindow::kMaxPages);
   const uint64_t start = std::max({pages.offset * page_size_, extent.offset, region.offset});
   const uint64_t end = std::min({pages.end() * page_size_, extent.end(), region.offset + region.size});
   note_fault({start, end - start});
-  STASIS_ASSIGN(answer, install_absent(region, {start, end - start}, zero, counters_.pages_around));
+  activity_.by(Arrival::kAround);
+  STASIS_ASSIGN(answer, install_absent(region, {start, end - start}, zero));
   // The faulting page is served: a neighbour that has to wait for a REMOVE event is simply not brought in.
   return answer == Answer::kPark ? Answer::kDone : answer;
 }
 
-Result<FaultHandler::Answer> FaultHandler::install_absent(const Region& region, Range window, bool zero,
-                                                          std::atomic<uint64_t>& installed) {
+Result<FaultHandler::Answer> FaultHandler::install_absent(const Region& region, Range window, bool zero) {
   uint64_t at = window.offset;
   while (at < window.end()) {
-    if (pages_.state(page_of(at)) != PageState::kAbsent) {
+    if (!pages_.wants_snapshot(page_of(at))) {
       at += page_size_;
       continue;
     }
     Range run{at, 0};
-    while (run.end() < window.end() && pages_.state(page_of(run.end())) == PageState::kAbsent) {
+    while (run.end() < window.end() && pages_.wants_snapshot(page_of(run.end()))) {
       run.length += page_size_;
     }
     STASIS_ASSIGN(const Answer answer, install_run(region, run, zero));
     if (answer != Answer::kDone) return answer;
-    if (!zero) add(installed, run.length / snapshot::kBlockSize);
     at = run.end();
   }
   return Answer::kDone;
@@ -191,26 +245,42 @@ Result<FaultHandler::Answer> FaultHandler::install_absent(const Region& region, 
 void FaultHandler::expect(std::vector<Range> ranges) {
   prefetch_ = std::move(ranges);
   next_prefetch_ = 0;
+  for (const Range& range : prefetch_) prefetch_left_ += range.length;
+  activity_.set_prefetch_left(prefetch_left_);
 }
 
+// Short runs come several at once: one at a time, a guest that is at work meanwhile has faulted on most of them itself.
 Result<bool> FaultHandler::prefetch_step() {
+  for (uint64_t done = 0; done < kPrefetchPiece && has_prefetch();) {
+    STASIS_ASSIGN(const PrefetchStep step, prefetch_one(kPrefetchPiece - done));
+    if (step.gone) return false;
+    if (step.bytes == 0) return true;  // an event waits to be read; then the same piece again
+    done += step.bytes;
+  }
+  return true;
+}
+
+Result<FaultHandler::PrefetchStep> FaultHandler::prefetch_one(uint64_t most) {
   Range& range = prefetch_[next_prefetch_];
-  const Range piece{range.offset, std::min(range.length, kPrefetchPiece)};
+  const Range piece{range.offset, std::min(range.length, most)};
   const Result<Answer> answer = prefetch_piece(piece);
   if (!answer) {
     next_prefetch_ = prefetch_.size();
-    return true;
+    activity_.set_prefetch_left(0);
+    return PrefetchStep{};
   }
-  if (*answer == Answer::kGone) return false;
-  if (*answer == Answer::kPark) return true;  // an event waits to be read; then the same piece again
+  if (*answer == Answer::kGone) return PrefetchStep{.gone = true};
+  if (*answer == Answer::kPark) return PrefetchStep{};
   range.offset += piece.length;
   range.length -= piece.length;
+  activity_.set_prefetch_left(prefetch_left_ -= piece.length);
   if (range.length == 0) ++next_prefetch_;
-  return true;
+  return PrefetchStep{.bytes = piece.length};
 }
 
 // A huge page comes in whole if the piece starts in it.
 Result<FaultHandler::Answer> FaultHandler::prefetch_piece(Range piece) {
+  activity_.by(Arrival::kPrefetch);
   for (uint64_t at = piece.offset; at < piece.end();) {
     const Region* region = region_at(at);
     if (region == nullptr) return Answer::kDone;  // between regions: nothing of the guest's
@@ -220,7 +290,7 @@ Result<FaultHandler::Answer> FaultHandler::prefetch_piece(Range piece) {
     const uint64_t end =
         huge ? first + page_size_ : std::min({piece.end(), extent.end(), region->offset + region->size});
     const bool zero = extent.is_zero() && extent.end() >= end && extent.offset <= first;
-    STASIS_ASSIGN(const Answer answer, install_absent(*region, {first, end - first}, zero, counters_.pages_prefetched));
+    STASIS_ASSIGN(const Answer answer, install_absent(*region, {first, end - first}, zero));
     if (answer != Answer::kDone) return answer;
     at = end;
   }
@@ -246,32 +316,31 @@ Result<FaultHandler::Answer> FaultHandler::install_run(const Region& region, Ran
   STASIS_TRY(read_memory(run.offset, data));
   for (uint64_t done = 0; done < run.length;) {
     const uint64_t address = region.host_address + (run.offset - region.offset) + done;
-    InstallResult result = handshake_.uffd.copy(address, data.subspan(done), handshake_.write_protect);
-    STASIS_ASSIGN(const Answer answer, settle(region, run, result, done));
+    const InstallResult result = handshake_.uffd.copy(address, data.subspan(done), handshake_.write_protect);
+    STASIS_ASSIGN(const Answer answer, settle(region, run, false, result, done));
     if (answer != Answer::kDone) return answer;
   }
   return Answer::kDone;
 }
 
 Result<FaultHandler::Answer> FaultHandler::install_zeros(const Region& region, Range run) {
-  // Copied where pages must come write-protected (ZEROPAGE cannot), and for huge pages (which have no ZEROPAGE).
-  const bool copy = handshake_.write_protect || page_size_ != snapshot::kBlockSize;
+  const bool copy = zeros_are_copied();
   for (uint64_t done = 0; done < run.length;) {
     const uint64_t address = region.host_address + (run.offset - region.offset) + done;
-    InstallResult result =
+    const InstallResult result =
         copy ? handshake_.uffd.copy(address, std::span(zeros_.data(), run.length - done), handshake_.write_protect)
              : handshake_.uffd.zero({address, run.length - done});
-    add(counters_.pages_zero, result.bytes / snapshot::kBlockSize);
-    STASIS_ASSIGN(const Answer answer, settle(region, run, result, done));
+    STASIS_ASSIGN(const Answer answer, settle(region, run, true, result, done));
     if (answer != Answer::kDone) return answer;
   }
   return Answer::kDone;
 }
 
 // Accounts for what one ioctl did and moves `done` on. kDone: carry on from `done`, or finished.
-Result<FaultHandler::Answer> FaultHandler::settle(const Region& region, Range run, InstallResult& result,
-                                                  uint64_t& done) {
-  mark_present({run.offset + done, result.bytes});
+Result<FaultHandler::Answer> FaultHandler::settle(const Region& region, Range run, bool zeros,
+                                                  const InstallResult& result, uint64_t& done) {
+  mark_installed({run.offset + done, result.bytes}, zeros);
+  if (result.bytes > 0) activity_.came({run.offset + done, result.bytes}, zeros);
   done += result.bytes;
   switch (result.outcome) {
     case InstallOutcome::kDone:
@@ -280,7 +349,8 @@ Result<FaultHandler::Answer> FaultHandler::settle(const Region& region, Range ru
       // Someone was faster with the page at `done`: whoever waits for it must be woken, as no copy did.
       const Range there{region.host_address + (run.offset - region.offset) + done, page_size_};
       STASIS_TRY(handshake_.uffd.wake(there));
-      mark_present({run.offset + done, page_size_});
+      activity_.was_there();
+      pages_.found(page_of(run.offset + done));
       done += page_size_;
       return Answer::kDone;
     }
@@ -293,8 +363,7 @@ Result<FaultHandler::Answer> FaultHandler::settle(const Region& region, Range ru
     case InstallOutcome::kFailed:
       break;
   }
-  return fail_errno(result.error_number,
-                    "install page at offset " + std::to_string(run.offset + done) + " of guest memory");
+  return fail(why_not_installed(result, run.offset + done, page_size_));
 }
 
 Status FaultHandler::read_memory(uint64_t offset, std::span<std::byte> out) const {
@@ -305,8 +374,8 @@ Status FaultHandler::read_memory(uint64_t offset, std::span<std::byte> out) cons
   }
 }
 
-void FaultHandler::mark_present(Range run) {
-  for (uint64_t at = run.offset; at < run.end(); at += page_size_) pages_.set(page_of(at), PageState::kPresent);
+void FaultHandler::mark_installed(Range run, bool zeros) {
+  for (uint64_t at = run.offset; at < run.end(); at += page_size_) pages_.installed(page_of(at), zeros);
 }
 
 }  // namespace stasis::pager

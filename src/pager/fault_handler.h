@@ -1,5 +1,6 @@
 // Answers the events of one userfaultfd: the part of the page server that knows pages. It is driven by one thread; its
-// statistics and removed() may be read from any. No allocation, lock or log on the path of a fault that succeeds.
+// statistics and what was given back may be read from any. No allocation, lock or log on the path of a fault that
+// succeeds.
 #pragma once
 
 #include <atomic>
@@ -9,6 +10,7 @@
 #include <span>
 #include <vector>
 
+#include "pager/activity.h"
 #include "pager/fault_window.h"
 #include "pager/handshake.h"
 #include "pager/page_table.h"
@@ -19,10 +21,6 @@ namespace stasis::pager {
 
 struct FaultCounters {
   std::atomic<uint64_t> faults{0};
-  std::atomic<uint64_t> pages_by_fault{0};
-  std::atomic<uint64_t> pages_around{0};
-  std::atomic<uint64_t> pages_prefetched{0};
-  std::atomic<uint64_t> pages_zero{0};
   std::atomic<uint64_t> pages_removed{0};
 };
 
@@ -41,8 +39,8 @@ class FaultHandler {
   // What prefetch_step() brings in, in this order: ranges of guest memory, multiples of the block size.
   void expect(std::vector<Range> ranges);
   bool has_prefetch() const { return next_prefetch_ < prefetch_.size(); }
-  // Brings in the next piece of it. A piece that cannot be had ends the prefetch, nothing else: the guest may never ask
-  // for it, and if it does, its fault tells. Same answers as handle_events.
+  // Brings in the next of it, 256 KiB. A piece that cannot be had ends the prefetch, nothing else: the guest may never
+  // ask for it, and if it does, its fault tells. Same answers as handle_events.
   Result<bool> prefetch_step();
 
   // From now on (until stop_recording) demand faults are written down, with their neighbours, up to a limit.
@@ -52,28 +50,43 @@ class FaultHandler {
   const std::vector<snapshot::WorkingSetEntry>& recorded() const { return recorded_; }
 
   const FaultCounters& counters() const { return counters_; }
-  // Complete as of the call: whoever has returned from a madvise that removed pages finds them here.
-  std::vector<Range> removed() const;
+  const Activity& activity() const { return activity_; }
+  // See PageServer. Complete as of the call: whoever has returned from a madvise that removed pages finds them here.
+  std::vector<Range> given_back() const;
+  std::vector<Range> take_given_back();
   const std::vector<Region>& regions() const { return handshake_.regions; }
 
  private:
   Result<bool> read_and_answer();
   enum class Answer { kDone, kPark, kGone };
+  struct Fault {
+    uint64_t address = 0;
+    FaultKind kind = FaultKind::kRead;
+    Activity::Clock::time_point since;  // when it was read
+  };
   const Region* region_of(uint64_t address) const;
   const Region* region_at(uint64_t offset) const;  // offset in guest memory
   Status apply_remove(const FaultEvent& event);
-  Result<bool> answer_or_park(uint64_t address);
-  Result<Answer> answer_fault(uint64_t address);
+  Result<bool> answer_or_park(const Fault& fault);
+  Result<Answer> answer_fault(const Fault& fault);
   Result<Answer> install_page(const Region& region, uint64_t page_offset);
-  // The absent pages of `window`. `installed` grows with what came in.
-  Result<Answer> install_absent(const Region& region, Range window, bool zero, std::atomic<uint64_t>& installed);
+  // The absent pages of `window`.
+  Result<Answer> install_absent(const Region& region, Range window, bool zero);
+  struct PrefetchStep {
+    uint64_t bytes = 0;  // 0: nothing for now
+    bool gone = false;
+  };
+  Result<PrefetchStep> prefetch_one(uint64_t most);
   Result<Answer> prefetch_piece(Range piece);
   void note_fault(Range run);
   Result<Answer> install_run(const Region& region, Range run, bool zero);
   Result<Answer> install_zeros(const Region& region, Range run);
-  Result<Answer> settle(const Region& region, Range run, InstallResult& result, uint64_t& done);
+  Result<Answer> settle(const Region& region, Range run, bool zeros, const InstallResult& result, uint64_t& done);
   Status read_memory(uint64_t offset, std::span<std::byte> out) const;
-  void mark_present(Range run);
+  void mark_installed(Range run, bool zeros);
+  void await_applied() const;
+  // Where pages must come write-protected (ZEROPAGE cannot), and huge pages (which have no ZEROPAGE).
+  bool zeros_are_copied() const { return handshake_.write_protect || page_size_ != snapshot::kBlockSize; }
   uint64_t page_of(uint64_t offset) const { return offset / page_size_; }
 
   Handshake handshake_;
@@ -81,17 +94,19 @@ class FaultHandler {
   std::shared_ptr<const snapshot::AddressSpace> memory_;
   uint64_t page_size_;
   PageTable pages_;
-  std::vector<uint64_t> parked_;  // fault addresses
-  std::vector<uint64_t> retrying_;
+  std::vector<Fault> parked_;
+  std::vector<Fault> retrying_;
   FaultWindow window_;
   std::vector<Range> prefetch_;
   size_t next_prefetch_ = 0;
+  uint64_t prefetch_left_ = 0;  // bytes
   bool recording_ = false;
   std::chrono::steady_clock::time_point recording_since_;
   std::vector<snapshot::WorkingSetEntry> recorded_;
   std::vector<std::byte> buffer_;  // the largest window, or one huge page
   std::vector<std::byte> zeros_;
   FaultCounters counters_;
+  Activity activity_;
   // Set while events that were read are not yet applied. A flag and not a lock: the path of a fault takes none.
   std::atomic<bool> applying_{false};
 };

@@ -8,6 +8,7 @@
 #include <thread>
 
 #include "base/poll.h"
+#include "base/sync_point.h"
 #include "pager/fault_handler.h"
 
 namespace stasis::pager {
@@ -100,7 +101,8 @@ Result<bool> PageServer::State::serve_events(int handshake_socket) {
     if (handler->has_parked()) {
       STASIS_ASSIGN(const bool go_on, handler->retry_parked());
       if (!go_on) return false;
-    } else if (handler->has_prefetch() && !ready[0]) {
+    } else if (handler->has_prefetch()) {
+      // Also after a fault: a guest that touches its working set at once would else fault on nearly all of it.
       STASIS_ASSIGN(const bool go_on, handler->prefetch_step());
       if (!go_on) return false;
     }
@@ -140,6 +142,7 @@ Result<std::unique_ptr<PageServer>> PageServer::start(const Path& socket,
 
 PageServer::~PageServer() {
   state_->stop.set();
+  sync_point("page_server.stopping");
   state_->thread.join();
   (void)real_file_system().remove(state_->socket_path);
 }
@@ -161,16 +164,29 @@ PageServerStats PageServer::stats() const {
   if (!state_->serving.load(std::memory_order_acquire)) return stats;
   const FaultCounters& counters = state_->handler->counters();
   stats.faults = counters.faults.load(std::memory_order_relaxed);
-  stats.pages_by_fault = counters.pages_by_fault.load(std::memory_order_relaxed);
-  stats.pages_around = counters.pages_around.load(std::memory_order_relaxed);
-  stats.pages_prefetched = counters.pages_prefetched.load(std::memory_order_relaxed);
-  stats.pages_zero = counters.pages_zero.load(std::memory_order_relaxed);
+  const ActivityStats activity = state_->handler->activity().stats();
+  stats.pages_by_fault = activity.pages_of(Arrival::kFault, false);
+  stats.pages_around = activity.pages_of(Arrival::kAround, false);
+  stats.pages_prefetched = activity.pages_of(Arrival::kPrefetch, false);
+  for (const auto& [data, zeros] : activity.pages) stats.pages_zero += zeros;
   stats.pages_removed = counters.pages_removed.load(std::memory_order_relaxed);
   return stats;
 }
 
+ActivityStats PageServer::activity() const {
+  return state_->serving.load(std::memory_order_acquire) ? state_->handler->activity().stats() : ActivityStats{};
+}
+
+Timeline PageServer::timeline() const {
+  return state_->serving.load(std::memory_order_acquire) ? state_->handler->activity().timeline() : Timeline{};
+}
+
 std::vector<Range> PageServer::removed() const {
-  return state_->serving.load(std::memory_order_acquire) ? state_->handler->removed() : std::vector<Range>{};
+  return state_->serving.load(std::memory_order_acquire) ? state_->handler->given_back() : std::vector<Range>{};
+}
+
+std::vector<Range> PageServer::take_removed() {
+  return state_->serving.load(std::memory_order_acquire) ? state_->handler->take_given_back() : std::vector<Range>{};
 }
 
 int PageServer::working_set_fd() const { return state_->recorded.fd(); }

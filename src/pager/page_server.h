@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "base/unix_socket.h"
+#include "pager/activity.h"
 #include "pager/handshake.h"
 #include "snapshot/layer.h"
 #include "snapshot/working_set.h"
@@ -61,8 +62,14 @@ class PageServer {
   Status await_handshake(Deadline deadline) const;
 
   PageServerStats stats() const;
-  // Guest memory that the guest has given back and not touched since: it reads as zeros. Sorted, merged.
+  // Empty before the handshake.
+  ActivityStats activity() const;
+  Timeline timeline() const;
+  // Guest memory that the guest has given back since the last take_removed(): it reads as zeros where it has not been
+  // written since. Sorted, merged. A capture takes it before it asks what was written (what is given back from then on
+  // is told to the next one too), looks once more afterwards, and keeps what it took until it has succeeded.
   std::vector<Range> removed() const;
+  std::vector<Range> take_removed();
   // Readable once working_set() is there: `record_for` after the handshake.
   int working_set_fd() const;
   // In the order in which they were needed. Empty before.

@@ -1,21 +1,33 @@
 #include "pager/page_table.h"
 
+#include <bit>
+
 namespace stasis::pager {
 
-std::vector<Range> PageTable::removed_ranges() const {
-  std::vector<Range> ranges;
-  for (uint64_t page = 0; page < pages_; ++page) {
-    if (page % 64 == 0 && removed_[page / 64].load(std::memory_order_relaxed) == 0) {
-      page += 63;
-      continue;
-    }
-    if (state(page) != PageState::kRemoved) continue;
+void PageTable::append(std::vector<Range>& ranges, uint64_t word_index, uint64_t word) const {
+  for (; word != 0; word &= word - 1) {
+    const uint64_t page = word_index * 64 + static_cast<uint64_t>(std::countr_zero(word));
     const uint64_t offset = page * page_size_;
     if (!ranges.empty() && ranges.back().end() == offset) {
       ranges.back().length += page_size_;
     } else {
       ranges.push_back({offset, page_size_});
     }
+  }
+}
+
+std::vector<Range> PageTable::given_back() const {
+  std::vector<Range> ranges;
+  for (size_t i = 0; i < given_back_.size(); ++i) append(ranges, i, given_back_[i].load(std::memory_order_relaxed));
+  return ranges;
+}
+
+std::vector<Range> PageTable::take_given_back() {
+  std::vector<Range> ranges;
+  for (size_t i = 0; i < given_back_.size(); ++i) {
+    // Looked at before it is exchanged: nearly every word is empty.
+    if (given_back_[i].load(std::memory_order_relaxed) == 0) continue;
+    append(ranges, i, given_back_[i].exchange(0, std::memory_order_relaxed));
   }
   return ranges;
 }

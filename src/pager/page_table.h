@@ -1,5 +1,18 @@
-// What the page server knows of each page: absent (never installed), present, or removed (given back by the guest;
-// reads as zeros). Two bits a page: 1 MiB for a guest of 16 GiB. One thread writes; any thread may read.
+// What the page server knows of each page of a guest, and what follows from it for the next fault and the next capture.
+//
+//   absent   fault or prefetch: the snapshot's bytes, or zeros of a nil extent   clean, zero
+//   any      REMOVE event                                                        removed
+//   removed  fault: zeros                                                        zero
+//
+// A page that is clean or zero may have been written since: that the kernel knows (write-protection, dirty log), not
+// this table. A page that faults though it is clean or zero went without an event that has been read yet, or with one
+// that was read before our answer and took effect after it; zeros are right in every case, the snapshot's bytes would
+// be stale. Beside the state, a mark tells which pages the guest has given back since the last capture took the marks:
+// they read as zeros unless they have been written since, whatever has come into their place. page_table_test.cc
+// compares all of this with a model, in every order of events.
+//
+// Three bits a page: 1.5 MiB for a guest of 16 GiB. One thread changes states; marks may be taken by any thread, and
+// states read by any.
 #pragma once
 
 #include <atomic>
@@ -10,39 +23,67 @@
 
 namespace stasis::pager {
 
-enum class PageState : uint8_t { kAbsent, kPresent, kRemoved };
+enum class PageState : uint8_t {
+  kAbsent,   // never installed: reads as the snapshot's bytes
+  kClean,    // installed from the snapshot
+  kZero,     // zeros were installed
+  kRemoved,  // given back by the guest: reads as zeros
+};
 
 class PageTable {
  public:
   PageTable(uint64_t memory_size, uint64_t page_size)
       : page_size_(page_size),
         pages_(memory_size / page_size),
-        present_((pages_ + 63) / 64),
-        removed_((pages_ + 63) / 64) {}
+        installed_((pages_ + 63) / 64),
+        zeroed_((pages_ + 63) / 64),
+        given_back_((pages_ + 63) / 64) {}
 
   uint64_t pages() const { return pages_; }
   PageState state(uint64_t page) const {
-    const uint64_t bit = uint64_t{1} << (page % 64);
-    if (present_[page / 64].load(std::memory_order_relaxed) & bit) return PageState::kPresent;
-    return removed_[page / 64].load(std::memory_order_relaxed) & bit ? PageState::kRemoved : PageState::kAbsent;
+    const bool zeroed = bit(zeroed_, page);
+    if (bit(installed_, page)) return zeroed ? PageState::kZero : PageState::kClean;
+    return zeroed ? PageState::kRemoved : PageState::kAbsent;
   }
-  void set(uint64_t page, PageState state) {
-    assign(present_[page / 64], page % 64, state == PageState::kPresent);
-    assign(removed_[page / 64], page % 64, state == PageState::kRemoved);
+  // What a fault on this page is answered with: the snapshot's bytes, or zeros.
+  bool wants_snapshot(uint64_t page) const { return state(page) == PageState::kAbsent; }
+
+  bool is_installed(uint64_t page) const { return bit(installed_, page); }
+
+  // The kernel has installed the page, with the snapshot's bytes or with zeros (also the zeros of a nil extent).
+  void installed(uint64_t page, bool zeros) {
+    assign(installed_, page, true);
+    assign(zeroed_, page, zeros);
   }
-  // Removed pages as byte ranges of guest memory, sorted and merged.
-  std::vector<Range> removed_ranges() const;
+  // The kernel says that it was there already.
+  void found(uint64_t page) { assign(installed_, page, true); }
+  void removed(uint64_t page) {
+    given_back_[page / 64].fetch_or(uint64_t{1} << page % 64, std::memory_order_relaxed);
+    assign(installed_, page, false);
+    assign(zeroed_, page, true);
+  }
+
+  // The marked pages as byte ranges of guest memory, sorted and merged. take_given_back() removes the marks it tells.
+  std::vector<Range> given_back() const;
+  std::vector<Range> take_given_back();
 
  private:
-  static void assign(std::atomic<uint64_t>& word, uint64_t bit, bool value) {
-    const uint64_t mask = uint64_t{1} << bit;
-    const uint64_t old = word.load(std::memory_order_relaxed);
-    word.store(value ? old | mask : old & ~mask, std::memory_order_relaxed);
+  using Bits = std::vector<std::atomic<uint64_t>>;
+  static bool bit(const Bits& bits, uint64_t page) {
+    return (bits[page / 64].load(std::memory_order_relaxed) >> page % 64 & 1) != 0;
   }
+  static void assign(Bits& bits, uint64_t page, bool value) {  // one writer: no lock prefix
+    const uint64_t mask = uint64_t{1} << page % 64;
+    const uint64_t old = bits[page / 64].load(std::memory_order_relaxed);
+    bits[page / 64].store(value ? old | mask : old & ~mask, std::memory_order_relaxed);
+  }
+  void append(std::vector<Range>& ranges, uint64_t word_index, uint64_t word) const;
+
   uint64_t page_size_;
   uint64_t pages_;
-  std::vector<std::atomic<uint64_t>> present_;
-  std::vector<std::atomic<uint64_t>> removed_;
+  Bits installed_;
+  Bits zeroed_;
+  Bits given_back_;
 };
 
 }  // namespace stasis::pager

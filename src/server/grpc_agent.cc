@@ -14,6 +14,7 @@ using std::chrono::milliseconds;
 using Stub = pb::HostAgent::Stub;
 
 constexpr milliseconds kShort{30'000};
+constexpr milliseconds kMetrics{5'000};  // who collects them gives up soon
 constexpr milliseconds kFiles{120'000};
 constexpr std::optional<milliseconds> kAsLongAsItTakes = std::nullopt;
 constexpr int kMaxReply = 64 << 20;  // a directory with very many entries
@@ -80,6 +81,12 @@ class Client final : public GrpcAgent {
   }
   Result<pb::PingSandboxReply> ping_sandbox(const pb::PingSandboxRequest& request) override {
     return call<pb::PingSandboxReply>(&Stub::PingSandbox, request, kShort);
+  }
+  Result<pb::PagerMetrics> pager_metrics() override {
+    return call<pb::PagerMetrics>(&Stub::GetPagerMetrics, pb::GetPagerMetricsRequest(), kMetrics);
+  }
+  Result<pb::RestoreTrace> restore_trace(const pb::GetRestoreTraceRequest& request) override {
+    return call<pb::RestoreTrace>(&Stub::GetRestoreTrace, request, kShort);
   }
   Result<pb::ListDirReply> list_dir(const pb::PathRequest& request) override {
     return call<pb::ListDirReply>(&Stub::ListDir, request, kFiles);

@@ -29,6 +29,7 @@ void add_snapshot_routes(Router& router, Services& services);
 void add_archive_routes(Router& router, Services& services);
 void add_store_routes(Router& router, Services& services);
 void add_inspect_routes(Router& router, Services& services);
+void add_trace_routes(Router& router, Services& services);
 void add_retention_routes(Router& router, Services& services);
 
 // Shared by the handlers.

@@ -4,6 +4,7 @@
 #include "server/handlers.h"
 #include "server/json_codec.h"
 #include "server/openapi.h"
+#include "server/pager_metrics.h"
 
 namespace stasis::server {
 
@@ -34,6 +35,8 @@ void add_system_routes(Router& router, Services& services) {
     HttpResponse response;
     response.content_type = "text/plain; version=0.0.4";
     response.body = services.metrics.text(counts);
+    const auto pager = services.agent.pager_metrics();
+    response.body += pager_metrics_text(pager ? &*pager : nullptr);
     return response;
   });
   router.add("GET", "/openapi.yaml", [](Exchange&, const PathParameters&) -> Result<HttpResponse> {

@@ -69,6 +69,9 @@ class HostAgentApi {
   virtual Status make_dir(const pb::PathRequest& request) = 0;
   virtual Status remove_path(const pb::PathRequest& request) = 0;
 
+  virtual Result<pb::PagerMetrics> pager_metrics() = 0;
+  virtual Result<pb::RestoreTrace> restore_trace(const pb::GetRestoreTraceRequest& request) = 0;
+
   virtual Result<pb::SnapshotTaken> create_snapshot(const pb::CreateSnapshotRequest& request) = 0;
   // Success if there is none.
   virtual Status delete_snapshot(const std::string& snapshot_id) = 0;

@@ -29,6 +29,10 @@ Json restore_json(const pb::SandboxStarted& reply) {
           {"total_pages", stats.total_pages()},
           {"pages_by_fault", stats.pages_by_fault()},
           {"pages_prefetched", stats.pages_prefetched()},
+          {"pages_around", stats.pages_around()},
+          {"write_faults", stats.write_faults()},
+          {"fault_p50_us", stats.fault_p50_us()},
+          {"fault_p99_us", stats.fault_p99_us()},
           {"pages_zero", stats.pages_zero()},
           {"faults", stats.faults()}};
 }

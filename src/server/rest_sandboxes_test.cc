@@ -65,6 +65,8 @@ TEST_F(RestSandboxes, PauseAndResumeKeepTheIdentity) {
   EXPECT_EQ(resumed.body["restore"]["method"], "mapped");
   EXPECT_EQ(resumed.body["state"], "running");
   EXPECT_EQ(resumed.body["restore"]["pages_by_fault"], 100);
+  EXPECT_EQ(resumed.body["restore"]["write_faults"], 40);
+  EXPECT_EQ(resumed.body["restore"]["fault_p50_us"], 8);
   EXPECT_EQ(resumed.body["timeout_sec"], 500);
   EXPECT_TRUE(agent_->has_snapshot(first)) << "the snapshot must outlive the resume";
   agent_->edit([&](auto& sandboxes, auto&) {
@@ -79,6 +81,25 @@ TEST_F(RestSandboxes, PauseAndResumeKeepTheIdentity) {
   EXPECT_FALSE(agent_->has_snapshot(first)) << "the pause before may go only when the new one is there";
   EXPECT_EQ(client().remove(path(id)).status, 204u);
   EXPECT_TRUE(agent_->snapshots().empty());
+}
+
+TEST_F(RestSandboxes, ATraceTellsHowItsMemoryCame) {
+  const std::string id = create();
+  const Answer answer = client().get(path(id, "/trace"));
+  ASSERT_EQ(answer.status, 200u) << answer.text;
+  EXPECT_EQ(answer.body["method"], "uffd");
+  EXPECT_EQ(answer.body["faults"],
+            Json::array({{{"kind", "read"}, {"cause", "absent"}, {"outcome", "copied"}, {"count", 3}}}));
+  EXPECT_EQ(answer.body["fault_times"], Json({0, 0, 2, 0, 1}));
+  EXPECT_EQ(answer.body["sources"][0]["layer_id"], Json());
+  EXPECT_EQ(answer.body["sources"][1]["layer_id"], testing::kImageId);
+  EXPECT_EQ(
+      answer.body["events"],
+      Json::array({{{"when_us", 1500}, {"offset", 1 << 20}, {"length", 4096}, {"how", "fault"}, {"zeros", true}}}));
+  EXPECT_EQ(answer.body["left_out"], 2);
+  ASSERT_EQ(pause(id).status, 200u);
+  EXPECT_EQ(client().get(path(id, "/trace")).status, 409u);
+  EXPECT_EQ(client().get(path("nosuchsandbox0000000", "/trace")).status, 404u);
 }
 
 TEST_F(RestSandboxes, AFailedPauseLeavesItRunning) {

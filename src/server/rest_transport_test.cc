@@ -37,6 +37,26 @@ TEST_F(RestTransport, OpenPathsNeedNoToken) {
   EXPECT_EQ(client().get("/openapi.yaml").status, 200u);
 }
 
+TEST_F(RestTransport, MetricsTellWhatThePageServersOfTheHostHaveDone) {
+  const std::string text = client().send_plain("GET", "/metrics", "", {}).text;
+  EXPECT_THAT(text, HasSubstr("stasis_host_agent_up 1\n"));
+  EXPECT_THAT(text, HasSubstr("stasis_pager_faults_total{kind=\"read\",cause=\"absent\",outcome=\"copied\"} 3\n"));
+  EXPECT_THAT(text, HasSubstr("stasis_pager_fault_seconds_bucket{le=\"0.000002\"} 0\n"
+                              "stasis_pager_fault_seconds_bucket{le=\"0.000004\"} 2\n"
+                              "stasis_pager_fault_seconds_bucket{le=\"0.000008\"} 2\n"
+                              "stasis_pager_fault_seconds_bucket{le=\"+Inf\"} 3\n"
+                              "stasis_pager_fault_seconds_sum 0.000030000\n"
+                              "stasis_pager_fault_seconds_count 3\n"));
+  EXPECT_THAT(text, HasSubstr("stasis_pager_pages_total{how=\"around\",source=\"layers\"} 45\n"));
+  EXPECT_THAT(text, HasSubstr("stasis_pager_bytes_total{source=\"zeros\"} 4096\n"
+                              "stasis_pager_bytes_total{source=\"layers\"} 8192\n"));
+  EXPECT_THAT(text, HasSubstr("stasis_pager_prefetch_left_bytes 12288\n"));
+  agent_->stop();
+  const std::string alone = client().send_plain("GET", "/metrics", "", {}).text;
+  EXPECT_THAT(alone, HasSubstr("stasis_host_agent_up 0\n"));
+  EXPECT_THAT(alone, HasSubstr("stasis_sandboxes{state=\"running\"} 0"));
+}
+
 TEST_F(RestTransport, EverythingElseDoes) {
   const std::string token = server_->token();
   const std::vector<Headers> wrong = {{},

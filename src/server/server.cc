@@ -71,6 +71,7 @@ class ControlPlane final : public Server {
     add_archive_routes(router_, services_);
     add_store_routes(router_, services_);
     add_inspect_routes(router_, services_);
+    add_trace_routes(router_, services_);
     add_retention_routes(router_, services_);
   }
   ~ControlPlane() override { stop(); }

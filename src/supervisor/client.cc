@@ -55,6 +55,16 @@ Result<StateReply> Client::state(Milliseconds deadline) {
   return state_from_json(answer);
 }
 
+Result<PagerReport> Client::pager(Milliseconds deadline) {
+  STASIS_ASSIGN(const json answer, call_json({{"op", "pager"}}, deadline));
+  return report_from_json(answer);
+}
+
+Result<TraceReply> Client::trace(Milliseconds deadline) {
+  STASIS_ASSIGN(const json answer, call_json({{"op", "trace"}}, deadline));
+  return trace_from_json(answer);
+}
+
 Result<SnapshotReply> Client::pause(snapshot::SnapshotId id, Milliseconds deadline) {
   STASIS_ASSIGN(const json answer, call_json({{"op", "pause"}, {"snapshot_id", id.text()}}, deadline));
   return snapshot_from_json(answer);

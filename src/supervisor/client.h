@@ -17,6 +17,8 @@ class Client {
   static Result<std::unique_ptr<Client>> connect(const Path& sandbox_dir);
 
   Result<StateReply> state(Milliseconds deadline);
+  Result<PagerReport> pager(Milliseconds deadline);
+  Result<TraceReply> trace(Milliseconds deadline);
   Result<SnapshotReply> pause(snapshot::SnapshotId id, Milliseconds deadline);
   Result<SnapshotReply> snapshot(snapshot::SnapshotId id, Milliseconds deadline);
   // A TCP socket in the sandbox's network namespace, for the caller to connect.

@@ -81,6 +81,7 @@ void Control::machine_ended() {
 }
 
 void Control::end(ExitRecord record) {
+  record.pager = sandbox_->pager_report();
   sandbox_.reset();
   ended_ = std::move(record);
 }
@@ -108,6 +109,10 @@ json Control::dispatch(int socket, const json& request, bool& answered) {
   Result<json> result = json::object();
   if (op == "state") {
     result = to_json(sandbox_->state());
+  } else if (op == "pager") {
+    result = to_json(sandbox_->pager_report());
+  } else if (op == "trace") {
+    result = to_json(sandbox_->trace());
   } else if (op == "pause" || op == "snapshot") {
     result = take_snapshot(request, op == "snapshot");
   } else if (op == "connect") {

@@ -133,6 +133,9 @@ json to_json(const StateReply& reply) {
           {"pages_around", reply.pages_around},
           {"pages_prefetched", reply.pages_prefetched},
           {"pages_zero", reply.pages_zero},
+          {"write_faults", reply.write_faults},
+          {"fault_p50_us", reply.fault_p50_us},
+          {"fault_p99_us", reply.fault_p99_us},
           {"mapped_bytes", reply.mapped_bytes},
           {"copied_bytes", reply.copied_bytes},
           {"resident_pages", reply.resident_pages},
@@ -163,6 +166,9 @@ Result<StateReply> state_from_json(const json& object) {
   fields.read("pages_around", reply.pages_around);
   fields.read("pages_prefetched", reply.pages_prefetched);
   fields.read("pages_zero", reply.pages_zero);
+  fields.read_if_there("write_faults", reply.write_faults);
+  fields.read_if_there("fault_p50_us", reply.fault_p50_us);
+  fields.read_if_there("fault_p99_us", reply.fault_p99_us);
   fields.read_if_there("mapped_bytes", reply.mapped_bytes);
   fields.read_if_there("copied_bytes", reply.copied_bytes);
   fields.read_if_there("resident_pages", reply.resident_pages);
@@ -205,6 +211,7 @@ Error error_from_json(const json& object) {
 json to_json(const ExitRecord& record) {
   json object{{"expected", record.expected}, {"reason", record.reason}};
   if (!record.expected) object["error"] = to_json(record.error);
+  if (record.pager) object["pager"] = to_json(*record.pager);
   return object;
 }
 
@@ -214,6 +221,10 @@ Result<ExitRecord> exit_from_json(const json& object) {
   fields.read("expected", record.expected);
   fields.read("reason", record.reason);
   if (object.is_object() && object.contains("error")) record.error = error_from_json(object["error"]);
+  // Only numbers depend on it: why the sandbox ended is told also without.
+  if (object.is_object() && object.contains("pager")) {
+    if (auto report = report_from_json(object["pager"])) record.pager = std::move(*report);
+  }
   return fields.finish(std::move(record), "exit record");
 }
 

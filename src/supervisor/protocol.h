@@ -9,6 +9,8 @@
 //   pause     {snapshot_id} -> SnapshotReply; the supervisor exits after the answer. On error the guest runs on.
 //   snapshot  {snapshot_id} -> SnapshotReply; the guest runs on.
 //   connect   -> {} with one descriptor: a TCP socket, not connected, made in the sandbox's network namespace
+//   pager     -> PagerReport (pager_report.h): what the page server has done until now
+//   trace     -> TraceReply: the restore's timeline
 //   stop      {reason} -> {}; the supervisor ends the VMM and exits after the answer
 #pragma once
 
@@ -22,6 +24,7 @@
 #include "base/file_system.h"
 #include "base/result.h"
 #include "snapshot/manifest.h"
+#include "supervisor/pager_report.h"
 
 namespace stasis::supervisor {
 
@@ -60,6 +63,9 @@ struct StateReply {
   uint64_t pages_around = 0;
   uint64_t pages_prefetched = 0;
   uint64_t pages_zero = 0;
+  uint64_t write_faults = 0;    // of the faults; the others read
+  uint64_t fault_p50_us = 0;    // half of them took less than this
+  uint64_t fault_p99_us = 0;    // 99 of 100 did
   uint64_t mapped_bytes = 0;    // of layers, in the guest's place
   uint64_t copied_bytes = 0;    // of their short runs, copied in when it was mapped
   uint64_t resident_pages = 0;  // of guest memory, in the host's memory now; 0: not known
@@ -79,7 +85,8 @@ struct SnapshotReply {
 struct ExitRecord {
   bool expected = false;  // paused or stopped on request
   std::string reason;
-  Error error;  // if not expected
+  Error error;                            // if not expected
+  std::optional<PagerReport> pager = {};  // as it was at the end; none if nothing ran
 };
 
 inline constexpr const char* kRestoreUffd = "uffd";

@@ -14,6 +14,17 @@ namespace {
 
 using ::testing::HasSubstr;
 
+PagerReport some_report() {
+  return {{{"read", "absent", "copied", 5}, {"write", "removed", "zeroed", 1}},
+          {0, 0, 4, 2},
+          12'345,
+          {{"fault", false, 5}, {"around", true, 11}},
+          {{PagerReport::kZeros, 4096}, {"a-layer", 8192}},
+          1,
+          2,
+          3};
+}
+
 TEST(ProtocolTest, EveryMessageLeadsBack) {
   SandboxConfig config{"abc", "/store", snapshot::SnapshotId::random(), {2, 512}, 1 << 30, "qemu", "mapped"};
   const auto config_back = config_from_json(to_json(config));
@@ -29,11 +40,18 @@ TEST(ProtocolTest, EveryMessageLeadsBack) {
   SnapshotReply reply{snapshot::SnapshotId::random(), {1, 2, 3, 4}, {5, 6, 7, 8}, 9, 10};
   EXPECT_EQ(to_json(*snapshot_from_json(to_json(reply))), to_json(reply));
 
-  ExitRecord record{false, "vmm exited", {Code::kUnavailable, "signal 9", "look at the log"}};
+  ExitRecord record{false, "vmm exited", {Code::kUnavailable, "signal 9", "look at the log"}, some_report()};
   const auto record_back = exit_from_json(to_json(record));
   ASSERT_TRUE(record_back);
   EXPECT_EQ(record_back->error.code, Code::kUnavailable);
   EXPECT_EQ(record_back->error.remedy, "look at the log");
+  EXPECT_EQ(record_back->pager, some_report());
+  EXPECT_FALSE(exit_from_json(to_json(ExitRecord{true, "paused", {}, {}}))->pager);
+
+  EXPECT_EQ(report_from_json(to_json(some_report())), some_report());
+  const TraceReply trace{
+      "uffd", "why", 9, some_report(), {{7, 4096, 8192, "around", true}, {8, 0, 4096, "fault", false}}, 3};
+  EXPECT_EQ(to_json(trace_from_json(to_json(trace)).value()), to_json(trace));
 }
 
 TEST(ProtocolTest, WhatAnOlderVersionDoesNotSayIsEmpty) {
@@ -41,8 +59,59 @@ TEST(ProtocolTest, WhatAnOlderVersionDoesNotSayIsEmpty) {
   config.erase("restore");
   EXPECT_EQ(config_from_json(config).value().restore, "");
   nlohmann::json state = to_json(StateReply{});
-  for (const char* name : {"restore_reason", "mapped_bytes", "copied_bytes", "resident_pages"}) state.erase(name);
+  for (const char* name : {"restore_reason", "mapped_bytes", "copied_bytes", "resident_pages", "write_faults",
+                           "fault_p50_us", "fault_p99_us"}) {
+    state.erase(name);
+  }
   EXPECT_EQ(to_json(state_from_json(state).value()), to_json(StateReply{}));
+}
+
+TEST(PagerReportTest, ReportsAddUp) {
+  PagerReport sum;
+  add_to(sum, some_report(), true);
+  EXPECT_EQ(sum, some_report());
+  PagerReport other = some_report();
+  other.faults = {{"read", "absent", "copied", 10}, {"read", "present", "woken", 1}};
+  other.service = {0, 0, 1, 0, 7};
+  other.sources = {{"another", 100}};
+  other.largest_batch = 2;
+  add_to(sum, other, true);
+  EXPECT_EQ(sum.faults,
+            (std::vector<PagerReport::Faults>{
+                {"read", "absent", "copied", 15}, {"write", "removed", "zeroed", 1}, {"read", "present", "woken", 1}}));
+  EXPECT_EQ(sum.service, (std::vector<uint64_t>{0, 0, 5, 2, 7}));
+  EXPECT_EQ(sum.service_ns, 2 * 12'345U);
+  EXPECT_EQ(sum.pages, (std::vector<PagerReport::Pages>{{"fault", false, 10}, {"around", true, 22}}));
+  EXPECT_EQ(sum.sources.size(), 3U);
+  EXPECT_EQ(sum.parked, 2U);
+  EXPECT_EQ(sum.prefetch_left, 4U);
+  EXPECT_EQ(sum.largest_batch, 3U);
+  PagerReport host;
+  add_to(host, sum, false);
+  EXPECT_EQ(host.sources,
+            (std::vector<PagerReport::Source>{{PagerReport::kZeros, 4096}, {PagerReport::kAnyLayer, 8292}}));
+}
+
+TEST(PagerReportTest, QuantilesAreTheEndsOfBuckets) {
+  EXPECT_EQ(service_quantile_us({}, 0.5), 0U);
+  EXPECT_EQ(service_quantile_us({0, 0, 0}, 0.5), 0U);
+  EXPECT_EQ(service_quantile_us({0, 0, 98, 1, 1}, 0.5), 4U);
+  EXPECT_EQ(service_quantile_us({0, 0, 98, 1, 1}, 0.99), 8U);
+  EXPECT_EQ(service_quantile_us({0, 0, 98, 1, 1}, 1), 16U);
+}
+
+TEST(PagerReportTest, MalformedOnesAreRefused) {
+  for (const char* name : {"faults", "service", "pages", "sources", "parked"}) {
+    nlohmann::json report = to_json(some_report());
+    report[name] = "three";
+    EXPECT_THAT(report_from_json(report).error().message, HasSubstr("pager report")) << name;
+    report.erase(name);
+    EXPECT_EQ(report_from_json(report).error().code, Code::kInvalidArgument) << name;
+  }
+  nlohmann::json trace = to_json(TraceReply{});
+  trace["events"] = {{1, 2, 3}};
+  EXPECT_EQ(trace_from_json(trace).error().code, Code::kInvalidArgument);
+  EXPECT_EQ(trace_from_json(nlohmann::json::array()).error().code, Code::kInvalidArgument);
 }
 
 TEST(ProtocolTest, MissingAndMistypedFieldsAreNamed) {

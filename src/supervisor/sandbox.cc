@@ -8,6 +8,7 @@
 #include "base/process.h"
 #include "net/sandbox_network.h"
 #include "snapshot/verified.h"
+#include "supervisor/pager_words.h"
 #include "supervisor/stopwatch.h"
 
 namespace stasis::supervisor {
@@ -274,6 +275,30 @@ StateReply Sandbox::state() const {
     reply.pages_around = stats.pages_around;
     reply.pages_prefetched = stats.pages_prefetched;
     reply.pages_zero = stats.pages_zero;
+    const PagerReport report = pager_report();
+    for (const auto& row : report.faults) reply.write_faults += row.kind == "write" ? row.count : 0;
+    reply.fault_p50_us = service_quantile_us(report.service, 0.5);
+    reply.fault_p99_us = service_quantile_us(report.service, 0.99);
+  }
+  return reply;
+}
+
+PagerReport Sandbox::pager_report() const {
+  if (page_server_) return report_of(page_server_->activity());
+  return restore_way_ && restore_way_->mapped ? report_of(*restore_way_->mapped) : PagerReport{};
+}
+
+TraceReply Sandbox::trace() const {
+  TraceReply reply;
+  if (!restore_way_) return reply;
+  reply.method = restore_way_->mapped ? kRestoreMapped : kRestoreUffd;
+  reply.reason = restore_way_->reason;
+  reply.total_pages = memory_->size() / kBlockSize;
+  reply.report = pager_report();
+  if (page_server_) {
+    add_timeline(reply, page_server_->timeline());
+  } else {
+    add_timeline(reply, *restore_way_->mapped);
   }
   return reply;
 }

@@ -33,6 +33,8 @@ class Sandbox {
   Sandbox& operator=(const Sandbox&) = delete;
 
   StateReply state() const;
+  PagerReport pager_report() const;
+  TraceReply trace() const;
 
   // Publishes a snapshot of one moment. With `keep_running` the guest is stopped for as little as the VMM allows: where
   // it tells what a running guest writes, memory is copied ahead and stored afterwards. Without, the guest is stopped
@@ -102,6 +104,7 @@ class Sandbox {
   std::optional<Error> failure_;
   UniqueFd failing_vmm_;  // pidfd, for the page server's thread
   std::unique_ptr<pager::PageServer> page_server_;
+  std::vector<Range> removed_;                      // taken from the page server, and in no snapshot yet
   bool records_ = false;                            // the page server writes down what is touched
   std::optional<RestoreWay> restore_way_;           // none: booted
   std::vector<snapshot::WorkingSetEntry> touched_;  // by this restore, as far as it is known

@@ -1,6 +1,7 @@
 // Taking a snapshot of a Sandbox: of one that is stopped for it from beginning to end, or of one that runs on and is
 // copied meanwhile.
 #include "base/clock.h"
+#include "snapshot/ranges.h"
 #include "snapshot/staging.h"
 #include "snapshot/verified.h"
 #include "supervisor/sandbox.h"
@@ -62,9 +63,12 @@ Result<SnapshotReply> Sandbox::take(Taking& taking, bool keep_running) {
   STASIS_TRY_CONTEXT(vmm_->pause(), "stop the guest");
   taking.stopped.emplace();
   STASIS_ASSIGN(const Path snapshot_dir, store_.begin(taking.id));
+  // Before the VMM is asked what was written: what it gives back from now on is told to the next snapshot as well.
+  if (page_server_) removed_ = snapshot::unite(removed_, page_server_->take_removed());
   auto saved = vmm_->save(snapshot_dir / kStatePart, dir_ / kScratch);
   if (!saved) return fail(std::move(saved).error().with_context("save the machine's state"));
-  const std::vector<Range> removed = page_server_ ? page_server_->removed() : std::vector<Range>{};
+  const std::vector<Range> removed =
+      page_server_ ? snapshot::unite(removed_, page_server_->removed()) : std::vector<Range>{};
   if (taking.live) STASIS_TRY_CONTEXT(copy_fresh(*taking.live, *saved), "copy the guest's memory");
   STASIS_ASSIGN(const disk::SealResult disk, seal_disk());
   // Memory and disk are those of this moment, whatever the guest does from now on.
@@ -133,7 +137,11 @@ Result<SnapshotReply> Sandbox::publish(SnapshotId id, const snapshot::CaptureRes
   // The snapshot exists. If the sandbox's own record of it cannot be written, the sandbox keeps standing on what it
   // stood on; the VMM's tracking has moved on, so the next capture must look at everything.
   last_snapshot_ = id;
-  if (!stand_on(memory.map)) vmm_->save_failed();
+  if (stand_on(memory.map)) {
+    removed_.clear();
+  } else {
+    vmm_->save_failed();
+  }
   return SnapshotReply{id, manifest->memory, manifest->disk, 0, 0};
 }
 

@@ -179,6 +179,40 @@ class UffdRestoreTest(RestoreCases, StasisTestCase):
 class MappedRestoreTest(RestoreCases, StasisTestCase):
     way = "mapped"
 
+    def test_a_trace_tells_how_every_page_came_and_the_host_adds_it_up(self):
+        sandbox = self.create("--cold", "--memory", "256")
+        self.assertIsNone(self.stasis.json("trace", sandbox)["method"])
+        self.stasis.json("pause", sandbox)
+        self.stasis.json("resume", sandbox, "--restore", "mapped")
+        mapped = self.stasis.json("trace", sandbox)
+        self.assertEqual({event["how"] for event in mapped["events"]} - {"mapped", "copied"}, set())
+        self.assertEqual(sum(event["length"] for event in mapped["events"]), sum(one["bytes"] for one in mapped["sources"]))
+        self.stasis.json("pause", sandbox)
+        record = self.stasis.json("resume", sandbox, "--restore", "uffd")["restore"]
+        self.assertLessEqual(record["write_faults"], record["faults"])
+        self.assertGreater(record["fault_p99_us"], 0)
+        picture = self.stasis.state / "trace.svg"
+        trace = self.stasis.json("trace", sandbox, "--svg", picture)
+        self.assertIn("</svg>", picture.read_text())
+        picture.unlink()
+        self.assertEqual((trace["method"], trace["left_out"], trace["total_pages"]), ("uffd", 0, 65536))
+        times = [event["when_us"] for event in trace["events"]]
+        self.assertEqual(times, sorted(times))
+        pages = sum(one["pages"] for one in trace["pages"])
+        self.assertEqual(sum(event["length"] for event in trace["events"]), pages * 4096)
+        self.assertEqual(sum(one["bytes"] for one in trace["sources"]), pages * 4096)
+        self.assertEqual(sum(trace["fault_times"]), sum(one["count"] for one in trace["faults"]))
+        # What it did stays counted when the sandbox has gone.
+        faults = sum(one["count"] for one in trace["faults"])
+        self.assertGreater(faults, 0)
+        self.assertGreaterEqual(self.faults_of_the_host(), faults)
+        self.stasis.cli("rm", sandbox)
+        self.assertGreaterEqual(self.faults_of_the_host(), faults)
+
+    def faults_of_the_host(self):
+        lines = self.stasis.metrics().splitlines()
+        return sum(int(line.split()[-1]) for line in lines if line.startswith("stasis_pager_faults_total{"))
+
     def test_it_is_chosen_where_it_is_possible_and_the_record_says_why(self):
         sandbox = self.create("--cold", "--memory", "256")
         self.stasis.json("pause", sandbox)

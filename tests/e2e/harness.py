@@ -14,6 +14,7 @@ import sys
 import tempfile
 import time
 import unittest
+import urllib.request
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -93,6 +94,12 @@ class Stasis:
         text = answer.read()
         connection.close()
         return answer.status, json.loads(text) if text else None
+
+    def metrics(self):
+        """The text of /metrics."""
+        server = json.loads((self.state / "server.json").read_text())
+        with urllib.request.urlopen(server["url"].rstrip("/") + "/metrics", timeout=60) as answer:
+            return answer.read().decode()
 
     def start_counter(self, sandbox):
         self.cli("cp", COUNTER, f"{sandbox}:/root/counter.py")

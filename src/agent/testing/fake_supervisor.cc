@@ -7,6 +7,7 @@
 //   no-mapping      refuses to restore a snapshot mapped
 //   no-daemon       the "guest" runs, but nothing answers in it
 //   hold-state      does not answer `state` until STATE/fake/<id>.go is there
+//   no-report       does not tell what its page server has done until STATE/fake/<id>.go is there
 //   fail-pause      refuses to pause or to take a snapshot
 //   hold-pause      does not pause or take a snapshot until STATE/fake/<id>.go is there; <id>.held says that it was
 //   asked lose-answer     publishes, then dies without an answer
@@ -71,7 +72,8 @@ class Fake {
  private:
   bool does(const char* word) const { return words_.contains(word); }
 
-  int end(const ExitRecord& record) {
+  int end(ExitRecord record) {
+    if (guest_ != nullptr) record.pager = report();
     if (guest_ != nullptr) (void)guest_->kill_and_wait();
     (void)publish_file(real_file_system(), dir_ / kExitFile, to_json(record).dump());
     return record.expected ? 0 : 1;
@@ -116,6 +118,12 @@ class Fake {
     } else if (op == "state") {
       if (does("hold-state")) await_go();
       (void)send_message(socket, json{{"ok", to_json(state())}}.dump());
+    } else if (op == "pager") {
+      if (does("no-report")) await_go();
+      (void)send_message(socket, json{{"ok", to_json(report())}}.dump());
+    } else if (op == "trace") {
+      const TraceReply trace{kRestoreUffd, "asked for", 32'768, report(), {{7, 4096, 8192, "around", true}}, 1};
+      (void)send_message(socket, json{{"ok", to_json(trace)}}.dump());
     } else if (op == "stop") {
       const int status = end({true, "stopped: " + request.value("reason", ""), {}});
       (void)send_message(socket, R"({"ok":{}})");
@@ -169,6 +177,17 @@ class Fake {
     return store->publish(manifest).has_value();
   }
 
+  // One more fault each time it is asked.
+  PagerReport report() {
+    PagerReport report;
+    report.faults = {{"read", "absent", "copied", ++faults_}};
+    report.service = {0, 0, 0, faults_};
+    report.pages = {{"fault", false, faults_}};
+    report.sources = {{"c0ffee", faults_ * 4096}};
+    report.parked = 1;
+    return report;
+  }
+
   snapshot::MachineShape shape() const {
     return config_.shape.vcpus != 0 ? config_.shape : snapshot::MachineShape{1, 128};
   }
@@ -195,6 +214,7 @@ class Fake {
   Path fake_;
   std::set<std::string> words_;
   Process* guest_ = nullptr;
+  uint64_t faults_ = 10;
 };
 
 }  // namespace

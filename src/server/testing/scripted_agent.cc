@@ -136,6 +136,32 @@ class ScriptedAgent::Service final : public pb::HostAgent::Service {
     });
   }
 
+  Status GetPagerMetrics(ServerContext* context, const pb::GetPagerMetricsRequest*, pb::PagerMetrics* reply) override {
+    return run("GetPagerMetrics", *context, [&]() -> Status {
+      *reply = scripted_metrics("layers");
+      return Status::OK;
+    });
+  }
+
+  Status GetRestoreTrace(ServerContext* context, const pb::GetRestoreTraceRequest* request,
+                         pb::RestoreTrace* reply) override {
+    return run("GetRestoreTrace", *context, [&]() -> Status {
+      if (!sandboxes_.contains(request->sandbox_id())) return failed(grpc::NOT_FOUND, "no such sandbox");
+      reply->set_method("uffd");
+      reply->set_reason("it was asked for");
+      reply->set_total_pages(65'536);
+      *reply->mutable_metrics() = scripted_metrics(kImageId);
+      pb::ArrivalEvent* event = reply->add_events();
+      event->set_when_us(1500);
+      event->set_offset(1 << 20);
+      event->set_length(4096);
+      event->set_how("fault");
+      event->set_zeros(true);
+      reply->set_left_out(2);
+      return Status::OK;
+    });
+  }
+
   Status ListSandboxes(ServerContext* context, const pb::ListSandboxesRequest*,
                        pb::ListSandboxesReply* reply) override {
     return run("ListSandboxes", *context, [&]() -> Status {
@@ -525,6 +551,28 @@ class ScriptedAgent::Service final : public pb::HostAgent::Service {
     if (request.timeout_sec() > 0) sandbox.deadline_ms = unix_time_ms() + request.timeout_sec() * int64_t{1000};
   }
 
+  static pb::PagerMetrics scripted_metrics(const std::string& layer) {
+    pb::PagerMetrics metrics;
+    pb::FaultCount* faults = metrics.add_faults();
+    faults->set_kind("read");
+    faults->set_cause("absent");
+    faults->set_outcome("copied");
+    faults->set_count(3);
+    for (const uint64_t count : {0, 0, 2, 0, 1}) metrics.add_service_buckets(count);
+    metrics.set_service_ns(30'000);
+    pb::PagesCame* pages = metrics.add_pages();
+    pages->set_how("around");
+    pages->set_pages(45);
+    pb::SourceBytes* zeros = metrics.add_sources();
+    zeros->set_layer("zeros");
+    zeros->set_bytes(4096);
+    pb::SourceBytes* source = metrics.add_sources();
+    source->set_layer(layer);
+    source->set_bytes(8192);
+    metrics.set_prefetch_left_bytes(12'288);
+    return metrics;
+  }
+
   static void started(const ScriptedSandbox& sandbox, bool restored, const std::string& way,
                       pb::SandboxStarted& reply) {
     reply.set_vcpus(sandbox.vcpus);
@@ -540,6 +588,8 @@ class ScriptedAgent::Service final : public pb::HostAgent::Service {
     reply.mutable_restore()->set_method(way.empty() ? "uffd" : way);
     reply.mutable_restore()->set_total_pages(65536);
     reply.mutable_restore()->set_pages_by_fault(100);
+    reply.mutable_restore()->set_write_faults(40);
+    reply.mutable_restore()->set_fault_p50_us(8);
   }
 
   void take(const ScriptedSandbox& sandbox, const std::string& id, pb::SnapshotTaken& reply) {

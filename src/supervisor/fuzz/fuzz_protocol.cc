@@ -11,6 +11,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   (void)state_from_json(json);
   (void)snapshot_from_json(json);
   (void)exit_from_json(json);
+  (void)report_from_json(json);
+  (void)trace_from_json(json);
   (void)error_from_json(json);
   return 0;
 }

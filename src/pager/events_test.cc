@@ -1,0 +1,159 @@
+// Every event of userfaultfd and every answer of the kernel, from a VMM in a process of its own; what the kernel cannot
+// be made to say is put into its mouth at a sync point.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <linux/userfaultfd.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cerrno>
+#include <filesystem>
+
+#include "base/testing/sync_points.h"
+#include "base/userfaultfd.h"
+#include "pager/testing/two_processes.h"
+
+namespace stasis::pager {
+namespace {
+
+using snapshot::kBlockSize;
+using stasis::testing::AtPoint;
+using stasis::testing::StopAt;
+using testing::content_of;
+using ::testing::HasSubstr;
+using testing::kPages;
+using ::testing::Optional;
+
+class EventsTest : public testing::TwoProcesses {
+ protected:
+  Error failure() {
+    auto told = failure_.get_future();
+    if (told.wait_for(Milliseconds(20'000)) != std::future_status::ready) return {Code::kUnknown, "nothing was told"};
+    return told.get();
+  }
+  // The first `times` calls at the point are answered so, without being made.
+  static sync_points::Action answering(InstallResult result, std::atomic<int>& times) {
+    return AtPoint::on<InstallAttempt>([result, &times](InstallAttempt& attempt) {
+      if (times.fetch_sub(1) > 0) attempt.answer = result;
+    });
+  }
+};
+
+TEST_F(EventsTest, UnmappedMemoryEndsTheSandbox) {
+  serve({.features = UFFD_FEATURE_EVENT_UNMAP});
+  (void)vmm_->unmap(0, 4);
+  EXPECT_EQ(failure().message, "page server: the VMM has unmapped guest memory");
+}
+
+TEST_F(EventsTest, MovedMemoryEndsTheSandbox) {
+  serve({.features = UFFD_FEATURE_EVENT_REMAP | UFFD_FEATURE_EVENT_UNMAP});
+  (void)vmm_->move(0, 4);
+  EXPECT_THAT(failure().message, HasSubstr("the VMM has"));
+}
+
+TEST_F(EventsTest, AForkEndsTheSandboxAndLeavesNoDescriptor) {
+  serve({.features = UFFD_FEATURE_EVENT_FORK});
+  const auto descriptors = [] {
+    return std::distance(std::filesystem::directory_iterator("/proc/self/fd"), std::filesystem::directory_iterator());
+  };
+  const auto before = descriptors();
+  std::atomic<long> after{0};
+  const AtPoint decoded("userfaultfd.events", [&](void*) { after = descriptors(); });
+  (void)vmm_->fork();
+  EXPECT_THAT(failure().message, HasSubstr("the VMM has forked"));
+  EXPECT_EQ(after, before);
+}
+
+TEST_F(EventsTest, AnUnknownEventEndsTheSandbox) {
+  serve();
+  const AtPoint unknown("userfaultfd.events", AtPoint::on<ReadEvents>([](ReadEvents& read) {
+                          read.events[0].kind = FaultEvent::Kind::kUnknown;
+                        }));
+  (void)vmm_->read(0);
+  EXPECT_THAT(failure().message, HasSubstr("does not know"));
+}
+
+TEST_F(EventsTest, AFaultThatTheKernelRefusesForTheMomentIsTriedAgain) {
+  serve();
+  std::atomic<int> times{5};
+  const AtPoint refuse("userfaultfd.copy", answering({InstallOutcome::kTryAgain, 0, EAGAIN}, times));
+  EXPECT_THAT(vmm_->read_now(3), Optional(content_of(3)));
+  EXPECT_LT(times, 0);
+  EXPECT_EQ(server_->stats().faults, 1U);  // the kernel has told it once
+}
+
+TEST_F(EventsTest, TheSameForZeros) {
+  serve();
+  std::atomic<int> times{5};
+  const AtPoint refuse("userfaultfd.zero", answering({InstallOutcome::kTryAgain, 0, EAGAIN}, times));
+  EXPECT_THAT(vmm_->read_now(150), Optional(std::byte{0}));
+  EXPECT_LT(times, 0);
+}
+
+TEST_F(EventsTest, APageThatSomebodyElseInstalledStaysAndItsReaderIsWoken) {
+  serve();
+  StopAt before_copy("userfaultfd.copy");
+  const auto reads = vmm_->read(3);
+  ASSERT_TRUE(before_copy.await());
+  const Range page{vmm_->address() + 3 * kBlockSize, kBlockSize};
+  ASSERT_EQ(vmm_->uffd().zero(page, false).outcome, InstallOutcome::kDone);  // wakes nobody
+  before_copy.go_on();
+  EXPECT_EQ(vmm_->wait(reads)->value, 0U);
+  expect_content(4, kPages - 4);
+}
+
+TEST_F(EventsTest, ShortCopiesGoOnFromWhereTheyEnded) {
+  serve();
+  std::atomic<int> calls{0};
+  const AtPoint one_page("userfaultfd.copy", AtPoint::on<InstallAttempt>([&](InstallAttempt& attempt) {
+                           ++calls;
+                           attempt.range.length = kBlockSize;
+                         }));
+  EXPECT_THAT(vmm_->read_now(0), Optional(content_of(0)));
+  expect_content(0, 100);
+  const auto installed = [](const PageServerStats& stats) { return stats.pages_by_fault + stats.pages_around; };
+  while (installed(server_->stats()) < 100) std::this_thread::yield();
+  EXPECT_EQ(calls, 100);
+}
+
+TEST_F(EventsTest, ShortZerosGoOnFromWhereTheyEnded) {
+  serve();
+  const AtPoint one_page("userfaultfd.zero", AtPoint::on<InstallAttempt>([&](InstallAttempt& attempt) {
+                           attempt.range.length = std::min(attempt.range.length, 3 * kBlockSize);
+                         }));
+  expect_content(100, 100);
+  while (server_->stats().pages_zero < 100) std::this_thread::yield();  // neighbours come after the page that is read
+}
+
+TEST_F(EventsTest, MemoryThatIsNoLongerRegisteredEndsTheSandbox) {
+  serve();  // without UNMAP events: only the copy tells
+  StopAt before_copy("userfaultfd.copy");
+  (void)vmm_->read(3);
+  ASSERT_TRUE(before_copy.await());
+  ASSERT_TRUE(vmm_->wait(vmm_->unmap(0, 8))->ok);
+  before_copy.go_on();
+  EXPECT_THAT(failure().message, HasSubstr("offset 12288 of guest memory: the VMM has unmapped it"));
+}
+
+TEST_F(EventsTest, AProcessThatIsGoingIsNoFailure) {
+  serve();
+  std::atomic<int> times{1};
+  const AtPoint gone("userfaultfd.copy", answering({InstallOutcome::kProcessGone, 0, ESRCH}, times));
+  (void)vmm_->read(3);
+  while (times > 0) std::this_thread::yield();
+  server_.reset();
+  EXPECT_FALSE(failed());
+}
+
+TEST_F(EventsTest, MemoryThatCannotBeHadEndsTheSandbox) {
+  serve();
+  std::atomic<int> times{1};
+  const AtPoint full("userfaultfd.copy", answering({InstallOutcome::kFailed, 0, ENOMEM}, times));
+  (void)vmm_->read(3);
+  const Error error = failure();
+  EXPECT_EQ(error.code, Code::kResourceExhausted);
+  EXPECT_THAT(error.message, HasSubstr("install page at offset 12288"));
+}
+
+}  // namespace
+}  // namespace stasis::pager

@@ -1,0 +1,16 @@
+// The pager's own numbers in the words of the protocol (pager_report.h).
+#pragma once
+
+#include "pager/activity.h"
+#include "pager/mapped_plan.h"
+#include "supervisor/pager_report.h"
+
+namespace stasis::supervisor {
+
+PagerReport report_of(const pager::ActivityStats& stats);
+// A mapped memory has everything at once, and nobody sees what is touched of it.
+PagerReport report_of(const pager::MappedPlan& plan);
+void add_timeline(TraceReply& reply, const pager::Timeline& timeline);
+void add_timeline(TraceReply& reply, const pager::MappedPlan& plan);
+
+}  // namespace stasis::supervisor
