@@ -116,6 +116,7 @@ class Qemu final : public Vmm {
   Status prepare_migration();
   Status load(const RestoreSpec& spec, int state);
   Status refuse_unless_paused();
+  Status await_end_of_migration();
   Result<UniqueFd> export_device_state();
   std::vector<std::string> arguments() const;
   std::string kernel_command_line(const std::string& given) const;
@@ -301,7 +302,20 @@ Result<UniqueFd> Qemu::export_device_state() {
   STASIS_ASSIGN(const bool moved, await_migration());
   if (!moved)
     return fail(Code::kInternal, "QEMU could not save its device state; it says why in " + config_.log.string());
+  STASIS_TRY(await_end_of_migration());
   return memory;
+}
+
+// The event comes from QEMU's migration thread a moment before that moves the machine on, and until then QEMU refuses
+// to run it ("Migration is not finalized yet"). There is no event for that.
+Status Qemu::await_end_of_migration() {
+  const Deadline deadline = Deadline::after(kCommandDeadline);
+  for (;;) {
+    auto status = qmp_->execute("query-status", json::object(), deadline);
+    if (!status) return fail(explain(std::move(status).error()));
+    if (text_member(*status, {"status"}) != "finish-migrate") return {};
+    std::this_thread::sleep_for(Milliseconds(1));
+  }
 }
 
 Result<SavedMemory> Qemu::save(const Path& state, const Path& /*scratch_dir*/) {
