@@ -12,6 +12,7 @@
 #include "base/memory.h"
 #include "base/testing/faulty_file_system.h"
 #include "measure.h"
+#include "must.h"
 #include "snapshot/compact.h"
 
 namespace stasis::bench {
@@ -22,18 +23,6 @@ using namespace snapshot;
 constexpr uint64_t kMemory = uint64_t{1} << 30;
 constexpr uint64_t kBlocks = kMemory / kBlockSize;
 constexpr int kGenerations = 20;
-
-template <typename T>
-T must(Result<T> result) {
-  if (result) return std::move(*result);
-  std::cerr << "bench-compact: " << result.error().message << "\n";
-  std::exit(1);
-}
-void must(Status status) {
-  if (status) return;
-  std::cerr << "bench-compact: " << status.error().message << "\n";
-  std::exit(1);
-}
 
 // Counts what is moved. Only the calls that move data are of interest; the rest goes through.
 class CountingFileSystem final : public testing::FaultyFileSystem {

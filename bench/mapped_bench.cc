@@ -7,64 +7,17 @@
 
 #include <array>
 #include <iostream>
-#include <nlohmann/json.hpp>
 
-#include "base/memory.h"
 #include "base/pagemap.h"
-#include "base/userfaultfd.h"
-#include "measure.h"
 #include "pager/mapped_plan.h"
-#include "pager/page_server.h"
+#include "pager_lab.h"
 
 namespace stasis::bench {
 namespace {
 
 using namespace snapshot;
 
-constexpr uint64_t kMemory = uint64_t{1} << 30;
-constexpr uint64_t kRuns = 1927;
-constexpr uint64_t kTouched = uint64_t{50} << 20;
 constexpr int kRounds = 7;
-
-template <typename T>
-T must(Result<T> result) {
-  if (result) return std::move(*result);
-  std::cerr << "bench-mapped: " << result.error().message << "\n";
-  std::exit(1);
-}
-void must(Status status) {
-  if (status) return;
-  std::cerr << "bench-mapped: " << status.error().message << "\n";
-  std::exit(1);
-}
-
-// Runs of 5 to 8 pages, spread over the memory.
-std::vector<Range> working_set() {
-  std::vector<Range> runs;
-  const uint64_t pages = kTouched / kBlockSize;
-  for (uint64_t i = 0; i < kRuns; ++i) {
-    const uint64_t length = pages * (i + 1) / kRuns - pages * i / kRuns;
-    runs.push_back({kMemory / kRuns / kBlockSize * kBlockSize * i, length * kBlockSize});
-  }
-  return runs;
-}
-
-std::shared_ptr<AddressSpace> make_memory(const Path& directory, const std::vector<Range>& runs) {
-  FileSystem& fs = real_file_system();
-  const Path layers = directory / "mapped-layers";
-  must(fs.make_directory(layers));
-  const LayerId id = LayerId::random();
-  auto writer = must(LayerWriter::create(fs, layers, id, kMemory));
-  std::vector<Change> changes;
-  for (const Range& run : runs) {
-    must(writer->write(run.offset, std::vector<std::byte>(run.length, std::byte{0x5a})));
-    changes.push_back({run, false});
-  }
-  must(writer->finish());
-  auto memory = must(AddressSpace::open(fs, layers, must(must(BlockMap::zeros(kMemory)).merge(id, changes))));
-  must(memory->layer(id)->verify_all());  // warm: frames verified, file in the page cache
-  return memory;
-}
 
 void touch(const Mapping& guest, const std::vector<Range>& runs) {
   uint64_t sum = 0;
@@ -73,13 +26,13 @@ void touch(const Mapping& guest, const std::vector<Range>& runs) {
       sum += static_cast<uint64_t>(*static_cast<volatile std::byte*>(&guest.bytes()[at]));
     }
   }
-  if (sum != kTouched / kBlockSize * 0x5a) must(fail(Code::kDataLoss, "the memory is another one"));
+  if (sum != kWorkingSetBytes / kBlockSize * 0x5a) must(fail(Code::kDataLoss, "the memory is another one"));
 }
 
 // As the preloaded library does it.
 Mapping map(const pager::MappedPlan& plan) {
-  Mapping guest = must(Mapping::anonymous(kMemory));
-  (void)::madvise(guest.bytes().data(), kMemory, MADV_NOHUGEPAGE);
+  Mapping guest = must(Mapping::anonymous(kGuestMemory));
+  (void)::madvise(guest.bytes().data(), kGuestMemory, MADV_NOHUGEPAGE);
   for (const pager::MappedRun& run : plan.runs) {
     const int fd = plan.layers[run.layer]->fd();
     std::byte* there = guest.bytes().data() + run.offset;
@@ -102,19 +55,15 @@ double touch_mapped(const pager::MappedPlan& plan, const std::vector<Range>& run
 }
 
 // From the handshake to the last touch.
-double touch_served(const Path& socket, const std::shared_ptr<AddressSpace>& memory, const std::vector<Range>& runs) {
-  pager::PageServerOptions options;
-  options.on_failure = [](const Error& error) { must(fail(Error(error))); };
-  options.prefetch = runs;
-  const auto server = must(pager::PageServer::start(socket, memory, options));
-  server->expect_peer(::getpid());
-  const UniqueFd ram = must(create_memory_file("bench-ram", kMemory));
-  const Mapping guest = must(Mapping::shared(ram.get(), kMemory));
+double touch_served(const Path& socket, const Content& memory, const std::vector<Range>& runs) {
+  const auto server = serve(socket, memory, runs);
+  const UniqueFd ram = must(create_memory_file("bench-ram", kGuestMemory));
+  const Mapping guest = must(Mapping::shared(ram.get(), kGuestMemory));
   const UserFaultFd uffd = must(UserFaultFd::create(false));
-  must(uffd.register_missing({guest.address(), kMemory}, false));
+  must(uffd.register_missing({guest.address(), kGuestMemory}, false));
   const UniqueFd connection = must(connect_unix(socket));
   const std::string text = nlohmann::json::array({{{"base_host_virt_addr", guest.address()},
-                                                   {"size", kMemory},
+                                                   {"size", kGuestMemory},
                                                    {"offset", 0},
                                                    {"page_size", kBlockSize},
                                                    {"page_size_kib", kBlockSize}}})
@@ -132,23 +81,24 @@ double scan_ms(const Path& directory, const std::vector<Range>& touched) {
   const Path file = directory / "scanned";
   const UniqueFd layer = must(real_file_system().create(file));
   const std::vector<std::byte> piece(1 << 20, std::byte{1});
-  for (uint64_t at = 0; at < kMemory; at += piece.size()) must(real_file_system().write_at(layer.get(), at, piece));
-  const Mapping guest = must(Mapping::anonymous(kMemory));
-  if (::mmap(guest.bytes().data(), kMemory, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_FIXED, layer.get(), 0) ==
+  for (uint64_t at = 0; at < kGuestMemory; at += piece.size())
+    must(real_file_system().write_at(layer.get(), at, piece));
+  const Mapping guest = must(Mapping::anonymous(kGuestMemory));
+  if (::mmap(guest.bytes().data(), kGuestMemory, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_FIXED, layer.get(), 0) ==
       MAP_FAILED)
     must(fail_errno(errno, "mmap"));
   const auto look = [&](uint64_t at) { return *static_cast<volatile std::byte*>(&guest.bytes()[at]); };
   for (const Range& range : touched) {
     for (uint64_t at = range.offset; at < range.end(); at += kBlockSize) (void)look(at);
   }
-  for (uint64_t at = 0; at < kMemory; at += kEvery * kBlockSize) guest.bytes()[at] = std::byte{2};
+  for (uint64_t at = 0; at < kGuestMemory; at += kEvery * kBlockSize) guest.bytes()[at] = std::byte{2};
   const UniqueFd pagemap = must(real_file_system().open_read("/proc/self/pagemap"));
   std::vector<double> times;
   times.reserve(kRounds);
   for (int round = 0; round < kRounds; ++round) {
     times.push_back(cpu_seconds_of([&] {
-      const auto found = must(scan_private_pages(pagemap.get(), {guest.address(), kMemory}));
-      if (found.size() != (kMemory / kBlockSize + kEvery - 1) / kEvery)
+      const auto found = must(scan_private_pages(pagemap.get(), {guest.address(), kGuestMemory}));
+      if (found.size() != (kGuestMemory / kBlockSize + kEvery - 1) / kEvery)
         must(fail(Code::kInternal, "the scan is wrong"));
     }));
   }
@@ -158,7 +108,7 @@ double scan_ms(const Path& directory, const std::vector<Range>& touched) {
 
 void run(const Path& directory) {
   const std::vector<Range> runs = working_set();
-  const auto memory = make_memory(directory, runs);
+  const auto memory = make_content(directory, kGuestMemory, runs);
   const auto plan = must(pager::plan_mapping(
       memory, [](LayerId) { return true; }, must(pager::mapping_limits())));
   std::vector<double> mapped;
@@ -171,7 +121,7 @@ void run(const Path& directory) {
                                {"restore.touch_uffd_ms", median(served) * 1000},
                                {"restore.touch_ratio", median(mapped) / median(served)},
                                {"capture.scan_ms_per_gib", scan_ms(directory, runs)},
-                               {"capture.scan_all_resident_ms_per_gib", scan_ms(directory, {{0, kMemory}})}};
+                               {"capture.scan_all_resident_ms_per_gib", scan_ms(directory, {{0, kGuestMemory}})}};
   std::cout << figures.dump() << "\n";
 }
 

@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 
 #include "measure.h"
+#include "must.h"
 #include "snapshot/compact.h"
 #include "snapshot/flatten.h"
 #include "snapshot/packed_layer.h"
@@ -17,18 +18,6 @@ namespace {
 using namespace snapshot;
 
 constexpr size_t kReads = 20'000;
-
-template <typename T>
-T must(Result<T> result) {
-  if (result) return std::move(*result);
-  std::cerr << "bench-pack: " << result.error().message << "\n";
-  std::exit(1);
-}
-void must(Status status) {
-  if (status) return;
-  std::cerr << "bench-pack: " << status.error().message << "\n";
-  std::exit(1);
-}
 
 BlockMap largest_memory(const Store& store) {
   BlockMap largest;

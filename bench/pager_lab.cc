@@ -13,6 +13,16 @@ namespace stasis::bench {
 
 using namespace snapshot;
 
+std::vector<Range> working_set() {
+  std::vector<Range> runs;
+  const uint64_t pages = kWorkingSetBytes / kBlockSize;
+  for (uint64_t i = 0; i < kWorkingSetRuns; ++i) {
+    const uint64_t length = pages * (i + 1) / kWorkingSetRuns - pages * i / kWorkingSetRuns;
+    runs.push_back({kGuestMemory / kWorkingSetRuns / kBlockSize * kBlockSize * i, length * kBlockSize});
+  }
+  return runs;
+}
+
 Content make_content(const Path& directory, uint64_t size, std::span<const Range> runs) {
   FileSystem& fs = real_file_system();
   const Path layers = directory / "layers";

@@ -11,20 +11,6 @@ namespace {
 using namespace snapshot;
 
 constexpr int kRounds = 7;
-constexpr uint64_t kMemory = uint64_t{1} << 30;
-constexpr uint64_t kRuns = 1927;
-constexpr uint64_t kTouched = uint64_t{50} << 20;
-
-// Runs of 6 or 7 pages, spread over the memory.
-std::vector<Range> runs() {
-  std::vector<Range> result;
-  const uint64_t pages = kTouched / kBlockSize;
-  for (uint64_t i = 0; i < kRuns; ++i) {
-    const uint64_t length = pages * (i + 1) / kRuns - pages * i / kRuns;
-    result.push_back({kMemory / kRuns / kBlockSize * kBlockSize * i, length * kBlockSize});
-  }
-  return result;
-}
 
 // A core of its own for each thread, where bench/run has left this process one for all of them.
 class OnCores {
@@ -48,7 +34,7 @@ class OnCores {
 double touch_served(const Path& directory, const Content& content, const std::vector<Range>& set,
                     const std::vector<uint64_t>& order) {
   const Path socket = directory / "uffd.sock";
-  FakeVmm vmm(kMemory);
+  FakeVmm vmm(kGuestMemory);
   const auto server = serve(socket, content, set);
   return seconds_of([&] {
     vmm.hand_over(socket);
@@ -60,8 +46,8 @@ double touch_served(const Path& directory, const Content& content, const std::ve
 
 // The same bytes by one UFFDIO_COPY a run, from memory that is warm, and touched.
 double touch_copied(const std::vector<Range>& set, const std::vector<uint64_t>& order) {
-  static const std::vector<std::byte> source(kTouched, std::byte{0x5a});
-  const FakeVmm vmm(kMemory);
+  static const std::vector<std::byte> source(kWorkingSetBytes, std::byte{0x5a});
+  const FakeVmm vmm(kGuestMemory);
   return seconds_of([&] {
     uint64_t from = 0;
     for (const Range& run : set) {
@@ -77,9 +63,9 @@ double touch_copied(const std::vector<Range>& set, const std::vector<uint64_t>& 
 }  // namespace
 
 void bench_working_set(nlohmann::json& out, const Path& directory) {
-  const auto set = runs();
-  const auto order = random_order(kRuns);
-  const Content content = make_content(directory, kMemory, set);
+  const auto set = working_set();
+  const auto order = random_order(kWorkingSetRuns);
+  const Content content = make_content(directory, kGuestMemory, set);
   for (const int cores : {1, 2}) {
     const OnCores on_cores(cores);
     std::vector<double> times, least;

@@ -7,21 +7,9 @@
 #include <string>
 
 #include "base/file_system.h"
-#include "base/result.h"
+#include "must.h"
 
 namespace stasis::bench {
-
-template <typename T>
-T must(Result<T> result) {
-  if (result) return std::move(*result);
-  std::cerr << "bench-store: " << result.error().message << "\n";
-  std::exit(1);
-}
-inline void must(const Status& status) {
-  if (status) return;
-  std::cerr << "bench-store: " << status.error().message << "\n";
-  std::exit(1);
-}
 
 // Keeps the compiler from leaving out work whose result nobody uses.
 template <typename T>

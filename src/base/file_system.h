@@ -13,19 +13,12 @@
 
 #include "base/fd.h"
 #include "base/file_mapping.h"
+#include "base/range.h"
 #include "base/result.h"
 
 namespace stasis {
 
 using Path = std::filesystem::path;
-
-// A range of a file or address space, in bytes: [offset, offset + length).
-struct Range {
-  uint64_t offset = 0;
-  uint64_t length = 0;
-  uint64_t end() const { return offset + length; }
-  friend bool operator==(const Range&, const Range&) = default;
-};
 
 struct FileInfo {
   uint64_t size = 0;          // bytes

@@ -49,14 +49,6 @@ constexpr uint64_t kEntryPresent = uint64_t{1} << 63;
 constexpr uint64_t kPage = 4096;
 constexpr const char* kGone = "the process whose memory is looked at has gone";
 
-void append(std::vector<Range>& ranges, Range part) {
-  if (!ranges.empty() && ranges.back().end() == part.offset) {
-    ranges.back().length += part.length;
-  } else {
-    ranges.push_back(part);
-  }
-}
-
 // Of a process that has ended a scan finds nothing, as if nothing had been written: the memory must still be there
 // after it. (A read tells: it gives no bytes.)
 Status require_alive(int pagemap_fd, uint64_t address) {
@@ -86,7 +78,7 @@ Result<std::vector<Range>> scan(int pagemap_fd, Range range, const PmScanArg& wa
     if (n < 0 && errno == EPERM) return fail(Code::kUnimplemented, "this memory is not write-protected asynchronously");
     if (n < 0) return fail_errno(errno, "PAGEMAP_SCAN");
     for (const PageRegion& region : std::span(regions).first(static_cast<size_t>(n))) {
-      append(found, {region.start, region.end - region.start});
+      append_range(found, {region.start, region.end - region.start});
     }
     position = scan.walk_end;
   }
@@ -114,7 +106,7 @@ Result<std::vector<Range>> read_entries(int pagemap_fd, Range range, Wanted want
     STASIS_ASSIGN(const size_t n, real_file_system().read_at(pagemap_fd, position / kPage * sizeof(uint64_t), bytes));
     if (n != bytes.size()) return fail(Code::kUnavailable, kGone);
     for (uint64_t i = 0; i < count; ++i) {
-      if (wanted(entries[i])) append(found, {position + i * kPage, kPage});
+      if (wanted(entries[i])) append_range(found, {position + i * kPage, kPage});
     }
     position += count * kPage;
   }
@@ -159,9 +151,7 @@ Result<uint64_t> present_bytes(int pagemap_fd, Range range) {
     found = read_entries(pagemap_fd, range, [](uint64_t entry) { return (entry & kEntryPresent) != 0; });
   }
   if (!found) return fail(std::move(found).error());
-  uint64_t bytes = 0;
-  for (const Range& part : *found) bytes += part.length;
-  return bytes;
+  return total_length(*found);
 }
 
 }  // namespace stasis

@@ -18,12 +18,6 @@ struct InspectOptions {
   std::string svg;
 };
 
-const Json& list_field(const Json& object, const char* key) {
-  static const Json none = Json::array();
-  const auto found = object.find(key);
-  return found != object.end() && found->is_array() ? *found : none;
-}
-
 bool flag_field(const Json& object, const char* key) {
   const auto found = object.find(key);
   return found != object.end() && found->is_boolean() && found->get<bool>();

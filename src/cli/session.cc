@@ -96,6 +96,12 @@ double number_field(const Json& object, const char* key) {
   return found != object.end() && found->is_number() ? found->get<double>() : 0;
 }
 
+const Json& list_field(const Json& object, const char* key) {
+  static const Json none = Json::array();
+  const auto found = object.find(key);
+  return found != object.end() && found->is_array() ? *found : none;
+}
+
 std::string size_field(const Json& object, const char* key) {
   return size_text(static_cast<uint64_t>(number_field(object, key)));
 }

@@ -50,10 +50,11 @@ using Action = std::function<Result<int>(Session&)>;
 
 void report_error(Io& io, bool json, const Error& error);
 
-// Fields of answers, forgiving: "", 0 or an empty object for what is missing or of another type.
+// Fields of answers, forgiving: "", 0, an empty object or an empty list for what is missing or of another type.
 std::string text_field(const Json& object, const char* key);
 double number_field(const Json& object, const char* key);
 const Json& object_field(const Json& object, const char* key);
+const Json& list_field(const Json& object, const char* key);
 // A number of bytes, for people.
 std::string size_field(const Json& object, const char* key);
 

@@ -30,12 +30,6 @@ constexpr std::array<Way, 6> kWays{{{"fault", "FAULT", "#d62728"},
                                     {"zeros", "ZEROS", "#aaaaaa"}}};
 constexpr size_t kZeros = 5;
 
-const Json& list_of(const Json& object, const char* key) {
-  static const Json none = Json::array();
-  const auto found = object.find(key);
-  return found != object.end() && found->is_array() ? *found : none;
-}
-
 size_t way_of(const Json& row) {
   const auto zeros = row.find("zeros");
   if (zeros != row.end() && zeros->is_boolean() && zeros->get<bool>()) return kZeros;
@@ -46,7 +40,7 @@ size_t way_of(const Json& row) {
 
 std::array<double, kWays.size()> pages_by_way(const Json& trace) {
   std::array<double, kWays.size()> pages{};
-  for (const Json& row : list_of(trace, "pages")) pages[way_of(row)] += number_field(row, "pages");
+  for (const Json& row : list_field(trace, "pages")) pages[way_of(row)] += number_field(row, "pages");
   return pages;
 }
 
@@ -55,7 +49,7 @@ std::string time_text(double us) { return us < 1000 ? fmt::format("{:.0f} us", u
 void print_times(std::ostream& out, const Json& trace) {
   std::vector<uint64_t> counts;
   uint64_t all = 0;
-  for (const Json& count : list_of(trace, "fault_times")) {
+  for (const Json& count : list_field(trace, "fault_times")) {
     counts.push_back(count.is_number_unsigned() ? count.get<uint64_t>() : 0);
     all += counts.back();
   }
@@ -72,7 +66,7 @@ void print_times(std::ostream& out, const Json& trace) {
 
 void print_faults(std::ostream& out, const Json& trace) {
   Table table({{"FAULTS", true}, {"KIND"}, {"PAGE WAS"}, {"AND WAS"}});
-  for (const Json& row : list_of(trace, "faults")) {
+  for (const Json& row : list_field(trace, "faults")) {
     table.add({fmt::format("{:.0f}", number_field(row, "count")), text_field(row, "kind"), text_field(row, "cause"),
                text_field(row, "outcome")});
   }
@@ -96,7 +90,7 @@ void print_slices(std::ostream& out, const Json& trace) {
     pages = {};
     any = false;
   };
-  for (const Json& event : list_of(trace, "events")) {
+  for (const Json& event : list_field(trace, "events")) {
     const double when = number_field(event, "when_us");
     if (when >= end) add();
     while (when >= end) end *= 2;
@@ -114,7 +108,7 @@ void print_slices(std::ostream& out, const Json& trace) {
 
 void print_sources(std::ostream& out, const Json& trace) {
   Table table({{"FROM"}, {"BYTES", true}});
-  for (const Json& row : list_of(trace, "sources")) {
+  for (const Json& row : list_field(trace, "sources")) {
     const std::string layer = text_field(row, "layer_id");
     table.add({layer.empty() ? "zeros" : "layer " + layer, size_field(row, "bytes")});
   }
@@ -142,7 +136,7 @@ struct Scale {
 
 Scale scale_of(const Json& trace) {
   Scale scale{1000, std::max(number_field(trace, "total_pages"), 1.0) * kPage};
-  for (const Json& event : list_of(trace, "events")) {
+  for (const Json& event : list_field(trace, "events")) {
     scale.last_us = std::max(scale.last_us, number_field(event, "when_us"));
   }
   return scale;
@@ -206,7 +200,7 @@ std::string trace_svg(const Json& trace) {
                            text_field(trace, "sandbox_id"), text_field(trace, "method")),
                " font-size=\"16\"");
   body += legend(trace) + axes(scale);
-  for (const Json& event : list_of(trace, "events")) {
+  for (const Json& event : list_field(trace, "events")) {
     const double height = number_field(event, "length") / scale.bytes * kHeight;
     body += svg_rectangle(scale.x(number_field(event, "when_us")) - 1, scale.y(number_field(event, "offset")), 2,
                           std::max(height, 1.0), kWays[way_of(event)].colour);

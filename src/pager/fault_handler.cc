@@ -245,7 +245,7 @@ Result<FaultHandler::Answer> FaultHandler::install_absent(const Region& region, 
 void FaultHandler::expect(std::vector<Range> ranges) {
   prefetch_ = std::move(ranges);
   next_prefetch_ = 0;
-  for (const Range& range : prefetch_) prefetch_left_ += range.length;
+  prefetch_left_ = total_length(prefetch_);
   activity_.set_prefetch_left(prefetch_left_);
 }
 

@@ -7,12 +7,7 @@ namespace stasis::pager {
 void PageTable::append(std::vector<Range>& ranges, uint64_t word_index, uint64_t word) const {
   for (; word != 0; word &= word - 1) {
     const uint64_t page = word_index * 64 + static_cast<uint64_t>(std::countr_zero(word));
-    const uint64_t offset = page * page_size_;
-    if (!ranges.empty() && ranges.back().end() == offset) {
-      ranges.back().length += page_size_;
-    } else {
-      ranges.push_back({offset, page_size_});
-    }
+    append_range(ranges, {page * page_size_, page_size_});
   }
 }
 

@@ -55,9 +55,7 @@ class Capture {
 };
 
 Status Capture::candidates(std::span<const Range> ranges) {
-  uint64_t bytes = 0;
-  for (const Range& range : ranges) bytes += range.length;
-  changes_.reserve(std::min<uint64_t>(bytes / kBlockSize / 16 + 1, kExpectedChanges));
+  changes_.reserve(std::min<uint64_t>(total_length(ranges) / kBlockSize / 16 + 1, kExpectedChanges));
   for (const Range& range : ranges) {
     for (uint64_t offset = range.offset; offset < range.end();) {
       // Chunks end at multiples of their size, so that a frame is never split between two.

@@ -200,13 +200,7 @@ TEST_P(EveryWay, StoresWhatAPlainLoopStores) {
         zeroed += !is_same && zero ? 1 : 0;
       }
       std::vector<Range> joined;
-      for (const Range& range : candidates) {
-        if (!joined.empty() && joined.back().end() == range.offset) {
-          joined.back().length += range.length;
-        } else {
-          joined.push_back(range);
-        }
-      }
+      for (const Range& range : candidates) append_range(joined, range);
       CaptureSource source{memory.fd(), joined, {}};
       if (GetParam().in_memory) source.memory = memory.content;
       const auto result = capture(fs_, store_.layers_dir(), source, *base);

@@ -64,11 +64,7 @@ void Flattener::collect(Range range) {
     if (!extent.is_zero()) {
       pieces_.push_back(
           {layers_.at(extent.layer.uuid), extent.layer_offset + (at - extent.offset), end - at, at - range.offset});
-      if (!live_.empty() && live_.back().end() == at) {
-        live_.back().length += end - at;
-      } else {
-        live_.push_back({at, end - at});
-      }
+      append_range(live_, {at, end - at});
     }
     at = end;
   }

@@ -49,7 +49,7 @@ Result<snapshot::CaptureResult> LiveCopy::seal(const Path& layers_dir, std::span
   snapshot::CaptureResult result;
   result.map = std::move(sealed.map);
   result.layer = sealed.layer;
-  for (const Range& range : changed) result.blocks_compared += range.length / snapshot::kBlockSize;
+  result.blocks_compared = total_length(changed) / snapshot::kBlockSize;
   result.blocks_stored = sealed.blocks_stored;
   result.blocks_zeroed = sealed.blocks_zeroed;
   return result;

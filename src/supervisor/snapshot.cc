@@ -23,12 +23,6 @@ constexpr const char* kScratch = "scratch";
 constexpr uint64_t kSmallRound = uint64_t{1} << 20;
 constexpr int kMaxRounds = 8;
 
-uint64_t bytes_of(std::span<const Range> ranges) {
-  uint64_t bytes = 0;
-  for (const Range& range : ranges) bytes += range.length;
-  return bytes;
-}
-
 Status copy_fresh(LiveCopy& live, const vmm::SavedMemory& memory) {
   return live.copy(memory.source.get(), memory.fresh, memory.source_offset);
 }
@@ -95,7 +89,7 @@ Status Sandbox::copy_ahead(Taking& taking) {
       STASIS_ASSIGN(taking.live, LiveCopy::create(store_.fs(), memory_, work_dir));
     }
     STASIS_TRY(copy_fresh(*taking.live, *memory));
-    const uint64_t bytes = bytes_of(memory->fresh);
+    const uint64_t bytes = total_length(memory->fresh);
     if (bytes <= kSmallRound || bytes > before / 4 * 3) break;
     before = bytes;
   }

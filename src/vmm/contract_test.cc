@@ -5,7 +5,6 @@
 
 #include <algorithm>
 #include <array>
-#include <numeric>
 
 #include "base/poll.h"
 #include "base/process.h"
@@ -222,11 +221,7 @@ TEST_P(Restoring, LookingAheadMissesNothing) {
   Path state;
   const auto saved = lab_->save(machine.vmm(), state);
   ASSERT_OK(saved);
-  const auto bytes_of = [](const std::vector<Range>& ranges) {
-    return std::accumulate(ranges.begin(), ranges.end(), uint64_t{0},
-                           [](uint64_t sum, const Range& range) { return sum + range.length; });
-  };
-  EXPECT_LT(bytes_of(saved->fresh), bytes_of(saved->candidates));
+  EXPECT_LT(total_length(saved->fresh), total_length(saved->candidates));
   copy(*saved);
   const auto second = lab_->capture(state, *saved, first.memory);
   ASSERT_OK(second);

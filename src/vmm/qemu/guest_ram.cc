@@ -36,13 +36,6 @@ Result<UniqueFd> open_pagemap(pid_t pid) {
   return real_file_system().open_read("/proc/" + std::to_string(pid) + "/pagemap");
 }
 
-Result<uint64_t> bytes_of(const Result<std::vector<Range>>& ranges) {
-  if (!ranges) return fail(Error(ranges.error()));
-  uint64_t bytes = 0;
-  for (const Range& range : *ranges) bytes += range.length;
-  return bytes;
-}
-
 }  // namespace
 
 std::vector<Range> intersect(const std::vector<Range>& a, const std::vector<Range>& b) {
@@ -70,13 +63,14 @@ Result<UniqueFd> GuestRam::source(pid_t vmm) const {
 
 Result<GuestMemoryUse> GuestRam::use(pid_t vmm) const {
   if (mapped_at_ == 0) {
-    STASIS_ASSIGN(const uint64_t held, bytes_of(real_file_system().data_ranges(fd_.get())));
+    STASIS_ASSIGN(const std::vector<Range> ranges, real_file_system().data_ranges(fd_.get()));
+    const uint64_t held = total_length(ranges);
     return GuestMemoryUse{held, held};
   }
   STASIS_ASSIGN(const UniqueFd pagemap, open_pagemap(vmm));
   STASIS_ASSIGN(const uint64_t present, present_bytes(pagemap.get(), {mapped_at_, size_}));
-  STASIS_ASSIGN(const uint64_t own, bytes_of(private_pages(vmm)));
-  return GuestMemoryUse{present, own};
+  STASIS_ASSIGN(const std::vector<Range> own, private_pages(vmm));
+  return GuestMemoryUse{present, total_length(own)};
 }
 
 Result<ChangedPages> GuestRam::changed(pid_t vmm) {
