@@ -1,6 +1,7 @@
 // Random histories against a model: guests that share layers write, zero, discard, are frozen, cloned and go on;
-// snapshots are removed, names overwritten, the store collected and opened anew. After each step every snapshot is what
-// the model says, byte by byte. And the same with collections beside it, from another thread.
+// snapshots are removed, names overwritten, compacted, packed and carried over as archives, the store is collected and
+// opened anew. After each step every snapshot is what the model says, byte by byte. And the same with collections
+// beside it, from another thread.
 //   STASIS_PROPERTY_SEED=S, STASIS_PROPERTY_STEPS=N: one long history (`make torture`)
 #include <gtest/gtest.h>
 
@@ -8,6 +9,8 @@
 #include <thread>
 
 #include "base/testing/setting.h"
+#include "snapshot/compact.h"
+#include "snapshot/testing/archived.h"
 #include "snapshot/testing/guest.h"
 
 namespace stasis::snapshot {
@@ -29,7 +32,8 @@ auto some(Random& random, const Map& map) {
 class History {
  public:
   explicit History(uint64_t seed) : random_(seed) {
-    const uint64_t memory_size = pick(random_, 1, 120) * kBlockSize;
+    // An archive is of a machine, whose memory is whole MiB.
+    const uint64_t memory_size = seed % 3 == 0 ? 1 << 20 : pick(random_, 1, 120) * kBlockSize;
     const uint64_t disk_size = pick(random_, 1, 120) * kBlockSize;
     for (int i = 0; i < 3; ++i) {
       guests_.push_back(std::make_unique<Guest>(store_, random_, memory_size, disk_size));
@@ -38,7 +42,7 @@ class History {
 
   void step() {
     Guest& guest = *guests_[pick(random_, 0, guests_.size() - 1)];
-    switch (known_.size() > kMost ? 1 : pick(random_, 0, 10)) {
+    switch (known_.size() > kMost ? 1 : pick(random_, 0, 13)) {
       case 0:
         return restart(guest);
       case 1:
@@ -50,6 +54,12 @@ class History {
         return;
       case 4:
         return overwrite(guest);
+      case 5:
+        return rewrite(LayerForm::kRaw);
+      case 6:
+        return rewrite(LayerForm::kPacked);
+      case 7:
+        return carry();
       default:
         snapshot(guest, SnapshotId::random());
     }
@@ -86,6 +96,27 @@ class History {
     const auto from = some(random_, known_);
     const Status restarted = guest.restart(store_.store, from->first, from->second);
     ASSERT_TRUE(restarted) << restarted.error().message;
+  }
+
+  // Whoever runs on what it was before goes on with that.
+  void rewrite(LayerForm form) {
+    if (known_.empty()) return;
+    const auto done = compact(store_.store, some(random_, known_)->first,
+                              {.memory = pick(random_, 0, 3) > 0, .disk = pick(random_, 0, 3) > 0, .form = form});
+    ASSERT_TRUE(done) << done.error().message;
+  }
+
+  // To a snapshot of its own, which has nothing in common with the one it was.
+  void carry() {
+    if (known_.empty()) return;
+    const auto from = some(random_, known_);
+    if (from->second.memory.size() % (1 << 20) != 0) return;
+    const auto archive = testing::archive_of(store_.store, from->first);
+    ASSERT_TRUE(archive) << archive.error().message;
+    const SnapshotId id = SnapshotId::random();
+    const auto manifest = testing::import_archive(store_.store, id, *archive);
+    ASSERT_TRUE(manifest) << manifest.error().message;
+    known_[id] = from->second;
   }
 
   void remove() {

@@ -214,7 +214,7 @@ void Sandbox::keep_working_set() {
 // Runs on the page server's thread. A guest must not wait for pages that never come: its VMM ends now.
 void Sandbox::page_server_failed(const Error& error) {
   const std::lock_guard lock(failure_mutex_);
-  failure_ = error;
+  failure_ = Error(error).with_context("memory of snapshot " + base_.id.text());
   if (failing_vmm_) signal_pidfd(failing_vmm_.get(), SIGKILL);
   failure_event_.set();
 }
@@ -232,11 +232,12 @@ void Sandbox::distrust_mapped_layers() {
 
 Error Sandbox::end_of_vmm() {
   const std::string end = vmm_->stop();
-  if (auto broken = disk_export_->failure()) return std::move(*broken).with_context("disk");
+  if (auto broken = disk_export_->failure()) return std::move(*broken).with_context("disk on snapshot " + base_.id.text());
   const bool mapped = restore_way_ && restore_way_->mapped;
   if (mapped && (end == kBusError || end == kGaveUp)) distrust_mapped_layers();
   if (mapped && end == kBusError) {
-    return {Code::kDataLoss, "a page of a mapped layer could not be read from the store", "stasis snapshot verify"};
+    return {Code::kDataLoss, "a page of a mapped layer of snapshot " + base_.id.text() + " could not be read from the store",
+            "stasis snapshot verify"};
   }
   if (end == "exit status 0") return prefer_page_server_failure({Code::kUnavailable, "the guest powered off"});
   return prefer_page_server_failure({Code::kUnavailable, "the VMM ended by itself: " + end +

@@ -299,7 +299,9 @@ TEST_F(SupervisorTest, DamagedMemoryEndsTheRestoreWithTheReason) {
   const auto record = exit_from_json(exit_record(restored));
   ASSERT_TRUE(record);
   EXPECT_EQ(record->error.code, Code::kDataLoss);
-  EXPECT_THAT(record->error.message, HasSubstr(file.filename().string()));
+  for (const std::string& named : {id.text(), file.filename().string(), std::string("frame ")}) {
+    EXPECT_THAT(record->error.message, HasSubstr(named));
+  }
 }
 
 }  // namespace

@@ -67,7 +67,7 @@ class Victim {
         }
         return "-";
       case Kind::kImportArchive:
-        if (auto imported = import_archived(store_, step.id); !imported) {
+        if (auto imported = import_archive(store_, step.id, archived_guest().archive); !imported) {
           throw std::runtime_error(imported.error().message);
         }
         return step.id.text();

@@ -1,10 +1,31 @@
-// An archive of a small guest, and what it holds: for imports.
+// Archives in memory; and one of a small guest, with what it holds.
 #pragma once
 
 #include "snapshot/archive.h"
 #include "snapshot/testing/faulty_store.h"
 
 namespace stasis::snapshot::testing {
+
+inline Result<Bytes> archive_of(const Store& store, SnapshotId id) {
+  Bytes archive;
+  STASIS_TRY(export_snapshot(store, id, {}, [&](std::span<const std::byte> piece) -> Status {
+    archive.insert(archive.end(), piece.begin(), piece.end());
+    return {};
+  }));
+  return archive;
+}
+
+inline Result<Manifest> import_archive(const Store& store, SnapshotId id, const Bytes& archive) {
+  ImportOptions options;
+  options.id = id;
+  size_t position = 0;
+  return import_snapshot(store, options, [&](std::span<std::byte> out) -> Result<size_t> {
+    const size_t n = std::min(out.size(), archive.size() - position);
+    std::copy_n(archive.begin() + static_cast<ptrdiff_t>(position), n, out.begin());
+    position += n;
+    return n;
+  });
+}
 
 struct Archived {
   Bytes archive;
@@ -24,31 +45,9 @@ inline const Archived& archived_guest() {
     BlockMap memory_map = BlockMap::zeros(memory.content.size()).value();
     const SnapshotId id = SnapshotId::random();
     EXPECT_TRUE(snapshot_all(store.healthy, id, memory, memory_map, disk, {memory.whole()}));
-    Manifest manifest = store.healthy.load(id).value();
-    manifest.machine = {1, 1};
-    manifest.vmm = "qemu";
-    EXPECT_TRUE(store.healthy.replace(manifest));
-    Archived result{{}, {memory.content, disk.content}};
-    EXPECT_TRUE(export_snapshot(store.healthy, id, {}, [&](std::span<const std::byte> piece) -> Status {
-      result.archive.insert(result.archive.end(), piece.begin(), piece.end());
-      return {};
-    }));
-    return result;
+    return Archived{archive_of(store.healthy, id).value(), {memory.content, disk.content}};
   }();
   return made;
-}
-
-inline Result<Manifest> import_archived(const Store& store, SnapshotId id) {
-  ImportOptions options;
-  options.id = id;
-  size_t position = 0;
-  return import_snapshot(store, options, [&](std::span<std::byte> out) -> Result<size_t> {
-    const Bytes& archive = archived_guest().archive;
-    const size_t n = std::min(out.size(), archive.size() - position);
-    std::copy_n(archive.begin() + static_cast<ptrdiff_t>(position), n, out.begin());
-    position += n;
-    return n;
-  });
 }
 
 }  // namespace stasis::snapshot::testing

@@ -182,6 +182,8 @@ inline Status snapshot_all(const Store& store, SnapshotId id, const Memory& memo
     STASIS_ASSIGN(const BlockMap disk_map, disk.seal(fs));
     Manifest manifest;
     manifest.id = id;
+    manifest.machine = {1, static_cast<uint32_t>(std::max<uint64_t>(memory_map.metadata().size >> 20, 1))};
+    manifest.vmm = "qemu";
     STASIS_ASSIGN(manifest.vm_state, store.describe_part(id, "state"));
     STASIS_ASSIGN(manifest.memory_map, store.write_map(id, "memory.map", captured.map));
     STASIS_ASSIGN(manifest.disk_map, store.write_map(id, "disk.map", disk_map));

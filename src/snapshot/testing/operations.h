@@ -63,7 +63,7 @@ inline Status run_import(World& world) {
 // The snapshot of an archive.
 inline Status run_import_archive(World& world) {
   world.expect_new(world.third, archived_guest().content);
-  auto manifest = import_archived(world.store.store, world.third);
+  auto manifest = import_archive(world.store.store, world.third, archived_guest().archive);
   world.settle(manifest.has_value());
   if (!manifest) return fail(std::move(manifest).error());
   return {};
