@@ -89,6 +89,16 @@ TEST(Trace, ThePictureHasEveryArrivalInTheColourOfItsWay) {
   EXPECT_EQ(count("</svg>"), 1U);
 }
 
+TEST(Trace, ThePictureBeginsInTheDecadeOfTheFirstArrivalAndFaultsLieAbove) {
+  const json trace{{"total_pages", 100},
+                   {"events",
+                    {{{"how", "fault"}, {"when_us", 37'000}, {"offset", 0}, {"length", 4096}},
+                     {{"how", "around"}, {"when_us", 37'010}, {"offset", 4096}, {"length", 4096}}}}};
+  const std::string svg = trace_svg(trace);
+  EXPECT_THAT(svg, AllOf(HasSubstr(">10 ms<"), Not(HasSubstr(">1.0 ms<"))));
+  EXPECT_LT(svg.find("#ff9f40"), svg.find("#d62728"));
+}
+
 TEST(Trace, AnAnswerThatIsNoTraceBreaksNothing) {
   for (const json& odd :
        {json::object(), json{{"events", {1, {{"when_us", "x"}}}}, {"pages", 3}, {"method", "uffd"}}}) {

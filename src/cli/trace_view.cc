@@ -28,6 +28,7 @@ constexpr std::array<Way, 6> kWays{{{"fault", "FAULT", "#d62728"},
                                     {"mapped", "MAPPED", "#2ca02c"},
                                     {"copied", "COPIED", "#9467bd"},
                                     {"zeros", "ZEROS", "#aaaaaa"}}};
+constexpr size_t kFault = 0;
 constexpr size_t kZeros = 5;
 
 size_t way_of(const Json& row) {
@@ -35,7 +36,7 @@ size_t way_of(const Json& row) {
   if (zeros != row.end() && zeros->is_boolean() && zeros->get<bool>()) return kZeros;
   const std::string how = text_field(row, "how");
   const auto found = std::ranges::find_if(kWays, [&](const Way& way) { return how == way.name; });
-  return found == kWays.end() ? 0 : static_cast<size_t>(found - kWays.begin());
+  return found == kWays.end() ? kFault : static_cast<size_t>(found - kWays.begin());
 }
 
 std::array<double, kWays.size()> pages_by_way(const Json& trace) {
@@ -117,7 +118,8 @@ void print_sources(std::ostream& out, const Json& trace) {
   table.print(out);
 }
 
-// The picture. Time is logarithmic: the first hundred microseconds are as wide as the last seconds.
+// The picture. Time is logarithmic, from the decade of the first arrival: what is waited for at the start is as wide as
+// the seconds that follow.
 constexpr double kLeft = 90;
 constexpr double kTop = 70;
 constexpr double kWidth = 900;
@@ -125,26 +127,33 @@ constexpr double kHeight = 560;
 constexpr double kFirstUs = 10;  // all that is earlier is at the edge
 
 struct Scale {
+  double first_us;
   double last_us;
   double bytes;
   double x(double us) const {
-    const double share = std::log(std::max(us, kFirstUs) / kFirstUs) / std::log(last_us / kFirstUs);
+    const double share = std::log(std::max(us, first_us) / first_us) / std::log(last_us / first_us);
     return kLeft + share * kWidth;
   }
   double y(double offset) const { return kTop + offset / bytes * kHeight; }
 };
 
 Scale scale_of(const Json& trace) {
-  Scale scale{1000, std::max(number_field(trace, "total_pages"), 1.0) * kPage};
+  constexpr double kNever = 1e12;
+  double first = kNever;
+  double last = 0;
   for (const Json& event : list_field(trace, "events")) {
-    scale.last_us = std::max(scale.last_us, number_field(event, "when_us"));
+    first = std::min(first, number_field(event, "when_us"));
+    last = std::max(last, number_field(event, "when_us"));
   }
+  Scale scale{kFirstUs, 0, std::max(number_field(trace, "total_pages"), 1.0) * kPage};
+  while (first < kNever && scale.first_us * 10 <= first) scale.first_us *= 10;
+  scale.last_us = std::max(last, scale.first_us * 100);
   return scale;
 }
 
 std::string axes(const Scale& scale) {
   std::string body;
-  for (double us = kFirstUs; us <= scale.last_us; us *= 10) {
+  for (double us = scale.first_us; us <= scale.last_us; us *= 10) {
     body += svg_rectangle(scale.x(us), kTop, 0.5, kHeight, "#dddddd");
     body += svg_text(scale.x(us), kTop + kHeight + 16, time_text(us), " text-anchor=\"middle\"");
   }
@@ -200,10 +209,15 @@ std::string trace_svg(const Json& trace) {
                            text_field(trace, "sandbox_id"), text_field(trace, "method")),
                " font-size=\"16\"");
   body += legend(trace) + axes(scale);
-  for (const Json& event : list_field(trace, "events")) {
-    const double height = number_field(event, "length") / scale.bytes * kHeight;
-    body += svg_rectangle(scale.x(number_field(event, "when_us")) - 1, scale.y(number_field(event, "offset")), 2,
-                          std::max(height, 1.0), kWays[way_of(event)].colour);
+  // What the guest waited for comes last: a page is smaller than a dot, and the neighbours that come with it would hide
+  // it.
+  for (const bool faults : {false, true}) {
+    for (const Json& event : list_field(trace, "events")) {
+      if ((way_of(event) == kFault) != faults) continue;
+      const double height = number_field(event, "length") / scale.bytes * kHeight;
+      body += svg_rectangle(scale.x(number_field(event, "when_us")) - 1, scale.y(number_field(event, "offset")), 2,
+                            std::max(height, 1.0), kWays[way_of(event)].colour);
+    }
   }
   return svg_document(static_cast<int>(kLeft + kWidth) + 40, static_cast<int>(kTop + kHeight) + 40, body);
 }
