@@ -5,6 +5,7 @@
 #include <signal.h>
 #include <sys/socket.h>
 
+#include <array>
 #include <cstdlib>
 #include <fstream>
 #include <thread>
@@ -12,8 +13,10 @@
 #include "base/process.h"
 #include "base/testing/temp_dir.h"
 #include "snapshot/compact.h"
+#include "snapshot/ranges.h"
 #include "snapshot/store.h"
 #include "snapshot/verified.h"
+#include "snapshot/working_set.h"
 #include "supervisor/client.h"
 
 namespace stasis::supervisor {
@@ -177,6 +180,37 @@ TEST_F(SupervisorTest, BootPauseRestorePauseRestore) {
   EXPECT_EQ(last->memory.generation, 2U);
   EXPECT_LT(last->memory.stored_bytes, paused->memory.stored_bytes / 2);
   ASSERT_TRUE((*third.process->wait(Deadline::never()))->success());
+}
+
+// What a restore touches is written down for three seconds. A pause within them keeps what is known by then.
+TEST_F(SupervisorTest, APauseSoonAfterARestoreKeepsWhatWasTouched) {
+  Running booted = start(image_, "for-a-moment");
+  ASSERT_TRUE(booted.client->state(Milliseconds(60'000)));
+  await_daemon(*booted.client);
+  const SnapshotId first = SnapshotId::random();
+  ASSERT_TRUE(booted.client->pause(first, Milliseconds(60'000)));
+  ASSERT_TRUE(booted.process->wait(Deadline::never()));
+
+  Running restored = start(first, "moment", kRestoreUffd);
+  ASSERT_TRUE(restored.client->state(Milliseconds(60'000)));
+  const auto trace = restored.client->trace(Milliseconds(5'000));
+  ASSERT_TRUE(trace);
+  const SnapshotId second = SnapshotId::random();
+  ASSERT_TRUE(restored.client->pause(second, Milliseconds(60'000)));
+  ASSERT_TRUE(restored.process->wait(Deadline::never()));
+  const auto guess = snapshot::load_working_set(*store_, second);
+  ASSERT_TRUE(guess) << guess.error().message;
+  const auto ahead = snapshot::prefetch_ranges(guess->entries, UINT64_MAX);
+  size_t faults = 0;
+  for (const TraceReply::Event& event : trace->events) {
+    if (event.how != "fault") continue;
+    ++faults;
+    const std::array page{Range{event.offset, event.length}};
+    EXPECT_TRUE(snapshot::subtract(page, ahead).empty()) << "page at " << event.offset;
+  }
+  EXPECT_GT(faults, 0U);
+  EXPECT_EQ(snapshot::load_working_set(*store_, first).error().code, Code::kNotFound)
+      << "less than three seconds are not what the next restore needs";
 }
 
 // Of a paused guest's snapshot: what is not mapped is told, and what is asked for is not exchanged for something else.
