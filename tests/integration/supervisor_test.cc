@@ -7,6 +7,7 @@
 
 #include <array>
 #include <cstdlib>
+#include <filesystem>
 #include <fstream>
 #include <thread>
 
@@ -122,6 +123,8 @@ class SupervisorTest : public ::testing::Test {
   static snapshot::LayerId layer_of_memory(SnapshotId id) { return map_of_memory(id).layers()[0]; }
   static uint64_t bytes_of_memory(SnapshotId id) { return snapshot::live_bytes(map_of_memory(id)); }
 
+  static std::filesystem::perms permissions_of(const Path& path) { return std::filesystem::status(path).permissions(); }
+
   static bool mounted_outside() {
     std::ifstream table("/proc/self/mountinfo");
     const std::string text((std::istreambuf_iterator<char>(table)), {});
@@ -159,6 +162,13 @@ TEST_F(SupervisorTest, BootPauseRestorePauseRestore) {
   EXPECT_EQ(after->restore_reason, "asked for");
   EXPECT_GT(after->faults, 0U);
   EXPECT_LT(after->pages_by_fault + after->pages_around + after->pages_zero, after->total_pages);
+  // Nobody but the owner reaches any of its sockets.
+  using std::filesystem::perms;
+  const Path runtime = Path("/proc") / std::to_string(after->supervisor_pid) / "root/run/stasis-vm";
+  EXPECT_EQ(permissions_of(runtime), perms::owner_all);
+  EXPECT_EQ(permissions_of(runtime / "uffd.sock"), perms::owner_read | perms::owner_write);
+  EXPECT_EQ(permissions_of(restored.dir), perms::owner_all);
+  EXPECT_EQ(permissions_of(restored.dir / kControlSocket), perms::owner_read | perms::owner_write);
   const SnapshotId second = SnapshotId::random();
   const auto again = restored.client->pause(second, Milliseconds(60'000));
   ASSERT_TRUE(again) << again.error().message;
