@@ -22,7 +22,7 @@ help:
 	@echo 'make check   build and run every test; the last line says how many passed and failed'
 	@echo 'make bench   measure; writes build/bench.json'
 	@echo 'make fuzz    libFuzzer on everything that is parsed from outside, for FUZZ_SECONDS=600 in all'
-	@echo 'make torture kill processes that use a store, cut its power, and play long random histories of stores and guests; KILLS=500 SEED=...'
+	@echo 'make torture kill processes that use a store or make up a sandbox, cut the power, and play long random histories of stores and guests; KILLS=500 SEED=...'
 	@echo 'make build   build the programs (build/$(PRESET)/bin); PRESET=dev|release|asan|tsan|coverage|fuzz'
 	@echo 'make image   build the base image (build/image): kernel, initrd, root disk'
 	@echo 'make fmt     format the sources'

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cerrno>
 #include <chrono>
 #include <thread>
 
@@ -298,16 +299,23 @@ Result<FaultHandler::Answer> FaultHandler::prefetch_piece(Range piece) {
 }
 
 void FaultHandler::record() {
-  recorded_.reserve(snapshot::kMaxRecordedFaults);
+  recorded_.resize(snapshot::kMaxRecordedFaults);
   recording_since_ = std::chrono::steady_clock::now();
   recording_ = true;
 }
 
 void FaultHandler::note_fault(Range run) {
-  if (!recording_ || recorded_.size() == snapshot::kMaxRecordedFaults) return;
+  const size_t count = recorded_count_.load(std::memory_order_relaxed);
+  if (!recording_ || count == recorded_.size()) return;
   const auto age = std::chrono::steady_clock::now() - recording_since_;
   const auto us = std::chrono::duration_cast<std::chrono::microseconds>(age).count();
-  recorded_.push_back({run, static_cast<uint32_t>(us)});
+  recorded_[count] = {run, static_cast<uint32_t>(us)};
+  recorded_count_.store(count + 1, std::memory_order_release);
+}
+
+std::vector<snapshot::WorkingSetEntry> FaultHandler::recorded() const {
+  const auto count = static_cast<long>(recorded_count_.load(std::memory_order_acquire));
+  return {recorded_.begin(), recorded_.begin() + count};
 }
 
 Result<FaultHandler::Answer> FaultHandler::install_run(const Region& region, Range run, bool zero) {
@@ -350,7 +358,7 @@ Result<FaultHandler::Answer> FaultHandler::settle(const Region& region, Range ru
       const Range there{region.host_address + (run.offset - region.offset) + done, page_size_};
       STASIS_TRY(handshake_.uffd.wake(there));
       activity_.was_there();
-      pages_.found(page_of(run.offset + done));
+      STASIS_TRY(found(run.offset + done));
       done += page_size_;
       return Answer::kDone;
     }
@@ -366,6 +374,17 @@ Result<FaultHandler::Answer> FaultHandler::settle(const Region& region, Range ru
   return fail(why_not_installed(result, run.offset + done, page_size_));
 }
 
+// Of a huge page the kernel (6.18) says so too when its pool has none left: what then is woken faults again, for ever.
+// It would be zeros if the page were taken for one that is there and the pool got pages again. That each thread which
+// waits finds the page once is no reason; that they find more than there can be is.
+Status FaultHandler::found(uint64_t offset) {
+  const uint64_t page = page_of(offset);
+  const bool huge = page_size_ != snapshot::kBlockSize;
+  if (!huge || !pages_.wants_snapshot(page)) pages_.found(page);
+  if (!huge || ++found_in_a_row_ <= kMaxParked) return {};
+  return fail(why_not_installed({InstallOutcome::kFailed, 0, ENOMEM}, offset, page_size_));
+}
+
 Status FaultHandler::read_memory(uint64_t offset, std::span<std::byte> out) const {
   for (int attempt = 1;; ++attempt) {
     Status status = memory_->read(offset, out);
@@ -375,6 +394,7 @@ Status FaultHandler::read_memory(uint64_t offset, std::span<std::byte> out) cons
 }
 
 void FaultHandler::mark_installed(Range run, bool zeros) {
+  if (run.length > 0) found_in_a_row_ = 0;
   for (uint64_t at = run.offset; at < run.end(); at += page_size_) pages_.installed(page_of(at), zeros);
 }
 

@@ -46,8 +46,8 @@ class FaultHandler {
   // From now on (until stop_recording) demand faults are written down, with their neighbours, up to a limit.
   void record();
   void stop_recording() { recording_ = false; }
-  // The caller sees to it that nothing is recorded meanwhile.
-  const std::vector<snapshot::WorkingSetEntry>& recorded() const { return recorded_; }
+  // Until now. Any thread.
+  std::vector<snapshot::WorkingSetEntry> recorded() const;
 
   const FaultCounters& counters() const { return counters_; }
   const Activity& activity() const { return activity_; }
@@ -83,6 +83,7 @@ class FaultHandler {
   Result<Answer> install_zeros(const Region& region, Range run);
   Result<Answer> settle(const Region& region, Range run, bool zeros, const InstallResult& result, uint64_t& done);
   Status read_memory(uint64_t offset, std::span<std::byte> out) const;
+  Status found(uint64_t offset);
   void mark_installed(Range run, bool zeros);
   void await_applied() const;
   // Where pages must come write-protected (ZEROPAGE cannot), and huge pages (which have no ZEROPAGE).
@@ -96,13 +97,15 @@ class FaultHandler {
   PageTable pages_;
   std::vector<Fault> parked_;
   std::vector<Fault> retrying_;
+  size_t found_in_a_row_ = 0;  // huge pages, since the last one was installed
   FaultWindow window_;
   std::vector<Range> prefetch_;
   size_t next_prefetch_ = 0;
   uint64_t prefetch_left_ = 0;  // bytes
   bool recording_ = false;
   std::chrono::steady_clock::time_point recording_since_;
-  std::vector<snapshot::WorkingSetEntry> recorded_;
+  std::vector<snapshot::WorkingSetEntry> recorded_;  // as many as are counted; never moved
+  std::atomic<size_t> recorded_count_{0};
   std::vector<std::byte> buffer_;  // the largest window, or one huge page
   std::vector<std::byte> zeros_;
   FaultCounters counters_;

@@ -6,6 +6,7 @@
 #include <string>
 
 #include "base/unix_socket.h"
+#include "pager/array_end.h"
 
 namespace stasis::pager {
 namespace {
@@ -25,14 +26,28 @@ Result<uint64_t> unsigned_field(const json& object, const char* name) {
   return field->get<uint64_t>();
 }
 
+// Both names say bytes. A message that names two sizes leaves open which of them its sender goes by.
+Result<uint64_t> page_size_of(const json& object) {
+  const bool old_name = object.contains("page_size_kib");
+  if (!object.contains("page_size")) {
+    if (!old_name) return refuse("region without 'page_size' or 'page_size_kib'");
+    return unsigned_field(object, "page_size_kib");
+  }
+  STASIS_ASSIGN(const uint64_t size, unsigned_field(object, "page_size"));
+  if (!old_name) return size;
+  STASIS_ASSIGN(const uint64_t other, unsigned_field(object, "page_size_kib"));
+  if (other == size) return size;
+  return refuse("page_size " + std::to_string(size) + " and page_size_kib " + std::to_string(other) +
+                " (bytes, both) of one region differ");
+}
+
 Result<Region> parse_region(const json& object) {
   if (!object.is_object()) return refuse("a region is not an object");
   Region region;
   STASIS_ASSIGN(region.host_address, unsigned_field(object, "base_host_virt_addr"));
   STASIS_ASSIGN(region.size, unsigned_field(object, "size"));
   STASIS_ASSIGN(region.offset, unsigned_field(object, "offset"));
-  const char* page_field = object.contains("page_size") ? "page_size" : "page_size_kib";
-  STASIS_ASSIGN(region.page_size, unsigned_field(object, page_field));
+  STASIS_ASSIGN(region.page_size, page_size_of(object));
   if (region.page_size != kSmallPage && region.page_size != kHugePage) {
     return refuse("page size " + std::to_string(region.page_size) + " is neither 4 KiB nor 2 MiB");
   }
@@ -68,10 +83,10 @@ Status check_disjoint_addresses(const std::vector<Region>& sorted) {
   return {};
 }
 
-// The message has no length: it is complete when it is one JSON value.
-bool complete(std::string_view text) {
-  const size_t end = text.find_last_not_of(" \r\n\t\0");
-  return end != std::string_view::npos && text[end] == ']' && json::accept(text);
+Status check_page_sizes(const std::vector<Region>& regions) {
+  const auto differs = [&](const Region& region) { return region.page_size != regions.front().page_size; };
+  if (std::ranges::none_of(regions, differs)) return {};
+  return refuse("regions of 4 KiB pages beside regions of 2 MiB pages");
 }
 
 }  // namespace
@@ -90,6 +105,7 @@ Result<Handshake> parse_regions(std::string_view text, uint64_t memory_size) {
   }
   std::sort(handshake.regions.begin(), handshake.regions.end(),
             [](const Region& a, const Region& b) { return a.host_address < b.host_address; });
+  STASIS_TRY(check_page_sizes(handshake.regions));
   STASIS_TRY(check_disjoint_addresses(handshake.regions));
   STASIS_TRY(check_coverage(handshake.regions, memory_size));
   return handshake;
@@ -97,20 +113,26 @@ Result<Handshake> parse_regions(std::string_view text, uint64_t memory_size) {
 
 Result<Handshake> receive_handshake(int socket, uint64_t memory_size, Deadline deadline, int stop) {
   std::string text;
+  ArrayEnd end;
   std::vector<UniqueFd> fds;
   std::array<std::byte, 64 * 1024> buffer;
   const std::array waiting{socket, stop};
-  while (!complete(text)) {
+  while (!end.reached()) {
     STASIS_ASSIGN(const auto ready, wait_any(waiting, deadline));
     if (ready[1]) return fail(Code::kCancelled, "uffd handshake: stopped");
-    if (!ready[0]) return fail(Code::kDeadlineExceeded, "uffd handshake: the VMM did not send its regions in time");
+    // Also of a peer that always has a byte more.
+    if (!ready[0] || deadline.passed()) {
+      return fail(Code::kDeadlineExceeded, "uffd handshake: the VMM did not send its regions in time");
+    }
     STASIS_ASSIGN(Received part, receive_with_fds(socket, buffer));
     for (UniqueFd& fd : part.fds) fds.push_back(std::move(fd));
     // Told at once: a peer that sends some with every byte would use up the descriptors of this process.
     if (fds.size() > 1) return refuse("expected one descriptor, got " + std::to_string(fds.size()));
     if (part.bytes == 0) return refuse("the VMM closed the connection before its regions were complete");
-    text.append(reinterpret_cast<const char*>(buffer.data()), part.bytes);
+    const std::string_view received(reinterpret_cast<const char*>(buffer.data()), part.bytes);
+    text.append(received);
     if (text.size() > kMaxHandshakeBytes) return refuse("the message is longer than 1 MiB");
+    if (!end.look_at(received)) return refuse("the message is not a JSON array of regions");
   }
   if (fds.empty()) return refuse("expected one descriptor, got none");
   STASIS_ASSIGN(Handshake handshake, parse_regions(text, memory_size));

@@ -1,9 +1,11 @@
 // Firecracker's userfaultfd handshake, which Stasis's QEMU speaks too: one message on a unix stream socket, a JSON
 // array with an object per memory region, and one descriptor, the userfaultfd. Source: Firecracker's docs/snapshotting/
 // handling-page-faults-on-snapshot-resume.md and what was seen (shared/notes/firecracker.md). `page_size_kib` holds
-// bytes despite its name; newer versions add `page_size`. Stasis's preloaded library adds `"stasis_write_protect":
-// true` where it has registered the region for asynchronous write-protection. The list may be longer than one read;
-// unknown fields are ignored. Anything else is refused with a reason, and every descriptor that came along is closed.
+// bytes despite its name; newer versions add `page_size`: where both are there they must be equal, and all regions have
+// pages of one size. Stasis's preloaded library adds `"stasis_write_protect":
+// true` where it has registered the region for asynchronous write-protection. The message has no length, and may come
+// in any number of reads; it is parsed once, when its array is closed (array_end.h). Unknown fields are ignored.
+// Anything else is refused with a reason, and every descriptor that came along is closed.
 #pragma once
 
 #include <cstdint>
@@ -34,11 +36,12 @@ inline constexpr size_t kMaxHandshakeBytes = 1 << 20;
 inline constexpr size_t kMaxRegions = 4096;
 
 // The JSON text alone: used by receive_handshake, and by the fuzzer. Regions must be aligned to their page size,
-// disjoint in both address spaces and within guest memory of `memory_size` bytes, and cover it.
+// disjoint in both address spaces and within guest memory of `memory_size` bytes, and cover it; between their host
+// addresses may be gaps.
 Result<Handshake> parse_regions(std::string_view json, uint64_t memory_size);
 
-// kDeadlineExceeded for a silent peer, kInvalidArgument for a malformed message, kCancelled as soon as `stop` (a
-// descriptor, or -1) is readable.
+// kDeadlineExceeded for a peer that is silent or never comes to an end, kInvalidArgument for a malformed message,
+// kCancelled as soon as `stop` (a descriptor, or -1) is readable.
 Result<Handshake> receive_handshake(int socket, uint64_t memory_size, Deadline deadline, int stop = -1);
 
 }  // namespace stasis::pager

@@ -42,8 +42,10 @@ struct PageServer::State {
 
   void run();
   Result<bool> serve();
-  Result<std::optional<UniqueFd>> accept_vmm();
+  Result<bool> await_peer() const;
+  Result<std::optional<UniqueFd>> accept_vmm(Deadline deadline) const;
   Result<bool> serve_events(int handshake_socket);
+  static Result<bool> vmm_has_gone(int handshake_socket);
   // When to look again though nothing is to be read.
   Deadline next_look(const std::optional<Deadline>& recording_ends) const;
 };
@@ -55,10 +57,14 @@ void PageServer::State::run() {
 
 // False: stopped, or the VMM has gone.
 Result<bool> PageServer::State::serve() {
-  STASIS_ASSIGN(const std::optional<UniqueFd> connection, accept_vmm());
+  STASIS_ASSIGN(const bool expected, await_peer());
+  if (!expected) return false;
+  const Deadline deadline = Deadline::after(options.handshake_deadline);
+  auto accepted = accept_vmm(deadline);
+  listener.reset();  // whoever comes now is refused, and not left waiting
+  STASIS_ASSIGN(const std::optional<UniqueFd> connection, std::move(accepted));
   if (!connection) return false;
-  auto handshake =
-      receive_handshake(connection->get(), memory->size(), Deadline::after(options.handshake_deadline), stop.fd());
+  auto handshake = receive_handshake(connection->get(), memory->size(), deadline, stop.fd());
   if (!handshake && handshake.error().code == Code::kCancelled) return false;
   if (!handshake) return tl::unexpected(std::move(handshake).error());
   handler = std::make_unique<FaultHandler>(std::move(*handshake), memory);
@@ -69,17 +75,22 @@ Result<bool> PageServer::State::serve() {
   return serve_events(connection->get());
 }
 
-// Waits until the VMM's process is known, then for its connection. Others are turned away.
-Result<std::optional<UniqueFd>> PageServer::State::accept_vmm() {
-  const std::array before{peer_known.fd(), stop.fd()};
-  STASIS_ASSIGN(const auto known, wait_any(before, Deadline::never()));
-  if (known[1]) return std::nullopt;
-  const Deadline deadline = Deadline::after(options.handshake_deadline);
+// Waits until the VMM's process is known.
+Result<bool> PageServer::State::await_peer() const {
+  const std::array waiting{peer_known.fd(), stop.fd()};
+  STASIS_ASSIGN(const auto ready, wait_any(waiting, Deadline::never()));
+  return !ready[1];
+}
+
+// The VMM's connection. Others are turned away, however many of them there are: the deadline holds all the same.
+Result<std::optional<UniqueFd>> PageServer::State::accept_vmm(Deadline deadline) const {
   for (;;) {
     const std::array waiting{listener.get(), stop.fd()};
     STASIS_ASSIGN(const auto ready, wait_any(waiting, deadline));
     if (ready[1]) return std::nullopt;
-    if (!ready[0]) return fail(Code::kDeadlineExceeded, "the VMM did not connect to hand over its memory");
+    if (!ready[0] || deadline.passed()) {
+      return fail(Code::kDeadlineExceeded, "the VMM did not connect to hand over its memory");
+    }
     STASIS_ASSIGN(UniqueFd connection, accept_unix(listener.get(), Milliseconds(1000)));
     STASIS_ASSIGN(const pid_t pid, peer_pid(connection.get()));
     if (pid == peer.load(std::memory_order_relaxed)) return connection;
@@ -92,8 +103,8 @@ Result<bool> PageServer::State::serve_events(int handshake_socket) {
   if (options.record_for > Milliseconds(0)) recording_ends = Deadline::after(options.record_for);
   for (;;) {
     STASIS_ASSIGN(const auto ready, wait_any(fds, next_look(recording_ends)));
-    // The socket has nothing to say after the handshake: readable means that the VMM has exited.
-    if (ready[1] || ready[2]) return false;
+    if (ready[2]) return false;
+    if (ready[1]) return vmm_has_gone(handshake_socket);
     if (ready[0]) {
       STASIS_ASSIGN(const bool go_on, handler->handle_events());
       if (!go_on) return false;
@@ -112,6 +123,15 @@ Result<bool> PageServer::State::serve_events(int handshake_socket) {
       recorded.set();
     }
   }
+}
+
+// The socket has nothing to say after the handshake: only its end means that the VMM has exited. One that goes on
+// talking lives, and would wait for its pages for ever if it were taken for dead.
+Result<bool> PageServer::State::vmm_has_gone(int handshake_socket) {
+  std::array<std::byte, 1> more;
+  STASIS_ASSIGN(const Received part, receive_with_fds(handshake_socket, more));
+  if (part.bytes == 0) return false;
+  return fail(Code::kInvalidArgument, "the VMM said more after it had handed its memory over");
 }
 
 Deadline PageServer::State::next_look(const std::optional<Deadline>& recording_ends) const {
@@ -192,8 +212,8 @@ std::vector<Range> PageServer::take_removed() {
 int PageServer::working_set_fd() const { return state_->recorded.fd(); }
 
 std::vector<snapshot::WorkingSetEntry> PageServer::working_set() const {
-  const auto ended = wait_readable(state_->recorded.fd(), Deadline::after(Milliseconds(0)));
-  return ended && *ended ? state_->handler->recorded() : std::vector<snapshot::WorkingSetEntry>{};
+  return state_->serving.load(std::memory_order_acquire) ? state_->handler->recorded()
+                                                         : std::vector<snapshot::WorkingSetEntry>{};
 }
 
 std::vector<Region> PageServer::regions() const {

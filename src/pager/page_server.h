@@ -1,10 +1,10 @@
 // The page server: answers a VMM's page faults from an AddressSpace through userfaultfd. It listens on a unix socket,
-// takes one handshake in Firecracker's form (handshake.h), and serves on a thread of its own until the VMM goes or it
-// is destroyed. A fault brings in its page first, then neighbours of the same extent (fault_window.h); between faults
-// what is expected to be needed comes in by large pieces; zeros are installed as zero pages. Rules:
-// shared/notes/uffd.md. A page that cannot be had, or an event that is not understood, ends the sandbox: on_failure is
-// called once with the reason, from the server's thread, and the server stops; the faulting vCPU stays blocked, so the
-// callee must kill the VMM. The VMM's exit is not a failure.
+// takes one handshake in Firecracker's form (handshake.h), lets nobody else connect from then on, and serves on a
+// thread of its own until the VMM goes or it is destroyed. A fault brings in its page first, then neighbours of the
+// same extent (fault_window.h); between faults what is expected to be needed comes in by large pieces; zeros are
+// installed as zero pages. Rules: shared/notes/uffd.md. A page that cannot be had, or an event that is not understood,
+// ends the sandbox: on_failure is called once with the reason, from the server's thread, and the server stops; the
+// faulting vCPU stays blocked, so the callee must kill the VMM. The VMM's exit is not a failure.
 #pragma once
 
 #include <atomic>
@@ -23,6 +23,7 @@
 namespace stasis::pager {
 
 struct PageServerOptions {
+  // From when the VMM is known until all of its message has come.
   Milliseconds handshake_deadline{10'000};
   std::function<void(const Error&)> on_failure;
   // What the guest is expected to touch soon: sorted, disjoint, multiples of the block size within the memory.
@@ -70,9 +71,9 @@ class PageServer {
   // is told to the next one too), looks once more afterwards, and keeps what it took until it has succeeded.
   std::vector<Range> removed() const;
   std::vector<Range> take_removed();
-  // Readable once working_set() is there: `record_for` after the handshake.
+  // Readable once working_set() is complete: `record_for` after the handshake.
   int working_set_fd() const;
-  // In the order in which they were needed. Empty before.
+  // What was needed until now, in that order.
   std::vector<snapshot::WorkingSetEntry> working_set() const;
   // The regions of the handshake; empty before it.
   std::vector<Region> regions() const;

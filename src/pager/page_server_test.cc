@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include <cstring>
+#include <filesystem>
 #include <nlohmann/json.hpp>
 #include <numeric>
 #include <thread>
@@ -194,13 +195,30 @@ TEST_F(PageServerTest, WhatWasNeededIsToldInItsOrder) {
   vmm.hand_over(socket_path());
   ASSERT_EQ(vmm.touch(90), content_of(90));
   ASSERT_EQ(vmm.touch(3), content_of(3));
-  EXPECT_THAT(server_->working_set(), IsEmpty());
   ASSERT_TRUE(wait_readable(server_->working_set_fd(), Deadline::after(Milliseconds(20'000))).value());
   const auto set = server_->working_set();
   ASSERT_EQ(set.size(), 2U);
   EXPECT_EQ(set[0].range, (Range{80 * kBlockSize, 16 * kBlockSize}));
   EXPECT_EQ(set[1].range, (Range{0, 16 * kBlockSize}));
   EXPECT_LE(set[0].when_us, set[1].when_us);
+}
+
+// Whoever pauses the guest early does not wait for the rest.
+TEST_F(PageServerTest, WhatWasNeededUntilNowIsToldWhileItIsWrittenDown) {
+  PageServerOptions options;
+  options.record_for = Milliseconds(3'600'000);
+  start_server(std::move(options));
+  EXPECT_THAT(server_->working_set(), IsEmpty());
+  FakeVmm vmm;
+  vmm.set_up();
+  server_->expect_peer(::getpid());
+  vmm.hand_over(socket_path());
+  ASSERT_EQ(vmm.touch(90), content_of(90));
+  ASSERT_EQ(vmm.touch(3), content_of(3));
+  while (server_->working_set().size() < 2) std::this_thread::yield();
+  EXPECT_EQ(server_->working_set()[0].range, (Range{80 * kBlockSize, 16 * kBlockSize}));
+  EXPECT_EQ(server_->working_set()[1].range, (Range{0, 16 * kBlockSize}));
+  EXPECT_FALSE(wait_readable(server_->working_set_fd(), Deadline::after(Milliseconds(0))).value());
 }
 
 TEST_F(PageServerTest, WhatItDidIsCountedByKindCauseOutcomeWayAndLayer) {
@@ -429,88 +447,39 @@ TEST_F(PageServerTest, StrangersAreTurnedAway) {
   EXPECT_TRUE(server_->regions().empty());
 }
 
-class HandshakeTest : public ::testing::Test {
- protected:
-  static nlohmann::json region() { return FakeVmm::region(0x7f0000000000, kSize, 0); }
-  static std::string refusal(const nlohmann::json& regions) {
-    const auto parsed = parse_regions(regions.dump(), kSize);
-    return parsed ? "" : parsed.error().message;
+// Neither strangers who connect again and again nor a VMM that always has a byte more keep it waiting for longer.
+TEST_F(PageServerTest, AFloodOfConnectionsDoesNotMoveTheDeadline) {
+  PageServerOptions options;
+  options.handshake_deadline = Milliseconds(100);
+  start_server(std::move(options));
+  server_->expect_peer(1);
+  auto failure = failure_.get_future();
+  const auto given_up = [&] { return failure.wait_for(Milliseconds(0)) == std::future_status::ready; };
+  std::vector<std::thread> strangers;
+  for (int i = 0; i < 2; ++i) {
+    strangers.emplace_back([&] {
+      while (!given_up()) (void)connect_unix(socket_path());
+    });
   }
-};
-
-TEST_F(HandshakeTest, BothNamesOfThePageSizeAreUnderstood) {
-  nlohmann::json with_new = region();
-  with_new["page_size"] = 4096;
-  EXPECT_EQ(refusal(nlohmann::json::array({region()})), "");
-  EXPECT_EQ(refusal(nlohmann::json::array({with_new})), "");
-  with_new.erase("page_size_kib");
-  EXPECT_EQ(refusal(nlohmann::json::array({with_new})), "");
-  EXPECT_FALSE(parse_regions(nlohmann::json::array({with_new}).dump(), kSize)->write_protect);
+  for (std::thread& stranger : strangers) stranger.join();
+  EXPECT_EQ(failure.get().code, Code::kDeadlineExceeded);
 }
 
-TEST_F(HandshakeTest, MalformedListsAreRefusedWithTheReason) {
-  EXPECT_THAT(parse_regions("nonsense", kSize).error().message, HasSubstr("not a JSON array"));
-  EXPECT_THAT(refusal(nlohmann::json::array()), HasSubstr("not a JSON array of regions"));
-  EXPECT_THAT(refusal(nlohmann::json::array({1})), HasSubstr("not an object"));
-  nlohmann::json changed = region();
-  changed["page_size_kib"] = 4;
-  EXPECT_THAT(refusal(nlohmann::json::array({changed})), HasSubstr("page size 4"));
-  changed = region();
-  changed["size"] = kSize - 1;
-  EXPECT_THAT(refusal(nlohmann::json::array({changed})), HasSubstr("not aligned"));
-  changed = region();
-  changed["size"] = "many";
-  EXPECT_THAT(refusal(nlohmann::json::array({changed})), HasSubstr("'size'"));
-  changed = region();
-  changed["size"] = kSize / 2;
-  EXPECT_THAT(refusal(nlohmann::json::array({changed})), HasSubstr("the snapshot's memory"));
-  EXPECT_THAT(refusal(nlohmann::json::array({region(), region()})), HasSubstr("overlap"));
-  nlohmann::json second = FakeVmm::region(0x7e0000000000, kSize, kSize);
-  EXPECT_THAT(refusal(nlohmann::json::array({region(), second})), HasSubstr("larger than"));
+TEST_F(PageServerTest, AVmmThatTalksOnAfterItsHandshakeIsNotTakenForDead) {
+  start_server();
+  FakeVmm vmm;
+  vmm.set_up();
+  server_->expect_peer(::getpid());
+  vmm.hand_over(socket_path());
+  EXPECT_EQ(vmm.touch(0), content_of(0));
+  vmm.send("[");
+  EXPECT_THAT(failure_.get_future().get().message, HasSubstr("said more"));
 }
 
-TEST_F(HandshakeTest, ListLongerThanOneReadAndTooManyDescriptors) {
-  auto pair = unix_socket_pair();
-  nlohmann::json regions = nlohmann::json::array();
-  for (uint64_t i = 0; i < kPages; ++i) {
-    nlohmann::json one = FakeVmm::region(0x7f0000000000 + 2 * i * kBlockSize, kBlockSize, i * kBlockSize);
-    one["padding"] = std::string(1000, 'x');
-    regions.push_back(one);
-  }
-  const std::string text = regions.dump();
-  const auto file = create_memory_file("uffd", 0);
-  const std::array one{file->get()};
-  std::thread sender([&] { EXPECT_TRUE(send_all(pair->first.get(), std::as_bytes(std::span(text)), one)); });
-  const auto handshake = receive_handshake(pair->second.get(), kSize, Deadline::after(Milliseconds(5000)));
-  sender.join();
-  ASSERT_TRUE(handshake) << handshake.error().message;
-  EXPECT_EQ(handshake->regions.size(), kPages);
-
-  const std::array two{file->get(), file->get()};
-  const std::string small = nlohmann::json::array({region()}).dump();
-  ASSERT_TRUE(send_all(pair->first.get(), std::as_bytes(std::span(small)), two));
-  const auto refused = receive_handshake(pair->second.get(), kSize, Deadline::after(Milliseconds(5000)));
-  EXPECT_THAT(refused.error().message, HasSubstr("expected one descriptor, got 2"));
-}
-
-TEST_F(HandshakeTest, DescriptorsWithoutARegionListAreRefusedAtTheSecond) {
-  auto pair = unix_socket_pair();
-  const auto file = create_memory_file("uffd", 0);
-  const std::array one{file->get()};
-  const std::string start = "[";
-  for (int i = 0; i < 2; ++i) ASSERT_TRUE(send_all(pair->first.get(), std::as_bytes(std::span(start)), one));
-  // The list is not complete and its sender stays connected: the second descriptor alone is the reason.
-  const auto refused = receive_handshake(pair->second.get(), kSize, Deadline::after(Milliseconds(5000)));
-  EXPECT_EQ(refused.error().code, Code::kInvalidArgument);
-  EXPECT_THAT(refused.error().message, HasSubstr("expected one descriptor, got 2"));
-}
-
-TEST_F(HandshakeTest, ListWithoutADescriptorIsRefused) {
-  auto pair = unix_socket_pair();
-  const std::string text = nlohmann::json::array({region()}).dump();
-  ASSERT_TRUE(send_all(pair->first.get(), std::as_bytes(std::span(text)), {}));
-  const auto refused = receive_handshake(pair->second.get(), kSize, Deadline::after(Milliseconds(5000)));
-  EXPECT_THAT(refused.error().message, HasSubstr("got none"));
+TEST_F(PageServerTest, OnlyItsOwnerMayConnect) {
+  start_server();
+  EXPECT_EQ(std::filesystem::status(socket_path()).permissions(),
+            std::filesystem::perms::owner_read | std::filesystem::perms::owner_write);
 }
 
 }  // namespace

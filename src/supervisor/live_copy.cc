@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "base/sync_point.h"
 #include "snapshot/ranges.h"
 
 namespace stasis::supervisor {
@@ -24,8 +25,10 @@ Status LiveCopy::copy(int source, std::span<const Range> ranges, uint64_t source
   for (const Range& range : ranges) {
     for (uint64_t offset = range.offset; offset < range.end();) {
       const auto bytes = std::span(buffer).first(std::min(range.end() - offset, kChunk));
+      sync_point("live_copy.read");
       STASIS_ASSIGN(const size_t n, fs_->read_at(source, source_offset + offset, bytes));
       if (n != bytes.size()) return fail(Code::kOutOfRange, "guest memory ends at " + std::to_string(offset + n));
+      sync_point("live_copy.write");
       STASIS_TRY(blocks_->write(offset, bytes));
       offset += bytes.size();
     }

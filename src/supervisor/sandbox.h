@@ -71,6 +71,8 @@ class Sandbox {
   Status restore();
   Status serve_pages(vmm::RestoreSpec& spec);
   pager::PageServerOptions page_server_options();
+  // By this restore, as far as it is known.
+  std::vector<snapshot::WorkingSetEntry> touched() const;
   void page_server_failed(const Error& error);
   void distrust_mapped_layers();
   Error prefer_page_server_failure(const Error& error);
@@ -107,7 +109,7 @@ class Sandbox {
   std::vector<Range> removed_;                      // taken from the page server, and in no snapshot yet
   bool records_ = false;                            // the page server writes down what is touched
   std::optional<RestoreWay> restore_way_;           // none: booted
-  std::vector<snapshot::WorkingSetEntry> touched_;  // by this restore, as far as it is known
+  std::vector<snapshot::WorkingSetEntry> touched_;  // see touched(); while it is written down: by restores before
   std::unique_ptr<vmm::Vmm> vmm_;
 };
 

@@ -5,15 +5,19 @@
 #include <signal.h>
 #include <sys/socket.h>
 
+#include <array>
 #include <cstdlib>
+#include <filesystem>
 #include <fstream>
 #include <thread>
 
 #include "base/process.h"
 #include "base/testing/temp_dir.h"
 #include "snapshot/compact.h"
+#include "snapshot/ranges.h"
 #include "snapshot/store.h"
 #include "snapshot/verified.h"
+#include "snapshot/working_set.h"
 #include "supervisor/client.h"
 
 namespace stasis::supervisor {
@@ -119,6 +123,8 @@ class SupervisorTest : public ::testing::Test {
   static snapshot::LayerId layer_of_memory(SnapshotId id) { return map_of_memory(id).layers()[0]; }
   static uint64_t bytes_of_memory(SnapshotId id) { return snapshot::live_bytes(map_of_memory(id)); }
 
+  static std::filesystem::perms permissions_of(const Path& path) { return std::filesystem::status(path).permissions(); }
+
   static bool mounted_outside() {
     std::ifstream table("/proc/self/mountinfo");
     const std::string text((std::istreambuf_iterator<char>(table)), {});
@@ -156,6 +162,13 @@ TEST_F(SupervisorTest, BootPauseRestorePauseRestore) {
   EXPECT_EQ(after->restore_reason, "asked for");
   EXPECT_GT(after->faults, 0U);
   EXPECT_LT(after->pages_by_fault + after->pages_around + after->pages_zero, after->total_pages);
+  // Nobody but the owner reaches any of its sockets.
+  using std::filesystem::perms;
+  const Path runtime = Path("/proc") / std::to_string(after->supervisor_pid) / "root/run/stasis-vm";
+  EXPECT_EQ(permissions_of(runtime), perms::owner_all);
+  EXPECT_EQ(permissions_of(runtime / "uffd.sock"), perms::owner_read | perms::owner_write);
+  EXPECT_EQ(permissions_of(restored.dir), perms::owner_all);
+  EXPECT_EQ(permissions_of(restored.dir / kControlSocket), perms::owner_read | perms::owner_write);
   const SnapshotId second = SnapshotId::random();
   const auto again = restored.client->pause(second, Milliseconds(60'000));
   ASSERT_TRUE(again) << again.error().message;
@@ -177,6 +190,37 @@ TEST_F(SupervisorTest, BootPauseRestorePauseRestore) {
   EXPECT_EQ(last->memory.generation, 2U);
   EXPECT_LT(last->memory.stored_bytes, paused->memory.stored_bytes / 2);
   ASSERT_TRUE((*third.process->wait(Deadline::never()))->success());
+}
+
+// What a restore touches is written down for three seconds. A pause within them keeps what is known by then.
+TEST_F(SupervisorTest, APauseSoonAfterARestoreKeepsWhatWasTouched) {
+  Running booted = start(image_, "for-a-moment");
+  ASSERT_TRUE(booted.client->state(Milliseconds(60'000)));
+  await_daemon(*booted.client);
+  const SnapshotId first = SnapshotId::random();
+  ASSERT_TRUE(booted.client->pause(first, Milliseconds(60'000)));
+  ASSERT_TRUE(booted.process->wait(Deadline::never()));
+
+  Running restored = start(first, "moment", kRestoreUffd);
+  ASSERT_TRUE(restored.client->state(Milliseconds(60'000)));
+  const auto trace = restored.client->trace(Milliseconds(5'000));
+  ASSERT_TRUE(trace);
+  const SnapshotId second = SnapshotId::random();
+  ASSERT_TRUE(restored.client->pause(second, Milliseconds(60'000)));
+  ASSERT_TRUE(restored.process->wait(Deadline::never()));
+  const auto guess = snapshot::load_working_set(*store_, second);
+  ASSERT_TRUE(guess) << guess.error().message;
+  const auto ahead = snapshot::prefetch_ranges(guess->entries, UINT64_MAX);
+  size_t faults = 0;
+  for (const TraceReply::Event& event : trace->events) {
+    if (event.how != "fault") continue;
+    ++faults;
+    const std::array page{Range{event.offset, event.length}};
+    EXPECT_TRUE(snapshot::subtract(page, ahead).empty()) << "page at " << event.offset;
+  }
+  EXPECT_GT(faults, 0U);
+  EXPECT_EQ(snapshot::load_working_set(*store_, first).error().code, Code::kNotFound)
+      << "less than three seconds are not what the next restore needs";
 }
 
 // Of a paused guest's snapshot: what is not mapped is told, and what is asked for is not exchanged for something else.

@@ -62,29 +62,45 @@ class VmmBody {
 
   bool set_up() {
     const uint64_t size = shape_.pages * shape_.page_size;
-    const int huge = shape_.page_size > 4096 ? MAP_HUGETLB | MAP_NORESERVE : 0;
-    void* memory = MAP_FAILED;
-    if (shape_.shared) {
-      const auto file = create_memory_file("guest", size);
-      memory = ::mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_SHARED, file->get(), 0);
-    } else {
-      memory = ::mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | huge, -1, 0);
+    const bool huge = shape_.page_size > 4096;
+    UniqueFd own;
+    if (shape_.shared && shape_.file < 0) {
+      own = UniqueFd(::memfd_create("guest", MFD_CLOEXEC | (huge ? MFD_HUGETLB : 0)));
+      if (::ftruncate(own.get(), static_cast<off_t>(size)) != 0) return false;
     }
+    const int file = own ? own.get() : shape_.file;
+    const int anonymous = file < 0 ? MAP_ANONYMOUS | (huge ? MAP_HUGETLB : 0) : 0;
+    // Not reserved: a pool of huge pages may turn out to be empty when one is needed.
+    const int flags = (shape_.shared ? MAP_SHARED : MAP_PRIVATE) | anonymous | MAP_NORESERVE;
+    void* memory = ::mmap(nullptr, size, PROT_READ | PROT_WRITE, flags, file, 0);
     if (memory == MAP_FAILED) return false;
     memory_ = static_cast<std::byte*>(memory);
-    uffd_ = UniqueFd(static_cast<int>(::syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK)));
+    return watch({reinterpret_cast<uint64_t>(memory), size});
+  }
+  bool watch(Range memory) {
+    if (shape_.watch != VmmShape::Watch::kMissing) {
+      auto uffd = UserFaultFd::create(true);
+      if (!uffd) return false;
+      uffd_ = std::move(*uffd);
+      return shape_.watch == VmmShape::Watch::kNothing || uffd_.register_missing(memory, true).has_value();
+    }
+    // With features that UserFaultFd has no use for.
+    UniqueFd fd(static_cast<int>(::syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK)));
     uffdio_api api{};
     api.api = UFFD_API;
-    api.features = UFFD_FEATURE_EVENT_REMOVE | UFFD_FEATURE_MISSING_SHMEM | shape_.features;
+    api.features =
+        UFFD_FEATURE_EVENT_REMOVE | UFFD_FEATURE_MISSING_SHMEM | UFFD_FEATURE_MISSING_HUGETLBFS | shape_.features;
     uffdio_register range{};
-    range.range = {reinterpret_cast<uint64_t>(memory), size};
+    range.range = {memory.offset, memory.length};
     range.mode = UFFDIO_REGISTER_MODE_MISSING;
-    return ::ioctl(uffd_.get(), UFFDIO_API, &api) == 0 && ::ioctl(uffd_.get(), UFFDIO_REGISTER, &range) == 0;
+    const bool done = ::ioctl(fd.get(), UFFDIO_API, &api) == 0 && ::ioctl(fd.get(), UFFDIO_REGISTER, &range) == 0;
+    uffd_ = UserFaultFd(std::move(fd));
+    return done;
   }
 
   [[noreturn]] void run() {
     const uint64_t address = reinterpret_cast<uint64_t>(memory_);
-    const std::array fds{uffd_.get()};
+    const std::array fds{uffd_.fd()};
     if (!send_all(control_, std::as_bytes(std::span(&address, 1)), fds)) ::_exit(1);
     for (Command command; read_record(control_, command);) {
       std::thread([this, command] { answer(command.ticket, execute(command)); }).detach();
@@ -105,7 +121,8 @@ class VmmBody {
             {"size", count * shape_.page_size},
             {"offset", first * shape_.page_size},
             {"page_size", shape_.page_size},
-            {"page_size_kib", shape_.page_size}};
+            {"page_size_kib", shape_.page_size},
+            {"stasis_write_protect", shape_.watch == VmmShape::Watch::kMissingAndWrites}};
   }
   VmmReply connect(const char* path) {
     auto connected = connect_unix(path);
@@ -114,7 +131,7 @@ class VmmBody {
     if (shape_.first_half > 0) regions.push_back(region(0, shape_.first_half));
     regions.push_back(region(shape_.first_half, shape_.pages - shape_.first_half));
     const std::string text = regions.dump();
-    const std::array fds{uffd_.get()};
+    const std::array fds{uffd_.fd()};
     const bool sent = send_all(connected->get(), std::as_bytes(std::span(text)), fds).has_value();
     (void)connected->release();  // open until the process ends, as with Firecracker
     return {sent, 0};
@@ -167,7 +184,7 @@ class VmmBody {
   VmmShape shape_;
   int control_;
   std::byte* memory_ = nullptr;
-  UniqueFd uffd_;
+  UserFaultFd uffd_;
   std::mutex mutex_;
 };
 
@@ -292,12 +309,23 @@ bool VmmProcess::await_remove(uint64_t there) const {
   return true;
 }
 
-uint64_t VmmProcess::resident_bytes() const {
-  std::ifstream statm("/proc/" + std::to_string(pid_) + "/statm");
-  uint64_t size = 0;
-  uint64_t resident = 0;
-  statm >> size >> resident;
-  return resident * 4096;
+// "Anonymous:         1234 kB"
+uint64_t VmmProcess::own_bytes() const {
+  std::ifstream rollup("/proc/" + std::to_string(pid_) + "/smaps_rollup");
+  uint64_t kib = 0;
+  for (std::string word; rollup >> word;) {
+    if (word == "Anonymous:") rollup >> kib;
+  }
+  return kib << 10;
+}
+
+std::vector<std::byte> VmmProcess::content(uint64_t page) const {
+  std::vector<std::byte> bytes(shape_.page_size);
+  const auto memory = real_file_system().open_read("/proc/" + std::to_string(pid_) + "/mem");
+  const auto read = memory ? real_file_system().read_at(memory->get(), address_ + page * shape_.page_size, bytes)
+                           : Result<size_t>(fail(memory.error()));
+  if (!read || *read != bytes.size()) bytes.clear();
+  return bytes;
 }
 
 uint64_t hash_of(const std::vector<std::byte>& bytes) {

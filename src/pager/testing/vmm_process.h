@@ -19,9 +19,14 @@
 namespace stasis::pager::testing {
 
 struct VmmShape {
+  // What its userfaultfd is told of: pages that are missing, those and (asynchronously) what is written, or nothing
+  // until somebody registers the memory.
+  enum class Watch { kMissing, kMissingAndWrites, kNothing };
   uint64_t pages = 0;
-  uint64_t page_size = 4096;
-  bool shared = false;      // a memory file, as QEMU has it; else anonymous memory
+  uint64_t page_size = 4096;  // or 2 MiB, of the pool of huge pages
+  bool shared = false;        // a memory file, as QEMU has it; else anonymous memory
+  int file = -1;              // a file of this process, mapped shared or privately instead of memory of its own
+  Watch watch = Watch::kMissing;
   uint64_t features = 0;    // of userfaultfd, beside EVENT_REMOVE
   uint64_t first_half = 0;  // pages of a first region; 0: all memory is one
 };
@@ -68,7 +73,10 @@ class VmmProcess {
   bool await_event() const;
   // The same beside faults that are unread: until a REMOVE waits. `there` is a page that has been touched.
   bool await_remove(uint64_t there) const;
-  uint64_t resident_bytes() const;
+  // Its anonymous memory: not what it shares with others, and no page of zeros that is everybody's.
+  uint64_t own_bytes() const;
+  // Of a page that it has touched, all bytes; empty if they cannot be read.
+  std::vector<std::byte> content(uint64_t page) const;
   void kill();
 
  private:
