@@ -3,6 +3,7 @@
 #include <sys/types.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <optional>
 #include <thread>
@@ -61,7 +62,8 @@ Result<bool> PageServer::State::serve() {
       receive_handshake(connection->get(), memory->size(), Deadline::after(options.handshake_deadline), stop.fd());
   if (!handshake && handshake.error().code == Code::kCancelled) return false;
   if (!handshake) return tl::unexpected(std::move(handshake).error());
-  handler = std::make_unique<FaultHandler>(std::move(*handshake), memory);
+  STASIS_ASSIGN(auto fetcher, snapshot::FrameFetcher::create(memory, options.fetch));
+  handler = std::make_unique<FaultHandler>(std::move(*handshake), memory, std::move(fetcher));
   handler->expect(std::move(options.prefetch));
   if (options.record_for > Milliseconds(0)) handler->record();
   serving.store(true, std::memory_order_release);
@@ -87,7 +89,7 @@ Result<std::optional<UniqueFd>> PageServer::State::accept_vmm() {
 }
 
 Result<bool> PageServer::State::serve_events(int handshake_socket) {
-  const std::array fds{handler->fd(), handshake_socket, stop.fd()};
+  const std::array fds{handler->fd(), handshake_socket, stop.fd(), handler->fetched_fd()};
   std::optional<Deadline> recording_ends;
   if (options.record_for > Milliseconds(0)) recording_ends = Deadline::after(options.record_for);
   for (;;) {
@@ -96,6 +98,10 @@ Result<bool> PageServer::State::serve_events(int handshake_socket) {
     if (ready[1] || ready[2]) return false;
     if (ready[0]) {
       STASIS_ASSIGN(const bool go_on, handler->handle_events());
+      if (!go_on) return false;
+    }
+    if (ready[3] || (handler->has_waiting() && handler->fetch_deadline().passed())) {
+      STASIS_ASSIGN(const bool go_on, handler->take_fetched());
       if (!go_on) return false;
     }
     if (handler->has_parked()) {
@@ -117,7 +123,9 @@ Result<bool> PageServer::State::serve_events(int handshake_socket) {
 Deadline PageServer::State::next_look(const std::optional<Deadline>& recording_ends) const {
   if (handler->has_parked()) return Deadline::after(kParkedPause);
   if (handler->has_prefetch()) return Deadline::after(Milliseconds(0));  // what the guest waits for goes first
-  return recording_ends.value_or(Deadline::never());
+  const Deadline recorded_at = recording_ends.value_or(Deadline::never());
+  if (!handler->has_waiting()) return recorded_at;
+  return Deadline::from(std::min(recorded_at.at(), handler->fetch_deadline().at()));
 }
 
 PageServer::PageServer(std::unique_ptr<State> state) : state_(std::move(state)) {}

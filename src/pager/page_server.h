@@ -17,6 +17,7 @@
 #include "base/unix_socket.h"
 #include "pager/activity.h"
 #include "pager/handshake.h"
+#include "snapshot/fetch_queue.h"
 #include "snapshot/layer.h"
 #include "snapshot/working_set.h"
 
@@ -29,6 +30,8 @@ struct PageServerOptions {
   std::vector<Range> prefetch;
   // How long from the handshake on demand faults are written down (the working set); zero: not at all.
   Milliseconds record_for{0};
+  // How often and how long frames that are not in memory are tried before a guest that waits for them is ended.
+  snapshot::FetchLimits fetch = {};
 };
 
 // Counts since the handshake. pages_* are 4 KiB pages; fault + around + prefetched + zero = all pages installed.
