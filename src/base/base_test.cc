@@ -1,3 +1,4 @@
+#include <fcntl.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <signal.h>
@@ -82,6 +83,24 @@ TEST(FileSystemTest, PublishedFileIsWholeAndNoTemporaryStays) {
   EXPECT_EQ(std::string(reinterpret_cast<const char*>(content->data()), content->size()), "two");
   EXPECT_THAT(fs.list(dir.path()).value(), ElementsAre("record"));
   EXPECT_EQ(read_file(fs, dir.path() / "record", 2).error().code, Code::kDataLoss);
+}
+
+TEST(FileSystemTest, WhatIsInMemoryIsReadWithoutWaiting) {
+  const TempDir dir;
+  FileSystem& fs = real_file_system();
+  const auto fd = fs.create(dir.path() / "file");
+  const std::vector<std::byte> content(1 << 20, std::byte{7});
+  ASSERT_TRUE(fs.write_at(fd->get(), 0, content));
+  std::vector<std::byte> bytes(content.size() + 100);
+  EXPECT_EQ(fs.read_now(fd->get(), 0, bytes).value(), content.size()) << "up to its end";
+  bytes.resize(content.size());
+  EXPECT_EQ(bytes, content);
+  ASSERT_TRUE(fs.sync(fd->get()));
+  ::posix_fadvise(fd->get(), 0, 0, POSIX_FADV_DONTNEED);
+  const auto cold = fs.read_now(fd->get(), 0, bytes);
+  EXPECT_TRUE(cold || cold.error().code == Code::kUnavailable) << "a file system in memory forgets nothing";
+  ASSERT_TRUE(fs.read_at(fd->get(), 0, bytes));
+  EXPECT_EQ(fs.read_now(fd->get(), 0, bytes).value(), content.size());
 }
 
 TEST(FileSystemTest, DataRangesFollowHoles) {

@@ -2,7 +2,10 @@
 
 #include <dirent.h>
 #include <fcntl.h>
+#include <linux/magic.h>
 #include <sys/stat.h>
+#include <sys/uio.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -15,6 +18,11 @@ namespace {
 
 std::string quoted(std::string_view verb, const Path& path) { return std::string(verb) + " " + path.string(); }
 
+bool is_in_memory(int fd) {
+  struct statfs info {};
+  return ::fstatfs(fd, &info) == 0 && info.f_type == TMPFS_MAGIC;
+}
+
 class RealFileSystem final : public FileSystem {
  public:
   Result<UniqueFd> open_read(const Path& path) override { return open(path, O_RDONLY, "open"); }
@@ -26,6 +34,23 @@ class RealFileSystem final : public FileSystem {
     while (done < out.size()) {
       const ssize_t n = ::pread(fd, out.data() + done, out.size() - done, static_cast<off_t>(offset + done));
       if (n < 0 && errno == EINTR) continue;
+      if (n < 0) return fail_errno(errno, "read");
+      if (n == 0) break;
+      done += static_cast<size_t>(n);
+    }
+    return done;
+  }
+
+  Result<size_t> read_now(int fd, uint64_t offset, std::span<std::byte> out) override {
+    size_t done = 0;
+    while (done < out.size()) {
+      const iovec rest{out.data() + done, out.size() - done};
+      const ssize_t n = ::preadv2(fd, &rest, 1, static_cast<off_t>(offset + done), RWF_NOWAIT);
+      if (n < 0 && errno == EINTR) continue;
+      // tmpfs does not know the flag, and never waits.
+      if (n < 0 && errno == EOPNOTSUPP && is_in_memory(fd)) return read_at(fd, offset, out);
+      if (n < 0 && errno == EOPNOTSUPP) return fail(Code::kUnimplemented, "read without waiting");
+      if (n < 0 && errno == EAGAIN) return fail(Code::kUnavailable, "not in memory");
       if (n < 0) return fail_errno(errno, "read");
       if (n == 0) break;
       done += static_cast<size_t>(n);

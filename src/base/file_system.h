@@ -38,6 +38,11 @@ class FileSystem {
   virtual Result<UniqueFd> open_write(const Path& path) = 0;
 
   virtual Result<size_t> read_at(int fd, uint64_t offset, std::span<std::byte> out) = 0;
+  // The same if no byte of it has to be waited for (it is in memory: in the page cache, or the file itself is).
+  // kUnavailable if it is not, kUnimplemented if that cannot be told; what `out` then holds is not defined.
+  virtual Result<size_t> read_now(int /*fd*/, uint64_t /*offset*/, std::span<std::byte> /*out*/) {
+    return fail(Code::kUnimplemented, "this file system tells not what is in memory");
+  }
   // The first `length` bytes of a file that does not change, for reading: for speed only, whoever cannot have it reads.
   // kUnimplemented unless the file system does it.
   virtual Result<FileMapping> map(int /*fd*/, uint64_t /*length*/) {

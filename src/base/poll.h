@@ -20,6 +20,7 @@ class Deadline {
   using Clock = std::chrono::steady_clock;
   static Deadline after(std::chrono::milliseconds span) { return Deadline(Clock::now() + span); }
   static Deadline never() { return Deadline(Clock::time_point::max()); }
+  static Deadline from(Clock::time_point at) { return Deadline(at); }
   bool passed() const { return Clock::now() >= at_; }
   // For poll(2): milliseconds left, rounded up; -1 for never, 0 if passed.
   int poll_timeout() const;

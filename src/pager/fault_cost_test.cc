@@ -36,7 +36,8 @@ TEST(FaultCostTest, AWarmFaultAllocatesNothing) {
   handshake.uffd = UserFaultFd::create(false).value();
   ASSERT_TRUE(handshake.uffd.register_missing({guest.address(), kSize}, false));
   handshake.regions = {{guest.address(), kSize, 0, kBlockSize}};
-  FaultHandler handler(std::move(handshake), warm_memory(dir.path()));
+  const auto memory = warm_memory(dir.path());
+  FaultHandler handler(std::move(handshake), memory, FrameFetcher::create(memory).value());
   handler.record();  // a restore's faults are written down, too
   std::atomic<bool> counting{false};
   std::thread toucher([&] {

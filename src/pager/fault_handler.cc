@@ -9,18 +9,9 @@
 namespace stasis::pager {
 namespace {
 
-// A source that cannot be read is tried this often before the sandbox is ended: a medium that has a hiccup recovers
-// within milliseconds; a guest must not wait longer than that without knowing.
-constexpr int kReadAttempts = 3;
-constexpr std::chrono::milliseconds kReadPause{20};
+using snapshot::FetchUrgency;
 
-// Bounded because each parked fault is one blocked vCPU or VMM thread; a VMM with more than this many is not one of
-// ours.
-constexpr size_t kMaxParked = 4096;
-
-// Installed at once by a prefetch: a demand fault that comes meanwhile waits for it, some 60 us.
-constexpr uint64_t kPrefetchPiece = uint64_t{256} << 10;
-static_assert(kPrefetchPiece >= FaultWindow::kMaxPages * snapshot::kBlockSize);
+static_assert(kBulkPiece >= FaultWindow::kMaxPages * snapshot::kBlockSize);
 
 void add(std::atomic<uint64_t>& counter, uint64_t n) {
   counter.store(counter.load(std::memory_order_relaxed) + n, std::memory_order_relaxed);  // one writer: no lock prefix
@@ -38,8 +29,6 @@ FaultCause cause_of(PageState state) {
   }
   return FaultCause::kPresent;
 }
-
-uint64_t round_down(uint64_t value, uint64_t to) { return value - value % to; }
 
 std::vector<Region> sorted_by_offset(std::vector<Region> regions) {
   std::ranges::sort(regions, {}, &Region::offset);
@@ -81,17 +70,20 @@ Error why_not_installed(const InstallResult& result, uint64_t offset, uint64_t p
 
 }  // namespace
 
-FaultHandler::FaultHandler(Handshake handshake, std::shared_ptr<const snapshot::AddressSpace> memory)
+FaultHandler::FaultHandler(Handshake handshake, std::shared_ptr<const snapshot::AddressSpace> memory,
+                           std::unique_ptr<snapshot::FrameFetcher> fetcher)
     : handshake_(std::move(handshake)),
       regions_by_offset_(sorted_by_offset(handshake_.regions)),
       memory_(std::move(memory)),
       page_size_(handshake_.regions.front().page_size),
       pages_(memory_->size(), page_size_),
-      buffer_(std::max(page_size_, kPrefetchPiece)),
+      fetcher_(std::move(fetcher)),
+      buffer_(std::max(page_size_, kBulkPiece)),
       zeros_(buffer_.size()),
       activity_(memory_->map()) {
   parked_.reserve(kMaxParked);
   retrying_.reserve(kMaxParked);
+  waiting_.reserve(kMaxParked);
 }
 
 Result<bool> FaultHandler::handle_events() {
@@ -136,8 +128,9 @@ Result<bool> FaultHandler::read_and_answer() {
       STASIS_ASSIGN(const bool go_on, answer_or_park({event.address, kind, since}));
       if (!go_on) return false;
     }
-    if (count < events.size()) return true;
+    if (count < events.size()) break;
   }
+  return waiting_.empty() ? true : answer_removed();
 }
 
 Result<bool> FaultHandler::retry_parked() {
@@ -147,7 +140,7 @@ Result<bool> FaultHandler::retry_parked() {
     STASIS_ASSIGN(const bool go_on, answer_or_park(fault));
     if (!go_on) return false;
   }
-  activity_.set_parked(parked_.size());
+  show_parked();
   return true;
 }
 
@@ -161,7 +154,7 @@ Result<bool> FaultHandler::answer_or_park(const Fault& fault) {
   if (*answer == Answer::kPark) {
     if (parked_.size() == kMaxParked) return fail(Code::kInternal, "too many faults wait for a REMOVE event");
     parked_.push_back(fault);
-    activity_.set_parked(parked_.size());
+    show_parked();
   }
   return true;
 }
@@ -198,19 +191,21 @@ Result<FaultHandler::Answer> FaultHandler::answer_fault(const Fault& fault) {
   const uint64_t offset = region->offset + round_down(address - region->host_address, page_size_);
   activity_.begin_fault(fault.kind, cause_of(pages_.state(page_of(offset))), fault.since);
   // Zeros for a page that is there find EEXIST, and wake a second thread whose fault the first answer has served.
-  return pages_.wants_snapshot(page_of(offset)) ? install_page(*region, offset)
-                                                : install_zeros(*region, {offset, page_size_});
+  if (!pages_.wants_snapshot(page_of(offset))) return install_zeros(*region, {offset, page_size_});
+  STASIS_ASSIGN(const Progress progress, install_page(*region, offset));
+  if (progress.answer == Answer::kWait) STASIS_TRY(wait_for(fault, offset, progress.missing));
+  return progress.answer;
 }
 
-Result<FaultHandler::Answer> FaultHandler::install_page(const Region& region, uint64_t page_offset) {
+Result<FaultHandler::Progress> FaultHandler::install_page(const Region& region, uint64_t page_offset) {
   const snapshot::Extent extent = memory_->map().find(page_offset);
   const bool whole = page_offset + page_size_ <= extent.end();  // a huge page may span extents
   const bool zero = extent.is_zero() && whole;
-  STASIS_ASSIGN(Answer answer, install_run(region, {page_offset, page_size_}, zero));
-  if (answer != Answer::kDone) return answer;
+  STASIS_ASSIGN(const Progress progress, install_run(region, {page_offset, page_size_}, zero));
+  if (progress.answer != Answer::kDone) return progress;
   if (page_size_ >= snapshot::kFrameSize) {
     note_fault({page_offset, page_size_});
-    return Answer::kDone;
+    return Progress{};
   }
   const uint64_t page = page_of(page_offset);
   const bool continues = page > 0 && pages_.is_installed(page - 1);
@@ -220,12 +215,15 @@ Result<FaultHandler::Answer> FaultHandler::install_page(const Region& region, ui
   const uint64_t end = std::min({pages.end() * page_size_, extent.end(), region.offset + region.size});
   note_fault({start, end - start});
   activity_.by(Arrival::kAround);
-  STASIS_ASSIGN(answer, install_absent(region, {start, end - start}, zero));
-  // The faulting page is served: a neighbour that has to wait for a REMOVE event is simply not brought in.
-  return answer == Answer::kPark ? Answer::kDone : answer;
+  STASIS_ASSIGN(const Answer answer, install_absent(region, {start, end - start}, zero, FetchUrgency::kNear));
+  // The faulting page is served: a neighbour that has to wait, for a REMOVE event or its frame, is simply not brought
+  // in.
+  return Progress{answer == Answer::kGone ? Answer::kGone : Answer::kDone};
 }
 
-Result<FaultHandler::Answer> FaultHandler::install_absent(const Region& region, Range window, bool zero) {
+Result<FaultHandler::Answer> FaultHandler::install_absent(const Region& region, Range window, bool zero,
+                                                          FetchUrgency urgency) {
+  Answer all = Answer::kDone;
   uint64_t at = window.offset;
   while (at < window.end()) {
     if (!pages_.wants_snapshot(page_of(at))) {
@@ -236,66 +234,16 @@ Result<FaultHandler::Answer> FaultHandler::install_absent(const Region& region, 
     while (run.end() < window.end() && pages_.wants_snapshot(page_of(run.end()))) {
       run.length += page_size_;
     }
-    STASIS_ASSIGN(const Answer answer, install_run(region, run, zero));
-    if (answer != Answer::kDone) return answer;
+    STASIS_ASSIGN(const Progress progress, install_run(region, run, zero));
     at = run.end();
+    if (progress.answer == Answer::kWait) {
+      all = Answer::kWait;
+      at = ask_for({progress.missing, run.end() - progress.missing}, urgency);
+    } else if (progress.answer != Answer::kDone) {
+      return progress.answer;
+    }
   }
-  return Answer::kDone;
-}
-
-void FaultHandler::expect(std::vector<Range> ranges) {
-  prefetch_ = std::move(ranges);
-  next_prefetch_ = 0;
-  prefetch_left_ = total_length(prefetch_);
-  activity_.set_prefetch_left(prefetch_left_);
-}
-
-// Short runs come several at once: one at a time, a guest that is at work meanwhile has faulted on most of them itself.
-Result<bool> FaultHandler::prefetch_step() {
-  for (uint64_t done = 0; done < kPrefetchPiece && has_prefetch();) {
-    STASIS_ASSIGN(const PrefetchStep step, prefetch_one(kPrefetchPiece - done));
-    if (step.gone) return false;
-    if (step.bytes == 0) return true;  // an event waits to be read; then the same piece again
-    done += step.bytes;
-  }
-  return true;
-}
-
-Result<FaultHandler::PrefetchStep> FaultHandler::prefetch_one(uint64_t most) {
-  Range& range = prefetch_[next_prefetch_];
-  const Range piece{range.offset, std::min(range.length, most)};
-  const Result<Answer> answer = prefetch_piece(piece);
-  if (!answer) {
-    next_prefetch_ = prefetch_.size();
-    activity_.set_prefetch_left(0);
-    return PrefetchStep{};
-  }
-  if (*answer == Answer::kGone) return PrefetchStep{.gone = true};
-  if (*answer == Answer::kPark) return PrefetchStep{};
-  range.offset += piece.length;
-  range.length -= piece.length;
-  activity_.set_prefetch_left(prefetch_left_ -= piece.length);
-  if (range.length == 0) ++next_prefetch_;
-  return PrefetchStep{.bytes = piece.length};
-}
-
-// A huge page comes in whole if the piece starts in it.
-Result<FaultHandler::Answer> FaultHandler::prefetch_piece(Range piece) {
-  activity_.by(Arrival::kPrefetch);
-  for (uint64_t at = piece.offset; at < piece.end();) {
-    const Region* region = region_at(at);
-    if (region == nullptr) return Answer::kDone;  // between regions: nothing of the guest's
-    const snapshot::Extent extent = memory_->map().find(at);
-    const uint64_t first = round_down(at, page_size_);
-    const bool huge = page_size_ >= snapshot::kFrameSize;
-    const uint64_t end =
-        huge ? first + page_size_ : std::min({piece.end(), extent.end(), region->offset + region->size});
-    const bool zero = extent.is_zero() && extent.end() >= end && extent.offset <= first;
-    STASIS_ASSIGN(const Answer answer, install_absent(*region, {first, end - first}, zero));
-    if (answer != Answer::kDone) return answer;
-    at = end;
-  }
-  return Answer::kDone;
+  return all;
 }
 
 void FaultHandler::record() {
@@ -318,17 +266,20 @@ std::vector<snapshot::WorkingSetEntry> FaultHandler::recorded() const {
   return {recorded_.begin(), recorded_.begin() + count};
 }
 
-Result<FaultHandler::Answer> FaultHandler::install_run(const Region& region, Range run, bool zero) {
-  if (zero) return install_zeros(region, run);
-  const std::span data(buffer_.data(), run.length);
-  STASIS_TRY(read_memory(run.offset, data));
-  for (uint64_t done = 0; done < run.length;) {
+Result<FaultHandler::Progress> FaultHandler::install_run(const Region& region, Range run, bool zero) {
+  if (zero) {
+    STASIS_ASSIGN(const Answer answer, install_zeros(region, run));
+    return Progress{answer};
+  }
+  const uint64_t here = memory_->read_now(run.offset, std::span(buffer_.data(), run.length));
+  const std::span data(buffer_.data(), round_down(here, page_size_));
+  for (uint64_t done = 0; done < data.size();) {
     const uint64_t address = region.host_address + (run.offset - region.offset) + done;
     const InstallResult result = handshake_.uffd.copy(address, data.subspan(done), handshake_.write_protect);
     STASIS_ASSIGN(const Answer answer, settle(region, run, false, result, done));
-    if (answer != Answer::kDone) return answer;
+    if (answer != Answer::kDone) return Progress{answer};
   }
-  return Answer::kDone;
+  return here == run.length ? Progress{} : Progress{Answer::kWait, run.offset + here};
 }
 
 Result<FaultHandler::Answer> FaultHandler::install_zeros(const Region& region, Range run) {
@@ -385,16 +336,9 @@ Status FaultHandler::found(uint64_t offset) {
   return fail(why_not_installed({InstallOutcome::kFailed, 0, ENOMEM}, offset, page_size_));
 }
 
-Status FaultHandler::read_memory(uint64_t offset, std::span<std::byte> out) const {
-  for (int attempt = 1;; ++attempt) {
-    Status status = memory_->read(offset, out);
-    if (status || attempt == kReadAttempts) return status;
-    std::this_thread::sleep_for(kReadPause);
-  }
-}
-
 void FaultHandler::mark_installed(Range run, bool zeros) {
   if (run.length > 0) found_in_a_row_ = 0;
+  installed_bytes_ += run.length;
   for (uint64_t at = run.offset; at < run.end(); at += page_size_) pages_.installed(page_of(at), zeros);
 }
 

@@ -3,6 +3,7 @@
 #include <sys/types.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <optional>
 #include <thread>
@@ -17,6 +18,17 @@ namespace {
 // While a fault is parked the kernel does not deliver it again: look again this often.
 constexpr Milliseconds kParkedPause{1};
 
+// What an address space has from layers.
+std::vector<Range> from_layers(const snapshot::BlockMap& map) {
+  std::vector<Range> ranges;
+  for (uint64_t at = 0; at < map.size();) {
+    const snapshot::Extent extent = map.find(at);
+    if (!extent.is_zero()) append_range(ranges, {extent.offset, extent.length});
+    at = extent.end();
+  }
+  return ranges;
+}
+
 }  // namespace
 
 struct PageServer::State {
@@ -29,6 +41,7 @@ struct PageServer::State {
   Event handed_over;
   Event recorded;
   std::atomic<pid_t> peer{0};
+  std::vector<Range> rest;  // to be loaded in the background
   // Made by the server's thread after the handshake; published by `serving`.
   std::unique_ptr<FaultHandler> handler;
   std::atomic<bool> serving{false};
@@ -46,6 +59,8 @@ struct PageServer::State {
   Result<std::optional<UniqueFd>> accept_vmm(Deadline deadline) const;
   Result<bool> serve_events(int handshake_socket);
   static Result<bool> vmm_has_gone(int handshake_socket);
+  Result<bool> serve_one();
+  void load_rest();
   // When to look again though nothing is to be read.
   Deadline next_look(const std::optional<Deadline>& recording_ends) const;
 };
@@ -57,6 +72,7 @@ void PageServer::State::run() {
 
 // False: stopped, or the VMM has gone.
 Result<bool> PageServer::State::serve() {
+  if (options.load_bytes_per_second > 0) rest = from_layers(memory->map());  // now, while nobody waits
   STASIS_ASSIGN(const bool expected, await_peer());
   if (!expected) return false;
   const Deadline deadline = Deadline::after(options.handshake_deadline);
@@ -67,7 +83,8 @@ Result<bool> PageServer::State::serve() {
   auto handshake = receive_handshake(connection->get(), memory->size(), deadline, stop.fd());
   if (!handshake && handshake.error().code == Code::kCancelled) return false;
   if (!handshake) return tl::unexpected(std::move(handshake).error());
-  handler = std::make_unique<FaultHandler>(std::move(*handshake), memory);
+  STASIS_ASSIGN(auto fetcher, snapshot::FrameFetcher::create(memory, options.fetch));
+  handler = std::make_unique<FaultHandler>(std::move(*handshake), memory, std::move(fetcher));
   handler->expect(std::move(options.prefetch));
   if (options.record_for > Milliseconds(0)) handler->record();
   serving.store(true, std::memory_order_release);
@@ -98,9 +115,13 @@ Result<std::optional<UniqueFd>> PageServer::State::accept_vmm(Deadline deadline)
 }
 
 Result<bool> PageServer::State::serve_events(int handshake_socket) {
-  const std::array fds{handler->fd(), handshake_socket, stop.fd()};
+  const std::array fds{handler->fd(), handshake_socket, stop.fd(), handler->fetched_fd()};
   std::optional<Deadline> recording_ends;
-  if (options.record_for > Milliseconds(0)) recording_ends = Deadline::after(options.record_for);
+  if (options.record_for > Milliseconds(0)) {
+    recording_ends = Deadline::after(options.record_for);
+  } else {
+    load_rest();
+  }
   for (;;) {
     STASIS_ASSIGN(const auto ready, wait_any(fds, next_look(recording_ends)));
     if (ready[2]) return false;
@@ -109,18 +130,17 @@ Result<bool> PageServer::State::serve_events(int handshake_socket) {
       STASIS_ASSIGN(const bool go_on, handler->handle_events());
       if (!go_on) return false;
     }
-    if (handler->has_parked()) {
-      STASIS_ASSIGN(const bool go_on, handler->retry_parked());
-      if (!go_on) return false;
-    } else if (handler->has_prefetch()) {
-      // Also after a fault: a guest that touches its working set at once would else fault on nearly all of it.
-      STASIS_ASSIGN(const bool go_on, handler->prefetch_step());
+    if (ready[3] || (handler->has_waiting() && handler->fetch_deadline().passed())) {
+      STASIS_ASSIGN(const bool go_on, handler->take_fetched());
       if (!go_on) return false;
     }
+    STASIS_ASSIGN(const bool go_on, serve_one());
+    if (!go_on) return false;
     if (recording_ends && recording_ends->passed()) {
       recording_ends.reset();
       handler->stop_recording();
       recorded.set();
+      load_rest();
     }
   }
 }
@@ -134,10 +154,27 @@ Result<bool> PageServer::State::vmm_has_gone(int handshake_socket) {
   return fail(Code::kInvalidArgument, "the VMM said more after it had handed its memory over");
 }
 
+// What comes before the next look: the first of these that there is.
+Result<bool> PageServer::State::serve_one() {
+  if (handler->has_parked()) return handler->retry_parked();
+  // Also after a fault: a guest that touches its working set at once would else fault on nearly all of it.
+  if (handler->has_prefetch()) return handler->prefetch_step();
+  if (handler->can_load() && handler->load_due() <= Deadline::Clock::now()) return handler->load_step();
+  return true;
+}
+
+// Not while faults are written down: a guest whose memory comes by itself does not tell what it needs.
+void PageServer::State::load_rest() {
+  if (options.load_bytes_per_second > 0) handler->load_rest(std::move(rest), options.load_bytes_per_second);
+}
+
 Deadline PageServer::State::next_look(const std::optional<Deadline>& recording_ends) const {
   if (handler->has_parked()) return Deadline::after(kParkedPause);
   if (handler->has_prefetch()) return Deadline::after(Milliseconds(0));  // what the guest waits for goes first
-  return recording_ends.value_or(Deadline::never());
+  auto at = recording_ends.value_or(Deadline::never()).at();
+  if (handler->has_waiting()) at = std::min(at, handler->fetch_deadline().at());
+  if (handler->can_load()) at = std::min(at, handler->load_due());
+  return Deadline::from(at);
 }
 
 PageServer::PageServer(std::unique_ptr<State> state) : state_(std::move(state)) {}
@@ -188,6 +225,7 @@ PageServerStats PageServer::stats() const {
   stats.pages_by_fault = activity.pages_of(Arrival::kFault, false);
   stats.pages_around = activity.pages_of(Arrival::kAround, false);
   stats.pages_prefetched = activity.pages_of(Arrival::kPrefetch, false);
+  stats.pages_loaded = activity.pages_of(Arrival::kBackground, false);
   for (const auto& [data, zeros] : activity.pages) stats.pages_zero += zeros;
   stats.pages_removed = counters.pages_removed.load(std::memory_order_relaxed);
   return stats;
@@ -199,6 +237,14 @@ ActivityStats PageServer::activity() const {
 
 Timeline PageServer::timeline() const {
   return state_->serving.load(std::memory_order_acquire) ? state_->handler->activity().timeline() : Timeline{};
+}
+
+LoadReport PageServer::load() const {
+  if (state_->options.load_bytes_per_second == 0) return {};
+  // Before it has been begun it is on its way.
+  LoadReport report = state_->serving.load(std::memory_order_acquire) ? state_->handler->load_report() : LoadReport{};
+  if (report.state == LoadState::kNone) report.state = LoadState::kLoading;
+  return report;
 }
 
 std::vector<Range> PageServer::removed() const {

@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <array>
 #include <cstring>
 
 #include "snapshot/layer.h"
@@ -53,6 +54,45 @@ Status AddressSpace::read(uint64_t offset, std::span<std::byte> out) const {
     out = out.subspan(piece.size());
   }
   return {};
+}
+
+uint64_t AddressSpace::read_now(uint64_t offset, std::span<std::byte> out) const {
+  uint64_t done = 0;
+  for (size_t index = map_.index_of(offset); done < out.size(); ++index) {
+    const BlockMap::Entry& entry = map_.entries_[index];
+    const uint64_t at = offset + done;
+    const auto piece = out.subspan(done, std::min<uint64_t>(out.size() - done, map_.end_of(index) - at));
+    uint64_t here = piece.size();
+    if (entry.layer == 0) {
+      std::memset(piece.data(), 0, piece.size());
+    } else {
+      here = layers_[entry.layer - 1]->read_now(entry.layer_offset + (at - entry.first_block * kBlockSize), piece);
+    }
+    done += here;
+    if (here < piece.size()) break;
+  }
+  return done;
+}
+
+std::optional<AddressSpace::FramePlace> AddressSpace::frame_at(uint64_t offset) const {
+  const size_t index = map_.index_of(offset);
+  const BlockMap::Entry& entry = map_.entries_[index];
+  if (entry.layer == 0) return std::nullopt;
+  const uint64_t start = entry.first_block * kBlockSize;
+  const uint64_t in_layer = entry.layer_offset + (offset - start);
+  const uint64_t before = std::min(in_layer % kFrameSize, offset - start);
+  const uint64_t end = std::min(offset - in_layer % kFrameSize + kFrameSize, map_.end_of(index));
+  const FrameRef frame{entry.layer - 1, static_cast<uint32_t>(in_layer / kFrameSize)};
+  return FramePlace{frame, {offset - before, end - (offset - before)}, layers_[frame.layer]->is_verified(frame.frame)};
+}
+
+Status AddressSpace::load(FrameRef frame) const {
+  std::array<std::byte, kBlockSize> block;  // reading any of a frame verifies all of it
+  return layers_[frame.layer]->read(frame.frame * kFrameSize, block);
+}
+
+std::string AddressSpace::describe(FrameRef frame) const {
+  return "frame " + std::to_string(frame.frame) + " of layer " + layers_[frame.layer]->id().text();
 }
 
 std::span<const std::byte> AddressSpace::view(uint64_t offset, uint64_t length) const {

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <cstring>
+#include <utility>
 
 #include "snapshot/packed_layer.h"
 
@@ -20,6 +21,9 @@ struct FrameBuffer {
 };
 
 std::atomic<uint64_t> next_serial = 1;
+
+// Whether a frame that comes from storage for the first time may be waited for.
+enum class Patience { kWaits, kNow };
 
 Error missing(Error error, LayerId id) {
   if (error.code == Code::kNotFound) error.code = Code::kDataLoss;
@@ -51,12 +55,13 @@ struct Layer::State {
 
   bool packed() const { return form == LayerForm::kPacked; }
 
-  Status read_bytes(uint64_t offset, std::span<std::byte> out) const;
-  Status unpack(size_t index, std::span<std::byte> out) const;
-  Status read(uint64_t offset, std::span<std::byte> out);
+  Status read_bytes(uint64_t offset, std::span<std::byte> out, Patience patience) const;
+  Status unpack(size_t index, std::span<std::byte> out, Patience patience) const;
+  // `done`: bytes at the start of `out` that are read, also when it fails.
+  Status read(uint64_t offset, std::span<std::byte> out, Patience patience, size_t& done);
   Status read_verified(uint64_t offset, std::span<std::byte> out) const;
-  Status read_unverified(size_t index, uint64_t offset, std::span<std::byte> out);
-  Status read_frame(size_t index, std::span<std::byte> out);
+  Status read_unverified(size_t index, uint64_t offset, std::span<std::byte> out, Patience patience);
+  Status read_frame(size_t index, std::span<std::byte> out, Patience patience);
   Result<size_t> index_of(uint64_t offset) const;
 
   FileSystem& fs;
@@ -143,9 +148,21 @@ Status Layer::read(uint64_t offset, std::span<std::byte> out) {
     return fail(Code::kOutOfRange, std::to_string(out.size()) + " bytes at " + std::to_string(offset) + " of " +
                                        state_->path.string() + ", which has " + std::to_string(size()));
   }
-  Status status = state_->read(offset, out);
+  size_t done = 0;
+  Status status = state_->read(offset, out, Patience::kWaits, done);
   if (!status) std::memset(out.data(), 0, out.size());  // nobody may take a damaged byte for a good one
   return status;
+}
+
+size_t Layer::read_now(uint64_t offset, std::span<std::byte> out) {
+  size_t done = 0;
+  (void)state_->read(offset, out, Patience::kNow, done);
+  return done;
+}
+
+bool Layer::is_verified(uint32_t frame) const {
+  const auto index = state_->sums.find(frame);
+  return index && state_->is_verified(*index);
 }
 
 LayerInfo Layer::info() const { return state_->sums.info(); }
@@ -154,7 +171,7 @@ std::span<const uint32_t> Layer::frames() const { return state_->sums.frames; }
 
 Result<uint64_t> Layer::verify_frame(size_t index, std::span<std::byte> buffer) {
   const uint64_t length = state_->sums.frame_range(state_->sums.frames[index]).length;
-  STASIS_TRY(state_->read_frame(index, buffer.first(length)));
+  STASIS_TRY(state_->read_frame(index, buffer.first(length), Patience::kWaits));
   return length;
 }
 
@@ -174,23 +191,24 @@ Status Layer::verify_all() {
 
 // Verified frames that follow each other are copied at once. Frames of a packed layer are unpacked, and checked, each
 // time: a checksum is a twentieth of that.
-Status Layer::State::read(uint64_t offset, std::span<std::byte> out) {
-  size_t ready = 0;  // bytes at the start of `out` that need no check
-  while (ready < out.size()) {
-    const uint64_t at = offset + ready;
+Status Layer::State::read(uint64_t offset, std::span<std::byte> out, Patience patience, size_t& done) {
+  size_t ready = 0;  // bytes behind `done` that need no check
+  while (done + ready < out.size()) {
+    const uint64_t at = offset + done + ready;
     STASIS_ASSIGN(const size_t index, index_of(at));
-    const uint64_t here = std::min<uint64_t>(out.size() - ready, kFrameSize - at % kFrameSize);
+    const uint64_t here = std::min<uint64_t>(out.size() - done - ready, kFrameSize - at % kFrameSize);
     if (!packed() && is_verified(index)) {
       ready += here;
       continue;
     }
-    STASIS_TRY(read_verified(offset, out.first(ready)));
-    STASIS_TRY(read_unverified(index, at, out.subspan(ready, here)));
-    offset = at + here;
-    out = out.subspan(ready + here);
-    ready = 0;
+    STASIS_TRY(read_verified(offset + done, out.subspan(done, ready)));
+    done += std::exchange(ready, 0);
+    STASIS_TRY(read_unverified(index, at, out.subspan(done, here), is_verified(index) ? Patience::kWaits : patience));
+    done += here;
   }
-  return read_verified(offset, out);
+  STASIS_TRY(read_verified(offset + done, out.subspan(done)));
+  done = out.size();
+  return {};
 }
 
 Status Layer::State::read_verified(uint64_t offset, std::span<std::byte> out) const {
@@ -199,7 +217,7 @@ Status Layer::State::read_verified(uint64_t offset, std::span<std::byte> out) co
     std::memcpy(out.data(), mapping.bytes().data() + offset, out.size());
     if (mapping.intact()) return {};
   }
-  return read_bytes(offset, out);
+  return read_bytes(offset, out, Patience::kWaits);
 }
 
 Result<size_t> Layer::State::index_of(uint64_t offset) const {
@@ -209,40 +227,40 @@ Result<size_t> Layer::State::index_of(uint64_t offset) const {
               path.string() + " has no data in frame " + std::to_string(frame) + ", which was asked for");
 }
 
-Status Layer::State::read_bytes(uint64_t offset, std::span<std::byte> out) const {
-  auto n = fs.read_at(fd.get(), offset, out);
+Status Layer::State::read_bytes(uint64_t offset, std::span<std::byte> out, Patience patience) const {
+  auto n = patience == Patience::kNow ? fs.read_now(fd.get(), offset, out) : fs.read_at(fd.get(), offset, out);
   if (!n) return fail(std::move(n).error().with_context(path.string() + " at " + std::to_string(offset)));
   if (*n == out.size()) return {};
   return fail(Code::kDataLoss, path.string() + " ends at " + std::to_string(offset + *n) + ", inside the layer");
 }
 
-Status Layer::State::read_unverified(size_t index, uint64_t offset, std::span<std::byte> out) {
+Status Layer::State::read_unverified(size_t index, uint64_t offset, std::span<std::byte> out, Patience patience) {
   const Range range = sums.frame_range(sums.frames[index]);
-  if (out.size() == range.length) return read_frame(index, out);
+  if (out.size() == range.length) return read_frame(index, out, patience);
   thread_local FrameBuffer buffer;  // kept: an allocation for each frame of a capture adds up
   const auto frame = std::span(buffer.bytes).first(range.length);
   if (buffer.layer != serial || buffer.index != index) {
     buffer.layer = 0;
-    STASIS_TRY(read_frame(index, frame));
+    STASIS_TRY(read_frame(index, frame, patience));
     if (packed()) buffer.layer = serial, buffer.index = index;
   }
   std::memcpy(out.data(), frame.data() + (offset - range.offset), out.size());
   return {};
 }
 
-Status Layer::State::unpack(size_t index, std::span<std::byte> out) const {
+Status Layer::State::unpack(size_t index, std::span<std::byte> out, Patience patience) const {
   thread_local std::vector<std::byte> buffer(kFrameSize);
   const auto bytes = std::span(buffer).first(lengths[index]);
-  STASIS_TRY(read_bytes(offsets[index], bytes));
+  STASIS_TRY(read_bytes(offsets[index], bytes, patience));
   Status unpacked = unpack_frame(bytes, out);
   if (unpacked) return {};
   return fail(std::move(unpacked).error().with_context(path.string() + ": frame " + std::to_string(sums.frames[index]) +
                                                        " is damaged"));
 }
 
-Status Layer::State::read_frame(size_t index, std::span<std::byte> out) {
+Status Layer::State::read_frame(size_t index, std::span<std::byte> out, Patience patience) {
   const uint32_t frame = sums.frames[index];
-  STASIS_TRY(packed() ? unpack(index, out) : read_bytes(sums.frame_range(frame).offset, out));
+  STASIS_TRY(packed() ? unpack(index, out, patience) : read_bytes(sums.frame_range(frame).offset, out, patience));
   const uint64_t found = checksum(out);
   if (found != sums.checksums[index]) {
     return fail(Code::kDataLoss, path.string() + ": frame " + std::to_string(frame) + " (64 KiB at " +

@@ -9,12 +9,15 @@
 #include <atomic>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "base/fd.h"
 #include "base/file_system.h"
 #include "snapshot/block_map.h"
+#include "snapshot/frame_source.h"
 
 namespace stasis::snapshot {
 
@@ -80,6 +83,11 @@ class Layer {
   // Reads out.size() bytes at `offset` (both multiples of kBlockSize, within size()). A frame that holds no data at all
   // is kDataLoss too: no block map points into one. `out` is zeroed on failure.
   Status read(uint64_t offset, std::span<std::byte> out);
+  // The same without waiting for storage: bytes that are read, from the start; all of them, or those before the first
+  // frame that was never verified and is not in memory (or is damaged: read() tells).
+  size_t read_now(uint64_t offset, std::span<std::byte> out);
+  // Whether frame number `frame` (offset / kFrameSize) has been verified by this object.
+  bool is_verified(uint32_t frame) const;
   LayerInfo info() const;
   // The frames that hold data, by number (offset / kFrameSize), ascending.
   std::span<const uint32_t> frames() const;
@@ -106,7 +114,7 @@ class Layer {
 };
 
 // The content of an address space at one generation: a block map with its layers open. Immutable, thread-safe.
-class AddressSpace {
+class AddressSpace final : public FrameSource {
  public:
   // Opens every layer that the map names. kDataLoss if one is missing.
   static Result<std::shared_ptr<AddressSpace>> open(FileSystem& fs, const Path& layers_dir, BlockMap map);
@@ -116,6 +124,18 @@ class AddressSpace {
   // offset and out.size() are multiples of kBlockSize within size(). Zeros where the map says so. `out` is zeroed on
   // failure.
   Status read(uint64_t offset, std::span<std::byte> out) const;
+  // Layer::read_now(): bytes that are read, from the start. offset and out.size() must lie within size().
+  uint64_t read_now(uint64_t offset, std::span<std::byte> out) const;
+  struct FramePlace {
+    FrameRef frame;
+    Range range;            // of the address space: what comes from this frame, as far as the extent goes
+    bool verified = false;  // then it need not be loaded
+  };
+  // Where the block at `offset` comes from; nullopt: zeros.
+  std::optional<FramePlace> frame_at(uint64_t offset) const;
+  // Brings a frame from storage and verifies it, if it was not. kDataLoss if it is damaged.
+  Status load(FrameRef frame) const override;
+  std::string describe(FrameRef frame) const override;
   // Layer::view() of a range within one extent that is not of zeros.
   std::span<const std::byte> view(uint64_t offset, uint64_t length) const;
   // The open layer behind an extent of map(); nullptr for zeros.

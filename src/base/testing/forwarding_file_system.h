@@ -29,6 +29,10 @@ class ForwardingFileSystem : public FileSystem {
     if (auto error = before("read")) return fail(*error);
     return inner_.read_at(fd, offset, out);
   }
+  Result<size_t> read_now(int fd, uint64_t offset, std::span<std::byte> out) override {
+    if (auto error = before("read")) return fail(*error);
+    return inner_.read_now(fd, offset, out);
+  }
   Result<FileMapping> map(int fd, uint64_t length) override {
     if (auto error = before("map")) return fail(*error);
     return inner_.map(fd, length);

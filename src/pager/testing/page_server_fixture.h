@@ -43,10 +43,13 @@ class PageServerFixture : public ::testing::Test {
                              snapshot::Change{{200 * snapshot::kBlockSize, 56 * snapshot::kBlockSize}, false}};
     auto map = snapshot::BlockMap::zeros(kSize)->merge(id, changes);
     ASSERT_TRUE(map);
-    auto space = snapshot::AddressSpace::open(fs, layers_, std::move(*map));
+    auto space = snapshot::AddressSpace::open(files(), layers_, std::move(*map));
     ASSERT_TRUE(space);
     space_ = std::move(*space);
   }
+
+  // Through which layers are read.
+  virtual FileSystem& files() { return real_file_system(); }
 
   void start_server(PageServerOptions options = {}) {
     options.on_failure = [this](const Error& error) { failure_.set_value(error); };
