@@ -44,8 +44,7 @@ Status AddressSpace::read(uint64_t offset, std::span<std::byte> out) const {
     if (entry.layer == 0) {
       std::memset(piece.data(), 0, piece.size());
     } else {
-      const uint64_t layer_offset = entry.layer_offset + (offset - entry.first_block * kBlockSize);
-      if (Status status = layers_[entry.layer - 1]->read(layer_offset, piece); !status) {
+      if (Status status = layers_[entry.layer - 1]->read(BlockMap::offset_in_layer(entry, offset), piece); !status) {
         std::memset(whole.data(), 0, whole.size());
         return status;
       }
@@ -97,7 +96,7 @@ std::string AddressSpace::describe(FrameRef frame) const {
 
 std::span<const std::byte> AddressSpace::view(uint64_t offset, uint64_t length) const {
   const BlockMap::Entry& entry = map_.entries_[map_.index_of(offset)];
-  return layers_[entry.layer - 1]->view(entry.layer_offset + (offset - entry.first_block * kBlockSize), length);
+  return layers_[entry.layer - 1]->view(BlockMap::offset_in_layer(entry, offset), length);
 }
 
 Layer* AddressSpace::layer(LayerId id) const {

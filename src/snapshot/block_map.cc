@@ -50,7 +50,8 @@ Result<BlockMap> BlockMap::from_extents(const Metadata& metadata, std::span<cons
     }
     const auto [known, is_new] = index_of_layer.try_emplace(extent.layer.uuid, map.layers_.size() + 1);
     if (is_new) map.layers_.push_back(extent.layer);
-    builder.append({static_cast<uint32_t>(position / kBlockSize), known->second, extent.layer_offset});
+    builder.append({static_cast<uint32_t>(position / kBlockSize), known->second,
+                    static_cast<uint32_t>(extent.layer_offset / kBlockSize)});
     position = extent.end();
   }
   if (position != metadata.size) {
@@ -112,22 +113,6 @@ void BlockMap::drop_unused(std::span<const uint8_t> used) {
   for (Entry& entry : entries_) entry.layer = new_index[entry.layer];
   layers_ = std::move(kept);
 }
-
-size_t BlockMap::index_of(uint64_t offset) const {
-  return index_.find(entries_.data(), &Entry::first_block, offset / kBlockSize);
-}
-
-uint64_t BlockMap::end_of(size_t index) const {
-  return index + 1 < entries_.size() ? entries_[index + 1].first_block * kBlockSize : metadata_.size;
-}
-
-Extent BlockMap::extent_at(size_t index) const {
-  const Entry& entry = entries_[index];
-  const uint64_t offset = entry.first_block * kBlockSize;
-  return {offset, end_of(index) - offset, entry.layer == 0 ? LayerId{} : layers_[entry.layer - 1], entry.layer_offset};
-}
-
-Extent BlockMap::find(uint64_t offset) const { return extent_at(index_of(offset)); }
 
 std::vector<Extent> BlockMap::extents() const {
   std::vector<Extent> extents;

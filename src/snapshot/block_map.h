@@ -1,14 +1,15 @@
 // The block map: what one address space (a guest's memory, or one of its disks) consists of at one generation. A sorted
 // list of extents covers [0, size) wholly and without overlap; each extent names a layer and an offset in it, or the
 // nil layer, which means zeros. The map is flattened: a look-up is one search, whatever the number of generations
-// behind it, and an index of buckets (bucket_index.h) makes that two reads of memory. In memory an extent costs 16
+// behind it, and an index of buckets (bucket_index.h) makes that two reads of memory. In memory an extent costs 12
 // bytes, and the index 1 to 2. Immutable once made, so any number of threads may read it. The encoding is specified in
-// docs/format.md (little-endian, magic, version, CRC); decode() trusts nothing in the bytes, and encode() enforces the
-// limits that decode() enforces.
+// docs/format.md (little-endian, magic, version, CRC); decode() and read() trust nothing in the bytes, and encode()
+// enforces the limits that they enforce.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <span>
 #include <string>
 #include <vector>
@@ -71,6 +72,11 @@ class BlockMap {
   // that continue each other in the address space AND in the layer.
   static Result<BlockMap> from_extents(const Metadata& metadata, std::span<const Extent> extents);
   static Result<BlockMap> decode(std::span<const std::byte> bytes);
+  // Fills `out` with the next bytes of a file.
+  using Source = std::function<Status(std::span<std::byte> out)>;
+  // decode() of a file of `file_size` bytes that is never in memory as a whole: each byte is asked for once, in order,
+  // until the first error.
+  static Result<BlockMap> read(uint64_t file_size, const Source& source);
   Result<std::vector<std::byte>> encode() const;
 
   // The next generation (of zeros(): generation 0): `changes` (sorted, disjoint) laid over this map; data changes point
@@ -83,7 +89,7 @@ class BlockMap {
   const Metadata& metadata() const { return metadata_; }
   uint64_t size() const { return metadata_.size; }
   // The extent that holds `offset`; offset must be < size(). No allocation.
-  Extent find(uint64_t offset) const;
+  Extent find(uint64_t offset) const { return extent_at(index_of(offset)); }
   // Every extent in order.
   std::vector<Extent> extents() const;
   size_t extent_count() const;
@@ -92,28 +98,41 @@ class BlockMap {
 
  private:
   friend class AddressSpace;  // reads by index
-  struct Entry {              // 16 bytes an extent; its length is the distance to the next entry's start
-    uint32_t first_block;     // limit: 16 TiB / 4 KiB = 2^32 blocks, so block numbers fit
+  struct Entry {              // 12 bytes an extent; its length is the distance to the next entry's start
+    uint32_t first_block;     // limit: 16 TiB / 4 KiB = 2^32 blocks, so block numbers fit, also those in a layer
     uint32_t layer;           // index into layers_ + 1; 0 = zeros
-    uint64_t layer_offset;    // bytes
+    uint32_t layer_block;     // where it starts in the layer
   };
   struct Builder;  // block_map_builder.h
 
   // Index of the entry that holds `offset`.
-  size_t index_of(uint64_t offset) const;
-  uint64_t end_of(size_t index) const;  // bytes
-  Extent extent_at(size_t index) const;
+  size_t index_of(uint64_t offset) const {
+    return index_.find(entries_.data(), &Entry::first_block, offset / kBlockSize);
+  }
+  uint64_t end_of(size_t index) const {  // bytes
+    return index + 1 < entries_.size() ? entries_[index + 1].first_block * kBlockSize : metadata_.size;
+  }
+  // Where `offset`, which an entry holds that is not of zeros, is in its layer.
+  static uint64_t offset_in_layer(const Entry& entry, uint64_t offset) {
+    return entry.layer_block * kBlockSize + (offset - entry.first_block * kBlockSize);
+  }
+  Extent extent_at(size_t index) const {
+    const Entry& entry = entries_[index];
+    const uint64_t offset = entry.first_block * kBlockSize;
+    return {offset, end_of(index) - offset, entry.layer == 0 ? LayerId{} : layers_[entry.layer - 1],
+            entry.layer_block * kBlockSize};
+  }
   using Entries = std::vector<Entry, TableAllocator<Entry>>;
   // Drops layers that no entry names, and makes the index; kResourceExhausted if there are too many extents or layers.
   Status seal();
   // `used`: for each layer + 1, whether an entry names it.
   void drop_unused(std::span<const uint8_t> used);
-  // Copies the table of extents of an encoded map, checks it and makes the index: kDataLoss unless the entries are as
+  // Takes the table of extents of an encoded map, checks it and makes the index: kDataLoss unless the entries are as
   // every constructor leaves them and their CRC is `crc`.
-  Status load_entries(std::span<const std::byte> table, uint32_t crc);
-  // Whether any of the entries [begin, end) breaks a rule; marks the layers that they name in `used`.
-  bool any_wrong(size_t begin, size_t end, std::span<uint8_t> used) const;
-  Status what_is_wrong() const;
+  Status load_entries(size_t count, uint32_t crc, const Source& source);
+  struct Piece;  // of that table (block_map_codec.cc)
+  // Takes the extents of a piece; what is wrong with them, or the empty string.
+  std::string take(const Piece& piece, std::span<uint8_t> used);
 
   Metadata metadata_;
   std::vector<LayerId> layers_;

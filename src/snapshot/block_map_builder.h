@@ -11,8 +11,8 @@ struct BlockMap::Builder {
   // True if `next`, which starts where `previous` ends, is its continuation in the layer too.
   static bool continues(const Entry& previous, const Entry& next) {
     if (previous.layer != next.layer) return false;
-    const uint64_t length = uint64_t{next.first_block - previous.first_block} * kBlockSize;
-    return next.layer == 0 || previous.layer_offset + length == next.layer_offset;
+    const uint64_t length = next.first_block - previous.first_block;
+    return next.layer == 0 || previous.layer_block + length == next.layer_block;
   }
 
   void append(const Entry& entry) {

@@ -1,6 +1,7 @@
 // The encoding of a block map; docs/format.md specifies it.
 #include <algorithm>
 #include <array>
+#include <bit>
 
 #include "snapshot/block_map_builder.h"
 #include "snapshot/crc32c.h"
@@ -12,6 +13,7 @@ namespace {
 constexpr std::array<char, 8> kMagic = {'S', 'T', 'A', 'S', 'I', 'S', 'B', 'M'};
 constexpr uint32_t kVersion = 1;
 constexpr size_t kHeaderSize = 88;
+constexpr size_t kExtentsCrcAt = 80;
 constexpr size_t kHeadCrcAt = 84;
 constexpr size_t kLayerSize = 16;
 constexpr size_t kExtentSize = 16;
@@ -23,11 +25,9 @@ struct Header {
   uint32_t layers = 0;
   uint32_t extents = 0;
   uint32_t extents_crc = 0;
-  uint32_t head_crc = 0;
-  size_t head_size() const { return kHeaderSize + layers * kLayerSize; }
 };
 
-Status check_sizes(const Header& header, size_t file_size) {
+Status check_sizes(const Header& header, uint64_t file_size) {
   if (!valid_size(header.metadata.size)) {
     return bad("is of an address space of " + std::to_string(header.metadata.size) + " bytes");
   }
@@ -35,18 +35,20 @@ Status check_sizes(const Header& header, size_t file_size) {
   if (header.extents == 0 || header.extents > kMaxExtents) {
     return bad("has " + std::to_string(header.extents) + " extents");
   }
-  const size_t expected = header.head_size() + size_t{header.extents} * kExtentSize;
+  const size_t expected = kHeaderSize + header.layers * kLayerSize + size_t{header.extents} * kExtentSize;
   if (expected != file_size) {
     return bad("has " + std::to_string(file_size) + " bytes, its tables need " + std::to_string(expected));
   }
   return {};
 }
 
-// Everything about the header and the layer table; nothing is allocated.
-Result<Header> decode_head(std::span<const std::byte> bytes) {
-  if (bytes.size() < kHeaderSize) return bad("has " + std::to_string(bytes.size()) + " bytes: shorter than its header");
+// The header and the layer table. Memory for the layers is had once the length of the file bears out how many they are.
+Result<Header> read_head(uint64_t file_size, const BlockMap::Source& source, std::vector<LayerId>& layers) {
+  if (file_size < kHeaderSize) return bad("has " + std::to_string(file_size) + " bytes: shorter than its header");
+  std::array<std::byte, kHeaderSize> bytes;
+  STASIS_TRY(source(bytes));
   if (std::memcmp(bytes.data(), kMagic.data(), kMagic.size()) != 0) return bad("does not start with STASISBM");
-  WireReader in(bytes.subspan(kMagic.size()));
+  WireReader in{std::span(bytes).subspan(kMagic.size())};
   const uint32_t version = in.u32();
   if (version != kVersion) return bad("is of version " + std::to_string(version) + "; this program reads 1");
   const uint32_t block_size = in.u32();
@@ -59,10 +61,12 @@ Result<Header> decode_head(std::span<const std::byte> bytes) {
   header.layers = in.u32();
   header.extents = in.u32();
   header.extents_crc = in.u32();
-  header.head_crc = in.u32();
-  STASIS_TRY(check_sizes(header, bytes.size()));
-  const auto layer_table = bytes.subspan(kHeaderSize, header.layers * kLayerSize);
-  if (crc32c(layer_table, crc32c(bytes.first(kHeadCrcAt))) != header.head_crc) return bad("has a damaged header");
+  const uint32_t head_crc = in.u32();
+  STASIS_TRY(check_sizes(header, file_size));
+  layers.resize(header.layers);
+  const auto layer_table = std::as_writable_bytes(std::span(layers));
+  STASIS_TRY(source(layer_table));
+  if (crc32c(layer_table, crc32c(std::span(bytes).first(kHeadCrcAt))) != head_crc) return bad("has a damaged header");
   if (block_size != kBlockSize) return bad("has blocks of " + std::to_string(block_size) + " bytes");
   if (reserved != 0) return bad("uses a reserved field");
   return header;
@@ -76,15 +80,51 @@ Status check_layers(std::span<const LayerId> layers) {
   return {};
 }
 
+constexpr uint64_t kMaxBlocks = kMaxAddressSpace / kBlockSize;
+constexpr size_t kPieceExtents = 1024;  // 16 KiB of the file
+
+struct Record {  // an extent as the file has it
+  uint32_t first_block;
+  uint32_t layer;
+  uint64_t layer_offset;
+};
+static_assert(sizeof(Record) == kExtentSize);
+
+// What can be wrong with an extent, as bits: a branch for each rule would be half of the time that reading takes.
+constexpr std::array<const char*, 7> kFaults = {" does not start at 0",
+                                                " has no length",
+                                                " names a layer that the map does not have",
+                                                " is of zeros and has an offset in a layer",
+                                                " has a misaligned offset in its layer",
+                                                " ends behind the limit of a layer",
+                                                " continues the one before"};
+uint32_t fault_if(bool wrong, unsigned fault) { return static_cast<uint32_t>(wrong) << fault; }
+
+uint32_t faults_of_end(const Record& record, uint64_t end_block) {
+  const uint64_t length = end_block - record.first_block;
+  return fault_if(end_block <= record.first_block, 1) |
+         fault_if(record.layer_offset / kBlockSize + length > kMaxBlocks, 5);
+}
+
+uint32_t faults_of_start(const Record& record, uint64_t blocks, uint64_t layers) {
+  return fault_if(record.first_block >= blocks, 1) | fault_if(record.layer > layers, 2) |
+         fault_if((record.layer == 0) & (record.layer_offset != 0), 3) |
+         fault_if(record.layer_offset % kBlockSize != 0, 4);
+}
+
+std::string describe(size_t index, uint32_t faults) {
+  return "is wrong: extent " + std::to_string(index) + kFaults[static_cast<size_t>(std::countr_zero(faults))];
+}
+
 }  // namespace
 
 Result<std::vector<std::byte>> BlockMap::encode() const {
-  static_assert(sizeof(Entry) == kExtentSize && sizeof(LayerId) == kLayerSize);
+  static_assert(sizeof(LayerId) == kLayerSize);
   if (!valid_size(size()) || entries_.empty() || entries_.size() > kMaxExtents || layers_.size() > kMaxLayers) {
     return fail(Code::kInvalidArgument, "this block map is beyond the limits of its format");
   }
-  const auto table = std::as_bytes(std::span(entries_));
-  WireWriter out(kHeaderSize + layers_.size() * kLayerSize + table.size());
+  const size_t table_at = kHeaderSize + layers_.size() * kLayerSize;
+  WireWriter out(table_at + entries_.size() * kExtentSize);
   out.append(kMagic.data(), kMagic.size());
   out.u32(kVersion);
   out.u32(static_cast<uint32_t>(kBlockSize));
@@ -95,89 +135,101 @@ Result<std::vector<std::byte>> BlockMap::encode() const {
   out.uuid(metadata_.base_id);
   out.u32(static_cast<uint32_t>(layers_.size()));
   out.u32(static_cast<uint32_t>(entries_.size()));
-  out.u32(crc32c(table));
+  out.u32(0);
   out.u32(0);
   out.append(layers_.data(), layers_.size() * kLayerSize);
-  out.set_u32(kHeadCrcAt, crc32c(out.bytes().subspan(kHeaderSize), crc32c(out.bytes().first(kHeadCrcAt))));
-  out.append(table.data(), table.size());
+  std::array<Record, kPieceExtents> piece;
+  for (size_t done = 0; done < entries_.size();) {
+    const auto entries = std::span(entries_).subspan(done, std::min(kPieceExtents, entries_.size() - done));
+    std::transform(entries.begin(), entries.end(), piece.begin(), [](const Entry& entry) {
+      return Record{entry.first_block, entry.layer, entry.layer_block * kBlockSize};
+    });
+    out.append(piece.data(), entries.size() * kExtentSize);
+    done += entries.size();
+  }
+  out.set_u32(kExtentsCrcAt, crc32c(out.bytes().subspan(table_at)));
+  const auto layer_table = out.bytes().subspan(kHeaderSize, layers_.size() * kLayerSize);
+  out.set_u32(kHeadCrcAt, crc32c(layer_table, crc32c(out.bytes().first(kHeadCrcAt))));
   return out.take();
 }
 
 Result<BlockMap> BlockMap::decode(std::span<const std::byte> bytes) {
-  STASIS_ASSIGN(const Header header, decode_head(bytes));
+  return read(bytes.size(), [rest = bytes](std::span<std::byte> out) mutable -> Status {
+    if (!out.empty()) std::memcpy(out.data(), rest.data(), out.size());
+    rest = rest.subspan(out.size());
+    return {};
+  });
+}
+
+Result<BlockMap> BlockMap::read(uint64_t file_size, const Source& source) {
   BlockMap map;
+  STASIS_ASSIGN(const Header header, read_head(file_size, source, map.layers_));
   map.metadata_ = header.metadata;
-  map.layers_.resize(header.layers);
-  WireReader in(bytes.subspan(kHeaderSize));
-  in.copy(map.layers_.data(), header.layers * kLayerSize);
   STASIS_TRY(check_layers(map.layers_));
-  STASIS_TRY(map.load_entries(bytes.subspan(header.head_size()), header.extents_crc));
+  STASIS_TRY(map.load_entries(header.extents, header.extents_crc, source));
   return map;
 }
 
-// In pieces that stay in the cache while they are summed, copied, checked and indexed.
-Status BlockMap::load_entries(std::span<const std::byte> table, uint32_t crc) {
-  constexpr size_t kPiece = 1024;
-  const size_t count = table.size() / kExtentSize;
+struct BlockMap::Piece {
+  size_t first;  // index of records[1]
+  std::span<const Record> records;  // the first is the last one of the piece before
+};
+
+// In pieces that stay in the cache while they are read, summed, checked and indexed.
+Status BlockMap::load_entries(size_t count, uint32_t crc, const Source& source) {
   entries_.resize(count);
   index_.start(count, size() / kBlockSize);
   std::vector<uint8_t> used(layers_.size() + 1);
+  std::array<Record, 1 + kPieceExtents> records;
+  records[0] = {};
   uint32_t found_crc = 0;
-  size_t checked = 0;
-  bool wrong = false;
-  for (size_t copied = 0; copied < count;) {
-    const auto piece = table.subspan(copied * kExtentSize, std::min(kPiece, count - copied) * kExtentSize);
-    found_crc = crc32c(piece, found_crc);
-    std::memcpy(entries_.data() + copied, piece.data(), piece.size());
-    copied += piece.size() / kExtentSize;
-    // The last one copied is checked with the next piece, which says where it ends.
-    const size_t complete = copied < count ? copied - 1 : count;
-    wrong = wrong || any_wrong(checked, complete, used);
-    for (; checked < complete && !wrong; ++checked) index_.add(entries_[checked].first_block, checked);
+  std::string fault;  // the first
+  for (size_t done = 0; done < count;) {
+    const auto piece = std::span(records).subspan(1, std::min(kPieceExtents, count - done));
+    STASIS_TRY(source(std::as_writable_bytes(piece)));
+    found_crc = crc32c(std::as_bytes(piece), found_crc);
+    if (fault.empty()) fault = take({done, std::span(records).first(1 + piece.size())}, used);
+    done += piece.size();
+    records[0] = piece.back();
+  }
+  if (const uint32_t faults = faults_of_end(records[0], size() / kBlockSize); fault.empty() && faults != 0) {
+    fault = describe(count - 1, faults);
   }
   if (found_crc != crc) return bad("has a damaged table of extents");
-  if (wrong) return what_is_wrong();
+  if (!fault.empty()) return bad(fault);
   if (std::find(used.begin() + 1, used.end(), 0) != used.end()) return bad("names a layer that no extent uses");
   index_.finish();
   return {};
 }
 
-// Without a branch for each rule: half of the time that decode() takes.
-bool BlockMap::any_wrong(size_t begin, size_t end, std::span<uint8_t> used) const {
+std::string BlockMap::take(const Piece& piece, std::span<uint8_t> used) {
   const uint64_t layers = layers_.size();
   const uint64_t blocks = size() / kBlockSize;
-  bool wrong = entries_.front().first_block != 0;
-  for (size_t i = begin; i < end; ++i) {
-    const Entry& entry = entries_[i];
-    const uint64_t stop = end_of(i) / kBlockSize;
-    const uint64_t length = stop - entry.first_block;
-    wrong |= (stop <= entry.first_block) | (stop > blocks) | (entry.layer > layers) |
-             ((entry.layer == 0) & (entry.layer_offset != 0)) | (entry.layer_offset % kBlockSize != 0) |
-             (entry.layer_offset / kBlockSize + length > kMaxAddressSpace / kBlockSize);
-    wrong |= i > 0 && Builder::continues(entries_[i - 1], entry);
-    used[std::min<uint64_t>(entry.layer, layers)] = 1;
-  }
-  return wrong;
-}
-
-Status BlockMap::what_is_wrong() const {
-  const auto wrong = [](size_t index, const char* what) {
-    return bad("is wrong: extent " + std::to_string(index) + what);
+  const auto faults_at = [&](size_t i) {  // of records[i], and of where the one before ends
+    const Record& record = piece.records[i];
+    const uint32_t start = faults_of_start(record, blocks, layers);
+    if (piece.first + i == 1) return std::pair{0U, start | fault_if(record.first_block != 0, 0)};
+    const bool continues = Builder::continues(entries_[piece.first + i - 2], entries_[piece.first + i - 1]);
+    return std::pair{faults_of_end(piece.records[i - 1], record.first_block), start | fault_if(continues, 6)};
   };
-  if (entries_.front().first_block != 0) return wrong(0, " does not start at 0");
-  for (size_t i = 0; i < entries_.size(); ++i) {
-    const Entry& entry = entries_[i];
-    const uint64_t end = end_of(i) / kBlockSize;
-    if (end <= entry.first_block) return wrong(i, " has no length");
-    if (entry.layer > layers_.size()) return wrong(i, " names a layer that the map does not have");
-    if (entry.layer == 0 && entry.layer_offset != 0) return wrong(i, " is of zeros and has an offset in a layer");
-    if (entry.layer_offset % kBlockSize != 0) return wrong(i, " has a misaligned offset in its layer");
-    if (entry.layer_offset > kMaxAddressSpace - (end - entry.first_block) * kBlockSize) {
-      return wrong(i, " ends behind the limit of a layer");
-    }
-    if (i > 0 && Builder::continues(entries_[i - 1], entry)) return wrong(i, " continues the one before");
+  uint32_t faults = 0;
+  for (size_t i = 1; i < piece.records.size(); ++i) {
+    const Record& record = piece.records[i];
+    entries_[piece.first + i - 1] = {record.first_block, record.layer,
+                                     static_cast<uint32_t>(record.layer_offset / kBlockSize)};
+    used[std::min<uint64_t>(record.layer, layers)] = 1;
+    const auto [end_before, start] = faults_at(i);
+    faults |= end_before | start;
   }
-  return bad("is wrong");
+  for (size_t i = 1; i < piece.records.size() && faults == 0; ++i) {
+    index_.add(piece.records[i].first_block, piece.first + i - 1);
+  }
+  for (size_t i = 1; i < piece.records.size() && faults != 0; ++i) {
+    const auto [end_before, start] = faults_at(i);
+    if (end_before != 0) return describe(piece.first + i - 2, end_before);
+    if (start != 0) return describe(piece.first + i - 1, start);
+  }
+  return "";
 }
 
 }  // namespace stasis::snapshot

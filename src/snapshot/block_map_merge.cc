@@ -58,7 +58,7 @@ Result<BlockMap> BlockMap::merge(LayerId layer, std::span<const Change> changes)
     if (position == end) return;
     const size_t at = index_of(position * kBlockSize);
     Entry first = entries_[at];
-    if (first.layer != 0) first.layer_offset += (position - first.first_block) * kBlockSize;
+    if (first.layer != 0) first.layer_block += static_cast<uint32_t>(position - first.first_block);
     first.first_block = static_cast<uint32_t>(position);
     builder.append(first);
     const auto begin = entries_.begin() + static_cast<ptrdiff_t>(at) + 1;
@@ -67,10 +67,9 @@ Result<BlockMap> BlockMap::merge(LayerId layer, std::span<const Change> changes)
     position = end;
   };
   for (const Change& change : changes) {
-    const uint64_t first_block = change.range.offset / kBlockSize;
+    const auto first_block = static_cast<uint32_t>(change.range.offset / kBlockSize);
     copy_old_until(first_block);
-    builder.append(
-        {static_cast<uint32_t>(first_block), change.zero ? 0 : layer_index, change.zero ? 0 : change.range.offset});
+    builder.append({first_block, change.zero ? 0 : layer_index, change.zero ? 0 : first_block});
     position = change.range.end() / kBlockSize;
   }
   copy_old_until(size() / kBlockSize);

@@ -59,6 +59,13 @@ TEST(BlockMapTest, NeighboursAreMergedOnlyIfTheyContinueInTheLayerToo) {
   EXPECT_THAT(map.layers(), ElementsAre(kA, kB));
 }
 
+TEST(BlockMapTest, TheEndOfTheLargestLayerIsNotContinuedByItsStart) {
+  const uint64_t last = kMaxAddressSpace / kBlockSize - 1;
+  const BlockMap map = map_of(2, {extent(0, 1, kA, last), extent(1, 1, kA, 0)});
+  EXPECT_THAT(map.extents(), ElementsAre(extent(0, 1, kA, last), extent(1, 1, kA, 0)));
+  EXPECT_EQ(BlockMap::decode(map.encode().value()).value().extents(), map.extents());
+}
+
 TEST(BlockMapTest, ExtentsThatAreNotAMapAreRefused) {
   EXPECT_EQ(refusal({extent(0, 4, kA, 0)}), "");
   EXPECT_THAT(refusal({}), HasSubstr("end at 0"));

@@ -74,6 +74,23 @@ TEST_F(StoreRoomTest, DamagedPartsNameFileAndSnapshot) {
   EXPECT_EQ(store_.read_part(manifest.id, *manifest.vm_state).error().code, Code::kDataLoss);
 }
 
+// Also where the damage makes a map of another kind, or none: what is told is that the file is not what was written.
+TEST_F(StoreRoomTest, ADamagedMapNamesFileAndSnapshotWhereverItIsDamaged) {
+  const Manifest manifest = publish_first();
+  const Path file = store_.snapshot_dir(manifest.id) / manifest.memory_map->file;
+  for (const uint64_t at : {uint64_t{0}, uint64_t{8}, uint64_t{40}, uint64_t{76}, manifest.memory_map->size - 1}) {
+    testing::damage_file(file, at);
+    const auto map = store_.read_map(manifest.id, *manifest.memory_map);
+    ASSERT_FALSE(map) << "byte " << at;
+    EXPECT_EQ(map.error().code, Code::kDataLoss);
+    EXPECT_THAT(map.error().message, HasSubstr("snapshot " + manifest.id.text() + ", memory.map is damaged"));
+    testing::damage_file(file, at);  // back
+  }
+  EXPECT_TRUE(store_.read_map(manifest.id, *manifest.memory_map));
+  std::filesystem::resize_file(file, 10);
+  EXPECT_THAT(store_.read_map(manifest.id, *manifest.memory_map).error().message, HasSubstr("10 bytes instead of"));
+}
+
 // Whoever has its manifest already must not take it for damaged.
 TEST_F(StoreRoomTest, ASnapshotThatIsRemovedWhileItIsReadIsNotFound) {
   const Manifest manifest = publish_first();
