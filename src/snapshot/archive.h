@@ -46,4 +46,8 @@ struct ImportOptions {
 // whatever fails, nothing stays.
 Result<Manifest> import_snapshot(const Store& store, const ImportOptions& options, const ArchiveSource& source);
 
+// The note of an archive, from its first kArchiveHead bytes or less. Errors as of an import.
+inline constexpr size_t kArchiveHead = 80 << 10;
+Result<std::string> read_archive_note(const ArchiveSource& source);
+
 }  // namespace stasis::snapshot

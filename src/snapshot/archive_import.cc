@@ -15,6 +15,11 @@ constexpr const char* kStateFile = "state";
 
 tl::unexpected<Error> wrong(const std::string& why) { return fail(Code::kDataLoss, "the archive is damaged: " + why); }
 
+Result<std::string> note_of(const Record& record) {
+  if (record.kind != RecordKind::kNote || record.payload.size() > kMaxArchiveNote) return wrong("it has no note");
+  return std::string(reinterpret_cast<const char*>(record.payload.data()), record.payload.size());
+}
+
 class Import {
  public:
   Import(const Store& store, const ImportOptions& options, const ArchiveSource& source)
@@ -53,8 +58,7 @@ class Import {
                           !manifest_.disk_map && !manifest_.vmlinux && !manifest_.initrd;
     if (!complete) return wrong("its manifest is not one of an exported snapshot");
     STASIS_TRY(next());
-    if (record_.kind != RecordKind::kNote || record_.payload.size() > kMaxArchiveNote) return wrong("it has no note");
-    note_.assign(reinterpret_cast<const char*>(record_.payload.data()), record_.payload.size());
+    STASIS_ASSIGN(note_, note_of(record_));
     return next();
   }
 
@@ -204,6 +208,13 @@ class Import {
 };
 
 }  // namespace
+
+Result<std::string> read_archive_note(const ArchiveSource& source) {
+  RecordReader records(source);
+  STASIS_TRY(records.next());  // the manifest
+  STASIS_ASSIGN(const Record record, records.next());
+  return note_of(record);
+}
 
 Result<Manifest> import_snapshot(const Store& store, const ImportOptions& options, const ArchiveSource& source) {
   auto manifest = Import(store, options, source).run();

@@ -4,6 +4,7 @@
 #include <unordered_set>
 
 #include "base/file_lock.h"
+#include "snapshot/kept_import.h"
 #include "snapshot/staging.h"
 
 namespace stasis::snapshot {
@@ -33,10 +34,14 @@ class Collection {
  private:
   Status sweep_snapshots();
   Status sweep_snapshot(const std::string& name);
+  Status sweep_temporary_files(const Path& directory, const std::vector<std::string>& files);
   Status sweep_replaced_maps(const Path& directory, const Uuid& id, const std::vector<std::string>& files);
   // Of a snapshot without a manifest, or of work that was never finished.
   Status sweep_directory(const Path& directory);
   Status sweep_staging();
+  Status sweep_kept_imports();
+  // Nobody goes on with it any more, or nobody could.
+  Result<bool> is_stale(const Uuid& stream) const;
   Status sweep_layers();
   Status sweep_notes();
   // False: it was younger than the grace period, and stays.
@@ -67,6 +72,7 @@ Status Collection::mark() {
 
 Status Collection::sweep() {
   STASIS_TRY(sweep_staging());
+  STASIS_TRY(sweep_kept_imports());
   STASIS_TRY(sweep_snapshots());
   // A manifest that is gone must be gone for good before its layers go.
   if (!options_.dry_run) STASIS_TRY(fs_.sync_directory(store_.snapshots_dir()));
@@ -86,11 +92,7 @@ Status Collection::sweep_snapshot(const std::string& name) {
   const Path directory = store_.snapshots_dir() / name;
   STASIS_ASSIGN(const auto files, fs_.list(directory));
   if (std::find(files.begin(), files.end(), kManifestFile) == files.end()) return sweep_directory(directory);
-  for (const std::string& file : files) {
-    if (!file.ends_with(".tmp")) continue;
-    STASIS_ASSIGN(const bool gone, remove_file(directory / file));
-    if (gone) ++stats_.files_swept;
-  }
+  STASIS_TRY(sweep_temporary_files(directory, files));
   return sweep_replaced_maps(directory, *Uuid::parse(name), files);
 }
 
@@ -119,6 +121,44 @@ Status Collection::sweep_staging() {
     if (!info.is_directory) continue;
     const auto lock = lock_directory(staging / name, LockKind::kTryExclusive);
     if (lock) STASIS_TRY(sweep_directory(staging / name));  // else somebody is at work there
+  }
+  return {};
+}
+
+Status Collection::sweep_kept_imports() {
+  const Path imports = kept_imports_dir(store_);
+  const auto names = fs_.list(imports);
+  if (!names && names.error().code == Code::kNotFound) return {};
+  if (!names) return fail(names.error());
+  for (const std::string& name : *names) {
+    const auto stream = Uuid::parse(name);
+    if (!stream) continue;
+    const auto lock = lock_directory(imports / name, LockKind::kTryExclusive);
+    if (!lock) continue;  // an import is under way
+    STASIS_ASSIGN(const bool stale, is_stale(*stream));
+    if (stale) {
+      STASIS_TRY(sweep_directory(imports / name));
+    } else {
+      STASIS_ASSIGN(const auto files, fs_.list(imports / name));
+      STASIS_TRY(sweep_temporary_files(imports / name, files));
+    }
+  }
+  return {};
+}
+
+Result<bool> Collection::is_stale(const Uuid& stream) const {
+  const auto kept = find_kept_import(store_, stream);
+  if (!kept && kept.error().code == Code::kNotFound) return true;
+  if (!kept) return fail(kept.error());
+  STASIS_ASSIGN(const FileInfo archive, fs_.info(kept_archive_path(store_, stream)));
+  return options_.now_unix_ns - archive.modified_unix_ns > std::chrono::nanoseconds(kKeptImportAge).count();
+}
+
+Status Collection::sweep_temporary_files(const Path& directory, const std::vector<std::string>& files) {
+  for (const std::string& file : files) {
+    if (!file.ends_with(".tmp")) continue;
+    STASIS_ASSIGN(const bool gone, remove_file(directory / file));
+    if (gone) ++stats_.files_swept;
   }
   return {};
 }

@@ -1,7 +1,7 @@
 // The store: one directory with every layer, snapshot and image of a host.
 //   layers/<uuid>.raw, <uuid>.sums       immutable, mode 0444
 //   snapshots/<uuid>/manifest            written last; beside it the parts that it names (state, memory.map, ...)
-//   staging/<name>/                      layers that take long to make (staging.h)
+//   staging/<name>/, imports/<uuid>/     layers that take long to make, archives that arrive (staging.h, kept_import.h)
 //   lock                                 flock: shared by whoever writes or newly refers to layers, exclusive for
 //                                        collection
 // What a manifest names is there for as long as the manifest stands, and for as long as the shared lock was held since
@@ -41,7 +41,7 @@ struct CollectOptions {
   // What was written less than so long ago stays, though nothing needs it. For stores that somebody writes into without
   // holding the lock; who holds it is safe without.
   std::chrono::seconds grace{0};
-  int64_t now_unix_ns = 0;  // for `grace`
+  int64_t now_unix_ns = 0;  // for `grace`, and for imports that nobody goes on with (kept_import.h); 0: those stay
 };
 
 struct CollectStats {
@@ -103,7 +103,7 @@ class Store {
   Status remove(SnapshotId id) const;
 
   // Removes layers that no manifest and none of `roots` needs, snapshot directories without a manifest, block maps that
-  // their manifest names no longer, what dead makers left in staging, and temporary files. Takes the exclusive lock:
+  // their manifest names no longer, what dead makers left in staging, stale imports, and *.tmp. Takes the exclusive lock:
   // kAborted at once if somebody holds it shared. A manifest that cannot be read stops the collection (its layers are
   // unknown) with kDataLoss.
   Result<CollectStats> collect(std::span<const BlockMap> roots, const CollectOptions& options = {}) const;

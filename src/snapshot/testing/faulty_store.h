@@ -9,6 +9,7 @@
 #include <set>
 
 #include "base/testing/faulty_file_system.h"
+#include "snapshot/kept_import.h"
 #include "snapshot/testing/fixtures.h"
 
 namespace stasis::snapshot::testing {
@@ -53,7 +54,8 @@ class FaultyStore {
     }
   }
 
-  // There are the files of listed snapshots, the layers they or `roots` name, and nothing else.
+  // There are the files of listed snapshots, the layers they or `roots` name, what is kept of `arriving`, and nothing
+  // else.
   void expect_nothing_else(const std::vector<BlockMap>& roots = {}) {
     std::set<std::string> expected;
     const auto expect_layers = [&](const BlockMap& map) {
@@ -75,12 +77,14 @@ class FaultyStore {
       for (const Part& part : manifest.parts()) expected.insert("snapshots/" + id.text() + "/" + part.file);
       for (const Part& part : manifest.maps()) expect_layers(healthy.read_map(id, part).value());
     }
+    expect_kept_imports(expected);
     EXPECT_EQ(files(), expected);
     for (const auto& entry : std::filesystem::directory_iterator(root / "snapshots")) {
       EXPECT_TRUE(std::filesystem::exists(entry.path() / "manifest")) << entry.path();
     }
   }
 
+  Bytes arriving;  // the archive of which something may be kept
   ::stasis::testing::TempDir dir;
   const Path root = dir.path() / "store";
   const std::unique_ptr<FileSystem> device;                                           // null: the real one
@@ -90,6 +94,22 @@ class FaultyStore {
   Store store = Store::open(faulty, root).value();
 
  private:
+  // Each is the beginning of the archive that arrives.
+  void expect_kept_imports(std::set<std::string>& expected) const {
+    if (!std::filesystem::exists(kept_imports_dir(healthy))) return;
+    for (const auto& entry : std::filesystem::directory_iterator(kept_imports_dir(healthy))) {
+      const Uuid stream = Uuid::parse(entry.path().filename().string()).value();
+      const auto kept = find_kept_import(healthy, stream);
+      ASSERT_TRUE(kept) << kept.error().message;
+      Bytes bytes = read_whole_file(kept_archive_path(healthy, stream));
+      ASSERT_LE(kept->bytes, std::min(bytes.size(), arriving.size()));
+      bytes.resize(kept->bytes);
+      EXPECT_TRUE(std::equal(bytes.begin(), bytes.end(), arriving.begin())) << "another archive is kept";
+      EXPECT_EQ(kept->checksum, checksum(bytes));
+      for (const char* file : {"archive", "kept"}) expected.insert("imports/" + stream.text() + "/" + file);
+    }
+  }
+
   Bytes read(SnapshotId id, const Part& part) const {
     const auto map = healthy.read_map(id, part);
     EXPECT_TRUE(map) << map.error().message;

@@ -69,6 +69,17 @@ inline Status run_import_archive(World& world) {
   return {};
 }
 
+// The same in two pieces, of which the first is kept until the snapshot is there.
+inline Status run_import_kept(World& world) {
+  const Uuid stream = Uuid::random();
+  world.store.arriving = archived_guest().archive;
+  world.expect_new(world.third, archived_guest().content);
+  auto manifest = import_archived_in_two(world.store.store, world.third, stream);
+  world.settle(manifest.has_value());
+  if (!manifest) return fail(std::move(manifest).error());
+  return forget_kept_import(world.store.store, stream);
+}
+
 // Of the newest snapshot, above which the guest runs.
 inline Status run_compact(World& world) {
   auto compacted = compact(world.store.store, world.second);
@@ -116,6 +127,7 @@ inline const std::vector<Operation>& operations() {
       {"collect", 20, run_collect, leave_rubbish},
       {"import", 30, run_import},
       {"importArchive", 50, run_import_archive},
+      {"importKept", 80, run_import_kept},
       {"overwrite", 80, run_overwrite},
       {"compact", 60, run_compact},
       {"compactCollect", 80, run_compact_collect, leave_one_snapshot},
