@@ -15,7 +15,7 @@ namespace {
 
 std::string quoted(std::string_view verb, const Path& path) { return std::string(verb) + " " + path.string(); }
 
-class RealFileSystem final : public FileSystem {
+class RealFileSystem : public FileSystem {
  public:
   Result<UniqueFd> open_read(const Path& path) override { return open(path, O_RDONLY, "open"); }
   Result<UniqueFd> create(const Path& path) override { return open(path, O_RDWR | O_CREAT | O_EXCL, "create"); }
@@ -148,10 +148,20 @@ class RealFileSystem final : public FileSystem {
   }
 };
 
+class UnmappingFileSystem final : public RealFileSystem {
+ public:
+  Result<FileMapping> map(int fd, uint64_t length) override { return FileSystem::map(fd, length); }
+};
+
 }  // namespace
 
 FileSystem& real_file_system() {
   static RealFileSystem instance;
+  return instance;
+}
+
+FileSystem& unmapping_file_system() {
+  static UnmappingFileSystem instance;
   return instance;
 }
 
