@@ -23,7 +23,7 @@ bool is_in_memory(int fd) {
   return ::fstatfs(fd, &info) == 0 && info.f_type == TMPFS_MAGIC;
 }
 
-class RealFileSystem final : public FileSystem {
+class RealFileSystem : public FileSystem {
  public:
   Result<UniqueFd> open_read(const Path& path) override { return open(path, O_RDONLY, "open"); }
   Result<UniqueFd> create(const Path& path) override { return open(path, O_RDWR | O_CREAT | O_EXCL, "create"); }
@@ -173,10 +173,20 @@ class RealFileSystem final : public FileSystem {
   }
 };
 
+class UnmappingFileSystem final : public RealFileSystem {
+ public:
+  Result<FileMapping> map(int fd, uint64_t length) override { return FileSystem::map(fd, length); }
+};
+
 }  // namespace
 
 FileSystem& real_file_system() {
   static RealFileSystem instance;
+  return instance;
+}
+
+FileSystem& unmapping_file_system() {
+  static UnmappingFileSystem instance;
   return instance;
 }
 

@@ -98,6 +98,12 @@ class Comparison {
 
 }  // namespace
 
+SourceRun source_run(const BlockMap& a, uint64_t at_a, const BlockMap& b, uint64_t at_b, uint64_t length) {
+  const Extent left = extent_at(a, at_a, a.size());
+  const Extent right = extent_at(b, at_b, b.size());
+  return {std::min({left.length, right.length, length}), same_source(left, right)};
+}
+
 Result<SpaceDiff> diff(const AddressSpace& a, const AddressSpace& b, const std::function<bool()>& go_on) {
   return Comparison(a, b, go_on).run();
 }

@@ -22,6 +22,14 @@ struct SpaceDiff {
 
 inline constexpr size_t kMaxRanges = 4096;
 
+// How far, at most `length` bytes (within both maps), two places of two address spaces go on in one extent each, and
+// whether both then take the same bytes of the same layer, or are zeros: equal without reading.
+struct SourceRun {
+  uint64_t length = 0;
+  bool same = false;
+};
+SourceRun source_run(const BlockMap& a, uint64_t at_a, const BlockMap& b, uint64_t at_b, uint64_t length);
+
 // `go_on` is asked after each megabyte read; false: kCancelled. kDataLoss of a damaged frame is an error.
 Result<SpaceDiff> diff(const AddressSpace& a, const AddressSpace& b, const std::function<bool()>& go_on);
 
