@@ -66,6 +66,7 @@ struct TraceReply {
   PagerReport report;
   std::vector<Event> events;  // at most 16,384, in the order in which they came
   uint64_t left_out = 0;      // that were more
+  bool spare = false;         // restored by a spare that was started ahead
 };
 
 // Rows are arrays: [kind, cause, outcome, count] and so on, as the fields stand above.
