@@ -156,6 +156,11 @@ void Process::release() {
   pidfd_.reset();
 }
 
+Status outlive_parent() {
+  if (::prctl(PR_SET_PDEATHSIG, 0) != 0) return fail_errno(errno, "outlive the parent process");
+  return {};
+}
+
 Result<Process> spawn(const SpawnOptions& options) {
   std::vector<std::string> arguments = options.argv;
   std::vector<std::string> environment = merged_environment(options);

@@ -70,6 +70,9 @@ Result<UniqueFd> open_pidfd(pid_t pid);
 // Sends a signal through a pidfd: cannot hit a process that reused the number.
 void signal_pidfd(int pidfd, int number);
 
+// For a process that was spawned with die_with_parent: it no longer does.
+Status outlive_parent();
+
 // Directory of the running executable: where Stasis's other programs are looked for. Asked once and kept, by
 // enter_private_mount_namespace() at the latest: in a chroot the kernel gives the path from outside afterwards.
 Result<Path> executable_directory();

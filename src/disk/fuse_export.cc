@@ -42,12 +42,13 @@ Result<Session> make_session(FuseFileSystem& file_system, UniqueFd device) {
 
 struct FuseExport::State {
   State(CowDisk& disk, Path path, Event event)
-      : mount_point(std::move(path)), failed(std::move(event)), file_system(disk, failed) {}
+      : size(disk.size()), mount_point(std::move(path)), failed(std::move(event)), file_system(disk, failed) {}
 
   void serve() const;
   Status start();
   void stop();
 
+  const uint64_t size;
   const Path mount_point;
   const Event failed;
   FuseFileSystem file_system;
@@ -111,6 +112,12 @@ Result<std::unique_ptr<FuseExport>> FuseExport::mount(CowDisk& disk, const Path&
 FuseExport::FuseExport(std::unique_ptr<State> state) : state_(std::move(state)) {}
 
 FuseExport::~FuseExport() { state_->stop(); }
+
+Status FuseExport::show(CowDisk& disk) {
+  if (disk.size() != state_->size) return fail(Code::kInvalidArgument, "the disk is of another size than its file");
+  state_->file_system.show(disk);
+  return {};
+}
 
 Path FuseExport::file() const { return state_->mount_point / kFileName; }
 

@@ -21,6 +21,11 @@ class FuseExport {
   FuseExport(const FuseExport&) = delete;
   FuseExport& operator=(const FuseExport&) = delete;
 
+  // From now on the file is this disk, which must outlive the export; the one before is no longer needed.
+  // kInvalidArgument unless it is of the same size: whoever has opened the file knows that. The caller makes sure that
+  // nobody reads or writes meanwhile.
+  Status show(CowDisk& disk);
+
   Path file() const;  // mount_point / "root.raw"
 
   // Readable once the disk has failed the guest other than by being full (which the guest is told as ENOSPC): data of a

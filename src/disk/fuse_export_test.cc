@@ -177,6 +177,28 @@ TEST_F(FuseExportTest, SealsBetweenWritesThroughTheSameOpenFile) {
   });
 }
 
+TEST_F(FuseExportTest, ShowsAnotherDiskThroughTheSameOpenFile) {
+  in_own_namespace([&] {
+    std::mt19937_64 random(6);
+    const Bytes content = random_bytes(random, uint64_t{1} << 20);
+    const auto disk_of = [&](const char* work, std::shared_ptr<const snapshot::AddressSpace> base) {
+      must(real_file_system().make_directory(dir_.path() / work));
+      return must(CowDisk::create(real_file_system(), std::move(base), dir_.path() / work));
+    };
+    const auto later = disk_of("later", make_base(dirs_.layers, content));
+    const auto larger = disk_of("larger", make_zero_base(dirs_.layers, uint64_t{2} << 20));
+    Exported it(dir_.path(), make_zero_base(dirs_.layers, content.size()), dirs_.work);
+    const UniqueFd fd = open_file(it.file());
+    check(read_all(fd.get(), 0, content.size()) == Bytes(content.size()), "not the first disk");
+    check(!it.exported->show(*larger), "a disk of another size is shown");
+    must(it.exported->show(*later));
+    it.disk.reset();
+    check(read_all(fd.get(), 0, content.size()) == content, "not the second disk");
+    random_io(fd.get(), *later, 1, 1);
+    it.exported.reset();  // before `later`
+  });
+}
+
 TEST_F(FuseExportTest, EndsWithTheFileStillOpen) {
   in_own_namespace([&] {
     Exported it(dir_.path(), make_zero_base(dirs_.layers, uint64_t{64} << 20), dirs_.work);

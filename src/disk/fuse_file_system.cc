@@ -83,12 +83,12 @@ struct FuseFileSystem::Handlers {
 
   static void read(fuse_req_t request, fuse_ino_t, size_t size, off_t offset, fuse_file_info*) {
     FuseFileSystem& self = of(request);
-    const uint64_t from = std::min(static_cast<uint64_t>(offset), self.disk_.size());
-    const size_t length = std::min({size, kMaxRead, static_cast<size_t>(self.disk_.size() - from)});
+    const uint64_t from = std::min(static_cast<uint64_t>(offset), self.disk().size());
+    const size_t length = std::min({size, kMaxRead, static_cast<size_t>(self.disk().size() - from)});
     // One buffer a thread, for its life: a fresh MiB for each request would be mapped and cleared each time.
     static thread_local std::vector<std::byte> buffer;
     if (buffer.size() < length) buffer.resize(length);
-    if (Status status = self.disk_.read(from, std::span(buffer).first(length)); !status) {
+    if (Status status = self.disk().read(from, std::span(buffer).first(length)); !status) {
       self.reply(request, status);
       return;
     }
@@ -97,7 +97,7 @@ struct FuseFileSystem::Handlers {
 
   static void write(fuse_req_t request, fuse_ino_t, const char* data, size_t size, off_t offset, fuse_file_info*) {
     FuseFileSystem& self = of(request);
-    const Status status = self.disk_.write(static_cast<uint64_t>(offset), std::as_bytes(std::span(data, size)));
+    const Status status = self.disk().write(static_cast<uint64_t>(offset), std::as_bytes(std::span(data, size)));
     if (!status) {
       self.reply(request, status);
       return;
@@ -112,14 +112,14 @@ struct FuseFileSystem::Handlers {
       fuse_reply_err(request, EOPNOTSUPP);
       return;
     }
-    const uint64_t size = self.disk_.size();
+    const uint64_t size = self.disk().size();
     const uint64_t from = std::min(static_cast<uint64_t>(offset), size);
     const bool grows = static_cast<uint64_t>(length) > size - from && (mode & FALLOC_FL_KEEP_SIZE) == 0;
     if (grows) {
       fuse_reply_err(request, EFBIG);
       return;
     }
-    self.reply(request, self.disk_.discard(from, std::min(static_cast<uint64_t>(length), size - from)));
+    self.reply(request, self.disk().discard(from, std::min(static_cast<uint64_t>(length), size - from)));
   }
 };
 
@@ -174,8 +174,8 @@ struct stat FuseFileSystem::attributes(fuse_ino_t inode) const {
   }
   result.st_mode = S_IFREG | 0600;
   result.st_nlink = 1;
-  result.st_size = static_cast<off_t>(disk_.size());
-  result.st_blocks = static_cast<blkcnt_t>(disk_.stats().blocks_written * (snapshot::kBlockSize / 512));
+  result.st_size = static_cast<off_t>(disk().size());
+  result.st_blocks = static_cast<blkcnt_t>(disk().stats().blocks_written * (snapshot::kBlockSize / 512));
   return result;
 }
 

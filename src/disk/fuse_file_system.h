@@ -5,6 +5,7 @@
 #define FUSE_USE_VERSION 314
 #include <fuse3/fuse_lowlevel.h>
 
+#include <atomic>
 #include <mutex>
 #include <optional>
 
@@ -18,7 +19,10 @@ inline constexpr char kFileName[] = "root.raw";
 class FuseFileSystem {
  public:
   // `failed` is set when the disk fails other than by running full.
-  FuseFileSystem(CowDisk& disk, const Event& failed) : disk_(disk), failed_(failed) {}
+  FuseFileSystem(CowDisk& disk, const Event& failed) : disk_(&disk), failed_(failed) {}
+
+  // FuseExport::show().
+  void show(CowDisk& disk) { disk_ = &disk; }
 
   // The table for fuse_session_new, whose userdata is the FuseFileSystem.
   static const fuse_lowlevel_ops& operations();
@@ -30,7 +34,9 @@ class FuseFileSystem {
   int error_number(const Error& error);
   struct stat attributes(fuse_ino_t inode) const;
 
-  CowDisk& disk_;
+  CowDisk& disk() const { return *disk_; }
+
+  std::atomic<CowDisk*> disk_;
   const Event& failed_;
   mutable std::mutex mutex_;
   std::optional<Error> failure_;

@@ -9,11 +9,11 @@ using nlohmann::json;
 Client::Client(UniqueFd socket, pid_t pid, UniqueFd pidfd)
     : socket_(std::move(socket)), pid_(pid), pidfd_(std::move(pidfd)) {}
 
-Result<std::unique_ptr<Client>> Client::connect(const Path& sandbox_dir) {
-  STASIS_ASSIGN(UniqueFd socket, connect_unix(sandbox_dir / kControlSocket));
+Result<std::unique_ptr<Client>> Client::connect(const Path& dir) {
+  STASIS_ASSIGN(UniqueFd socket, connect_unix(dir / kControlSocket));
   STASIS_ASSIGN(const pid_t pid, peer_pid(socket.get()));
   auto pidfd = open_pidfd(pid);
-  if (!pidfd) return fail(Code::kUnavailable, "the supervisor of " + sandbox_dir.string() + " has gone");
+  if (!pidfd) return fail(Code::kUnavailable, "the supervisor of " + dir.string() + " has gone");
   return std::unique_ptr<Client>(new Client(std::move(socket), pid, std::move(*pidfd)));
 }
 
@@ -81,6 +81,16 @@ Result<UniqueFd> Client::guest_socket(Milliseconds deadline) {
   if (answer.is_object() && answer.contains("error")) return fail(error_from_json(answer["error"]));
   if (message.fds.size() != 1) return fail(Code::kInternal, "the supervisor sent no socket");
   return std::move(message.fds.front());
+}
+
+Status Client::await_spare(Milliseconds deadline) {
+  STASIS_TRY(call_json({{"op", "spare"}}, deadline));
+  return {};
+}
+
+Status Client::become(const Path& sandbox_dir, Milliseconds deadline) {
+  STASIS_TRY(call_json({{"op", "become"}, {"sandbox_dir", sandbox_dir.string()}}, deadline));
+  return {};
 }
 
 Status Client::stop(const std::string& reason, Milliseconds deadline) {

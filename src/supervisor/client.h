@@ -13,8 +13,8 @@ namespace stasis::supervisor {
 
 class Client {
  public:
-  // kUnavailable if no supervisor listens in this sandbox directory.
-  static Result<std::unique_ptr<Client>> connect(const Path& sandbox_dir);
+  // kUnavailable if no supervisor listens in this directory, of a sandbox or of a spare.
+  static Result<std::unique_ptr<Client>> connect(const Path& dir);
 
   Result<StateReply> state(Milliseconds deadline);
   Result<PagerReport> pager(Milliseconds deadline);
@@ -23,6 +23,9 @@ class Client {
   Result<SnapshotReply> snapshot(snapshot::SnapshotId id, Milliseconds deadline);
   // A TCP socket in the sandbox's network namespace, for the caller to connect.
   Result<UniqueFd> guest_socket(Milliseconds deadline);
+  // Of a spare: waits until it is ready; makes it the supervisor of this sandbox.
+  Status await_spare(Milliseconds deadline);
+  Status become(const Path& sandbox_dir, Milliseconds deadline);
   Status stop(const std::string& reason, Milliseconds deadline);
   // From any thread: breaks the connection, so that a call under way and all later ones fail with kUnavailable. The
   // supervisor goes on with what it was asked.

@@ -23,8 +23,10 @@ constexpr Milliseconds kMessageDeadline{2'000};
 
 class Control {
  public:
-  Control(std::unique_ptr<Sandbox> sandbox, int listener, int signal_fd)
-      : sandbox_(std::move(sandbox)), listener_(listener), signal_fd_(signal_fd) {}
+  Control(std::unique_ptr<Sandbox> sandbox, int listener, int signal_fd, UniqueFd client)
+      : sandbox_(std::move(sandbox)), listener_(listener), signal_fd_(signal_fd) {
+    if (client) clients_.push_back(std::move(client));
+  }
 
   ExitRecord run();
 
@@ -148,8 +150,8 @@ Status Control::send_guest_socket(int socket) {
 
 }  // namespace
 
-ExitRecord serve(std::unique_ptr<Sandbox> sandbox, int listener, int signal_fd) {
-  return Control(std::move(sandbox), listener, signal_fd).run();
+ExitRecord serve(std::unique_ptr<Sandbox> sandbox, int listener, int signal_fd, UniqueFd client) {
+  return Control(std::move(sandbox), listener, signal_fd, std::move(client)).run();
 }
 
 }  // namespace stasis::supervisor

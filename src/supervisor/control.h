@@ -10,7 +10,8 @@
 namespace stasis::supervisor {
 
 // Takes the sandbox over: it has ended, with all that belongs to it, before the last answer is sent and before this
-// returns. `listener` is the control socket, `signal_fd` delivers SIGTERM and SIGINT.
-ExitRecord serve(std::unique_ptr<Sandbox> sandbox, int listener, int signal_fd);
+// returns. `listener` is the control socket, `signal_fd` delivers SIGTERM and SIGINT. `client`, if there is one, has
+// connected already.
+ExitRecord serve(std::unique_ptr<Sandbox> sandbox, int listener, int signal_fd, UniqueFd client);
 
 }  // namespace stasis::supervisor

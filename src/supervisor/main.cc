@@ -1,6 +1,7 @@
 // stasis-supervisor --sandbox-dir DIR: holds one sandbox (its VMM, page server and disk) in namespaces of its own, and
 // outlives the agent that started it. What it is to run is in DIR/config.json; why it ended is in DIR/exit.json. Exit
 // status: 0 if it was asked to end, 1 otherwise.
+// stasis-supervisor --spare-dir DIR: makes ready what DIR/spare.json says, and waits to be told which sandbox it is.
 #include <signal.h>
 
 #include <cstring>
@@ -10,18 +11,12 @@
 #include "base/namespaces.h"
 #include "base/signals.h"
 #include "base/unix_socket.h"
+#include "supervisor/config_file.h"
 #include "supervisor/control.h"
+#include "supervisor/spare.h"
 
 namespace stasis::supervisor {
 namespace {
-
-constexpr uint64_t kMaxConfigBytes = 1 << 20;
-
-Result<SandboxConfig> read_config(const Path& dir) {
-  STASIS_ASSIGN(const auto bytes, read_file(real_file_system(), dir / kConfigFile, kMaxConfigBytes));
-  const std::string_view text(reinterpret_cast<const char*>(bytes.data()), bytes.size());
-  return config_from_json(nlohmann::json::parse(text, nullptr, false));
-}
 
 void record_exit(const Path& dir, const ExitRecord& record) {
   spdlog::info("ends: {}", record.reason);
@@ -31,38 +26,72 @@ void record_exit(const Path& dir, const ExitRecord& record) {
 
 ExitRecord failed_start(Error error) { return {false, "start failed: " + error.message, std::move(error)}; }
 
-// Everything that must happen while the process has one thread: signals, namespaces. Then the sandbox itself.
-Result<std::unique_ptr<Sandbox>> start(const SandboxConfig& config, const Path& dir) {
+// What reaches the process, from its start to its end.
+struct Ears {
+  UniqueFd signals;
+  UniqueFd listener;
+};
+
+// Everything that must happen while the process has one thread: signals, namespaces. The socket exists before there is
+// anything to ask: who connects early waits for the first answer.
+Result<Ears> set_up(const Path& dir) {
+  Ears ears;
+  STASIS_ASSIGN(ears.signals, take_signals({SIGTERM, SIGINT}));
+  STASIS_ASSIGN(ears.listener, listen_unix(dir / kControlSocket));
   STASIS_TRY(enter_private_mount_namespace());
   STASIS_TRY(enter_private_network_namespace());
-  return Sandbox::start(config, dir);
+  return ears;
+}
+
+ExitRecord hold(Result<std::unique_ptr<Sandbox>> sandbox, const Ears& ears, UniqueFd client) {
+  if (!sandbox) return failed_start(std::move(sandbox).error());
+  spdlog::info("runs");
+  return serve(std::move(*sandbox), ears.listener.get(), ears.signals.get(), std::move(client));
 }
 
 ExitRecord run(const Path& dir) {
-  auto config = read_config(dir);
+  auto config = read_config_file<SandboxConfig>(dir / kConfigFile, config_from_json);
   if (!config) return failed_start(std::move(config).error());
   start_logging("supervisor " + config->sandbox_id);
-  auto signals = take_signals({SIGTERM, SIGINT});
-  if (!signals) return failed_start(std::move(signals).error());
-  // The socket exists before the sandbox runs: an agent that connects early waits for the first answer.
-  auto listener = listen_unix(dir / kControlSocket);
-  if (!listener) return failed_start(std::move(listener).error());
-  auto sandbox = start(*config, dir);
-  if (!sandbox) return failed_start(std::move(sandbox).error());
-  spdlog::info("runs");
-  return serve(std::move(*sandbox), listener->get(), signals->get());
+  auto ears = set_up(dir);
+  if (!ears) return failed_start(std::move(ears).error());
+  return hold(Sandbox::start(*config, dir), *ears, {});
+}
+
+int run_sandbox(const Path& dir) {
+  const ExitRecord record = run(dir);
+  record_exit(dir, record);
+  return record.expected ? 0 : 1;
+}
+
+int run_spare(const Path& dir) {
+  start_logging("spare supervisor");
+  Ears ears;
+  auto takeover = [&]() -> Result<std::optional<Takeover>> {
+    STASIS_ASSIGN(ears, set_up(dir));
+    return wait_as_spare(dir, ears.listener.get(), ears.signals.get());
+  }();
+  if (!takeover) {
+    spdlog::error("ends: {}", takeover.error().message);
+    return 1;
+  }
+  if (!*takeover) return 0;
+  const Path sandbox_dir = (*takeover)->sandbox_dir;
+  const SandboxConfig config = (*takeover)->config;
+  start_logging("supervisor " + config.sandbox_id);
+  const ExitRecord record =
+      hold(Sandbox::start(config, sandbox_dir, std::move((*takeover)->shell)), ears, std::move((*takeover)->client));
+  record_exit(sandbox_dir, record);
+  return record.expected ? 0 : 1;
 }
 
 }  // namespace
 }  // namespace stasis::supervisor
 
 int main(int argc, char** argv) {
-  if (argc != 3 || std::strcmp(argv[1], "--sandbox-dir") != 0) {
-    std::cerr << "usage: stasis-supervisor --sandbox-dir DIR\nThe agent starts it; see docs/architecture.md.\n";
-    return 2;
-  }
-  const stasis::Path dir = argv[2];
-  const stasis::supervisor::ExitRecord record = stasis::supervisor::run(dir);
-  stasis::supervisor::record_exit(dir, record);
-  return record.expected ? 0 : 1;
+  if (argc == 3 && std::strcmp(argv[1], "--sandbox-dir") == 0) return stasis::supervisor::run_sandbox(argv[2]);
+  if (argc == 3 && std::strcmp(argv[1], "--spare-dir") == 0) return stasis::supervisor::run_spare(argv[2]);
+  std::cerr << "usage: stasis-supervisor --sandbox-dir DIR | --spare-dir DIR\n"
+               "The agent starts it; see docs/architecture.md.\n";
+  return 2;
 }

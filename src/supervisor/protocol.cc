@@ -128,6 +128,23 @@ Result<SandboxConfig> config_from_json(const json& object) {
   return fields.finish(std::move(config), "sandbox configuration");
 }
 
+json to_json(const SpareConfig& config) {
+  return {{"vcpus", config.shape.vcpus},
+          {"memory_mib", config.shape.memory_mib},
+          {"disk_bytes", config.disk_bytes},
+          {"vmm", config.vmm}};
+}
+
+Result<SpareConfig> spare_config_from_json(const json& object) {
+  SpareConfig config;
+  Fields fields(object);
+  fields.read("vcpus", config.shape.vcpus);
+  fields.read("memory_mib", config.shape.memory_mib);
+  fields.read("disk_bytes", config.disk_bytes);
+  fields.read("vmm", config.vmm);
+  return fields.finish(std::move(config), "configuration of a spare");
+}
+
 json to_json(const StateReply& reply) {
   return {{"sandbox_id", reply.sandbox_id},
           {"state", reply.state},
@@ -144,6 +161,7 @@ json to_json(const StateReply& reply) {
           {"vmm_ready_us", reply.vmm_ready_us},
           {"restore_method", reply.restore_method},
           {"restore_reason", reply.restore_reason},
+          {"spare", reply.spare},
           {"total_pages", reply.total_pages},
           {"faults", reply.faults},
           {"pages_by_fault", reply.pages_by_fault},
@@ -177,6 +195,7 @@ Result<StateReply> state_from_json(const json& object) {
   fields.read("vmm_ready_us", reply.vmm_ready_us);
   fields.read("restore_method", reply.restore_method);
   fields.read_if_there("restore_reason", reply.restore_reason);
+  fields.read_if_there("spare", reply.spare);
   fields.read("total_pages", reply.total_pages);
   fields.read("faults", reply.faults);
   fields.read("pages_by_fault", reply.pages_by_fault);

@@ -12,6 +12,16 @@
 //   pager     -> PagerReport (pager_report.h): what the page server has done until now
 //   trace     -> TraceReply: the restore's timeline
 //   stop      {reason} -> {}; the supervisor ends the VMM and exits after the answer
+//
+// A spare (`stasis-supervisor --spare-dir DIR`) has everything but a snapshot: its namespaces, its network, the file of
+// its disk, its VMM. It dies with the agent that started it, until it is told which sandbox it is to be. It is asked
+// over DIR/control.sock:
+//
+//   spare     -> {}; answered when it is ready
+//   become    {sandbox_dir} -> {}; it has moved its socket and its logs to that directory, whose configuration it has
+//             read, and from now on it is the supervisor of that sandbox, and outlives the agent. The first `state`
+//             tells whether the restore has worked. On error it ends.
+//   stop      as above
 #pragma once
 
 #include <sys/types.h>
@@ -48,6 +58,14 @@ inline constexpr uint32_t kMaxLoadMibPerS = 65'536;
 // Whether this can be asked for at all; kInvalidArgument says what cannot.
 Status check_restore(const std::string& restore, uint32_t load_mib_per_s);
 
+// Written by the agent as `spare.json` in the directory of a spare, which the agent removes when the spare has become a
+// sandbox or has ended. A spare serves what has this shape.
+struct SpareConfig {
+  snapshot::MachineShape shape;
+  uint64_t disk_bytes = 0;
+  std::string vmm;
+};
+
 struct StateReply {
   std::string sandbox_id;
   std::string state;  // "starting", "running"
@@ -63,6 +81,7 @@ struct StateReply {
   uint64_t vmm_ready_us = 0;   // from the supervisor's start until the guest ran
   std::string restore_method;  // "uffd", "mapped"; empty after a boot
   std::string restore_reason;  // why that one
+  bool spare = false;          // by a spare that was started ahead
   uint64_t total_pages = 0;
   uint64_t faults = 0;
   uint64_t pages_by_fault = 0;
@@ -99,17 +118,22 @@ inline constexpr const char* kRestoreUffd = "uffd";
 inline constexpr const char* kRestoreMapped = "mapped";
 inline constexpr const char* kConfigFile = "config.json";
 inline constexpr const char* kControlSocket = "control.sock";
+inline constexpr const char* kSpareFile = "spare.json";
+inline constexpr const char* kVmmLog = "vmm.log";
+inline constexpr const char* kSupervisorLog = "supervisor.log";
 inline constexpr const char* kExitFile = "exit.json";
 inline constexpr const char* kMemoryMapFile = "memory.map";
 inline constexpr const char* kDiskMapFile = "disk.map";
 
 // JSON forms. from_json functions reject missing and mistyped fields with kInvalidArgument.
 nlohmann::json to_json(const SandboxConfig& config);
+nlohmann::json to_json(const SpareConfig& config);
 nlohmann::json to_json(const StateReply& reply);
 nlohmann::json to_json(const SnapshotReply& reply);
 nlohmann::json to_json(const ExitRecord& record);
 nlohmann::json to_json(const Error& error);
 Result<SandboxConfig> config_from_json(const nlohmann::json& json);
+Result<SpareConfig> spare_config_from_json(const nlohmann::json& json);
 Result<StateReply> state_from_json(const nlohmann::json& json);
 Result<SnapshotReply> snapshot_from_json(const nlohmann::json& json);
 Result<ExitRecord> exit_from_json(const nlohmann::json& json);

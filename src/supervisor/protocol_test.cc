@@ -32,7 +32,12 @@ TEST(ProtocolTest, EveryMessageLeadsBack) {
   ASSERT_TRUE(config_back);
   EXPECT_EQ(to_json(*config_back), to_json(config));
 
+  const SpareConfig spare{{2, 512}, 1 << 30, "qemu"};
+  EXPECT_EQ(to_json(spare_config_from_json(to_json(spare)).value()), to_json(spare));
+  EXPECT_FALSE(spare_config_from_json(nlohmann::json::array()));
+
   StateReply state;
+  state.spare = true;
   state.sandbox_id = "abc";
   state.state = "running";
   state.faults = uint64_t{1} << 40;
@@ -52,7 +57,7 @@ TEST(ProtocolTest, EveryMessageLeadsBack) {
   EXPECT_EQ(report_from_json(to_json(some_report())), some_report());
   const TraceReply trace{
       "uffd", "why",      9,         some_report(), {{7, 4096, 8192, "around", true}, {8, 0, 4096, "fault", false}},
-      3,      kLoadEnded, "a reason"};
+      3,      kLoadEnded, "a reason", true};
   EXPECT_EQ(to_json(trace_from_json(to_json(trace)).value()), to_json(trace));
 }
 

@@ -4,7 +4,6 @@
 #include <unistd.h>
 
 #include "base/clock.h"
-#include "base/namespaces.h"
 #include "base/process.h"
 #include "net/sandbox_network.h"
 #include "snapshot/verified.h"
@@ -22,7 +21,6 @@ using snapshot::SnapshotId;
 using snapshot::SnapshotKind;
 
 constexpr Milliseconds kHandOverDeadline{2'000};
-constexpr uint64_t kRuntimeBytes = 16 << 20;  // sockets and mount points only
 // How long a restore writes down what it touches: until the daemon has answered (0.2 s on an idle machine under TCG, a
 // second or two on a loaded one) and a little longer.
 constexpr Milliseconds kRecordFor{3'000};
@@ -61,24 +59,23 @@ Sandbox::Sandbox(SandboxConfig config, Path dir, snapshot::Store store, Event fa
 
 Sandbox::~Sandbox() {
   // The VMM goes first: while it lives it may wait for the page server or the disk.
-  vmm_.reset();
+  shell_.vmm.reset();
   page_server_.reset();
 }
 
-Result<std::unique_ptr<Sandbox>> Sandbox::start(const SandboxConfig& config, const Path& dir) {
+Result<std::unique_ptr<Sandbox>> Sandbox::start(const SandboxConfig& config, const Path& dir,
+                                                std::optional<Shell> spare) {
   STASIS_ASSIGN(snapshot::Store store, snapshot::Store::open(real_file_system(), config.store));
   STASIS_ASSIGN(Event failure_event, Event::create());
   std::unique_ptr<Sandbox> sandbox(new Sandbox(config, dir, std::move(store), std::move(failure_event)));
-  STASIS_TRY(sandbox->run());
+  STASIS_TRY(sandbox->run(std::move(spare)));
   return sandbox;
 }
 
-Status Sandbox::run() {
+Status Sandbox::run(std::optional<Shell> spare) {
   const Stopwatch watch;
   STASIS_TRY_CONTEXT(open_base(), "open snapshot " + config_.base.text());
-  STASIS_TRY(prepare_runtime());
-  const vmm::MachineConfig machine = machine_config();
-  vmm_ = config_.vmm == "firecracker" ? vmm::make_firecracker(machine) : vmm::make_qemu(machine);
+  STASIS_TRY(take_shell(std::move(spare)));
   Status started = base_.kind == SnapshotKind::kImage ? boot() : restore();
   if (!started) return fail(prefer_page_server_failure(std::move(started).error()));
   vmm_ready_us_ = watch.microseconds();
@@ -114,29 +111,21 @@ Status Sandbox::stand_on(const BlockMap& memory_map) {
   return {};
 }
 
-Status Sandbox::prepare_runtime() {
-  const Path runtime = kRuntimeDir;
-  STASIS_TRY(make_directories(runtime));
-  STASIS_TRY(mount_tmpfs(runtime, kRuntimeBytes));
-  STASIS_TRY(make_directories(runtime / "disk"));
-  STASIS_TRY_CONTEXT(net::set_up_sandbox_network(), "set up the sandbox's network");
+// From here on the file of the shell's disk is the sandbox's own.
+Status Sandbox::take_shell(std::optional<Shell> spare) {
+  const SpareConfig needed{shape_, disk_base_->size(), config_.vmm};
+  from_spare_ = spare.has_value();
+  if (!spare) {
+    STASIS_ASSIGN(spare, make_shell(needed, dir_));
+  } else if (to_json(spare->config) != to_json(needed) || base_.kind == SnapshotKind::kImage) {
+    return fail(Code::kFailedPrecondition, "the spare is of another shape");
+  }
+  shell_ = std::move(*spare);
   STASIS_TRY(store_.fs().make_directory(dir_ / "disk"));
   STASIS_ASSIGN(disk_, disk::CowDisk::create(store_.fs(), disk_base_, dir_ / "disk"));
-  auto exported = disk::FuseExport::mount(*disk_, runtime / "disk");
-  if (!exported) return fail(std::move(exported).error().with_context("export the disk through FUSE"));
-  disk_export_ = std::move(*exported);
+  STASIS_TRY(shell_.disk_export->show(*disk_));
+  shell_.blank.reset();
   return {};
-}
-
-vmm::MachineConfig Sandbox::machine_config() const {
-  vmm::MachineConfig machine;
-  machine.shape = shape_;
-  machine.disk = disk_export_->file();
-  machine.tap = net::kTapName;
-  machine.mac = net::kGuestMac.text();
-  machine.runtime_dir = kRuntimeDir;
-  machine.log = dir_ / "vmm.log";
-  return machine;
 }
 
 Status Sandbox::boot() {
@@ -145,7 +134,7 @@ Status Sandbox::boot() {
   spec.initrd = store_.snapshot_dir(base_.id) / base_.initrd->file;
   spec.command_line = kKernelCommandLine;
   if (config_.vmm == "firecracker") spec.command_line += kFirecrackerWords;
-  return vmm_->boot(spec);
+  return shell_.vmm->boot(spec);
 }
 
 Status Sandbox::restore() {
@@ -156,19 +145,21 @@ Status Sandbox::restore() {
   spec.saved_with.name = base_.vmm;
   spec.saved_with.version = base_.vmm_version;
   spec.saved_with.cpu_model = base_.cpu_model;
-  STASIS_ASSIGN(restore_way_, choose_restore_way(config_, store_, memory_, vmm_->maps_one_file()));
+  spec.log = dir_ / kVmmLog;
+  STASIS_ASSIGN(restore_way_, choose_restore_way(config_, store_, memory_, shell_.vmm->maps_one_file()));
+  if (!from_spare_) STASIS_TRY(shell_.vmm->prepare());
   if (restore_way_->mapped) {
     spec.mapped = restore_way_->mapped;
     spec.mapped_file = restore_way_->file;
-    STASIS_TRY(vmm_->restore(spec));
-    return vmm_->resume();
+    STASIS_TRY(shell_.vmm->restore(spec));
+    return shell_.vmm->resume();
   }
   STASIS_TRY(serve_pages(spec));
-  STASIS_TRY(vmm_->restore(spec));
+  STASIS_TRY(shell_.vmm->restore(spec));
   // It has loaded its device state, so it has its memory; if that is not ours (a library that could not be preloaded),
   // the guest would run on zeros.
   STASIS_TRY(page_server_->await_handshake(Deadline::after(kHandOverDeadline)));
-  return vmm_->resume();
+  return shell_.vmm->resume();
 }
 
 Status Sandbox::serve_pages(vmm::RestoreSpec& spec) {
@@ -238,8 +229,8 @@ void Sandbox::distrust_mapped_layers() {
 }
 
 Error Sandbox::end_of_vmm() {
-  const std::string end = vmm_->stop();
-  if (auto broken = disk_export_->failure()) return std::move(*broken).with_context("disk on snapshot " + base_.id.text());
+  const std::string end = shell_.vmm->stop();
+  if (auto broken = shell_.disk_export->failure()) return std::move(*broken).with_context("disk on snapshot " + base_.id.text());
   const bool mapped = restore_way_ && restore_way_->mapped;
   if (mapped && (end == kBusError || end == kGaveUp)) distrust_mapped_layers();
   if (mapped && end == kBusError) {
@@ -247,8 +238,8 @@ Error Sandbox::end_of_vmm() {
             "stasis snapshot verify"};
   }
   if (end == "exit status 0") return prefer_page_server_failure({Code::kUnavailable, "the guest powered off"});
-  return prefer_page_server_failure({Code::kUnavailable, "the VMM ended by itself: " + end +
-                                                             "; its last words are in " + (dir_ / "vmm.log").string()});
+  return prefer_page_server_failure(
+      {Code::kUnavailable, "the VMM ended by itself: " + end + "; its last words are in " + (dir_ / kVmmLog).string()});
 }
 
 StateReply Sandbox::state() const {
@@ -258,19 +249,20 @@ StateReply Sandbox::state() const {
   reply.base = config_.base;
   reply.shape = shape_;
   reply.disk_bytes = disk_->size();
-  reply.vmm = vmm_->info().name;
-  reply.accelerator = vmm_->info().accelerator;
+  reply.vmm = shell_.vmm->info().name;
+  reply.accelerator = shell_.vmm->info().accelerator;
   reply.guest_address = net::kGuestAddress.text();
   reply.supervisor_pid = ::getpid();
-  reply.vmm_pid = vmm_->pid();
+  reply.vmm_pid = shell_.vmm->pid();
   reply.started_unix_ms = started_unix_ms_;
   reply.vmm_ready_us = vmm_ready_us_;
   reply.disk_blocks_written = disk_->stats().blocks_written;
   if (restore_way_) {
     reply.restore_method = restore_way_->mapped ? kRestoreMapped : kRestoreUffd;
     reply.restore_reason = restore_way_->reason;
+    reply.spare = from_spare_;
     reply.total_pages = memory_->size() / kBlockSize;
-    reply.resident_pages = vmm_->guest_memory().resident_bytes / kBlockSize;
+    reply.resident_pages = shell_.vmm->guest_memory().resident_bytes / kBlockSize;
     if (restore_way_->mapped) {
       reply.mapped_bytes = restore_way_->mapped->mapped_bytes;
       reply.copied_bytes = restore_way_->mapped->copied_bytes;
@@ -301,6 +293,7 @@ TraceReply Sandbox::trace() const {
   if (!restore_way_) return reply;
   reply.method = restore_way_->mapped ? kRestoreMapped : kRestoreUffd;
   reply.reason = restore_way_->reason;
+  reply.spare = from_spare_;
   reply.total_pages = memory_->size() / kBlockSize;
   reply.report = pager_report();
   if (page_server_) {

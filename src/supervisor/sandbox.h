@@ -1,6 +1,7 @@
 // One running sandbox, as its supervisor holds it: the disk and its FUSE export, the page server, and the VMM, in the
 // mount and network namespaces that the process has entered before. Made by start(), which boots an image or restores a
-// snapshot; the destructor ends everything. One thread drives it (the one that must outlive the VMM).
+// snapshot, in a shell of its own or in one that was there before; the destructor ends everything. One thread drives it
+// (the one that must outlive the VMM).
 #pragma once
 
 #include <memory>
@@ -8,26 +9,23 @@
 #include <optional>
 
 #include "base/poll.h"
-#include "disk/cow_disk.h"
-#include "disk/fuse_export.h"
 #include "pager/page_server.h"
 #include "snapshot/store.h"
 #include "snapshot/working_set.h"
 #include "supervisor/live_copy.h"
 #include "supervisor/protocol.h"
 #include "supervisor/restore_way.h"
+#include "supervisor/shell.h"
 #include "supervisor/stopwatch.h"
-#include "vmm/vmm.h"
 
 namespace stasis::supervisor {
 
-// The same in every sandbox's mount namespace: saved states record paths below it.
-inline constexpr const char* kRuntimeDir = "/run/stasis-vm";
-
 class Sandbox {
  public:
-  // `dir` is the sandbox's directory. On failure nothing runs.
-  static Result<std::unique_ptr<Sandbox>> start(const SandboxConfig& config, const Path& dir);
+  // `dir` is the sandbox's directory. `spare` is a shell whose VMM has been prepared: kFailedPrecondition if it is not
+  // what this sandbox needs. On failure nothing runs.
+  static Result<std::unique_ptr<Sandbox>> start(const SandboxConfig& config, const Path& dir,
+                                                std::optional<Shell> spare = {});
   ~Sandbox();
   Sandbox(const Sandbox&) = delete;
   Sandbox& operator=(const Sandbox&) = delete;
@@ -42,11 +40,11 @@ class Sandbox {
   Result<SnapshotReply> take_snapshot(snapshot::SnapshotId id, bool keep_running);
 
   // Readable when the VMM has exited.
-  int vmm_pidfd() const { return vmm_->pidfd(); }
+  int vmm_pidfd() const { return shell_.vmm->pidfd(); }
   // Readable when the page server has given up; the VMM has been killed then.
   int failure_fd() const { return failure_event_.fd(); }
   // Readable when the disk has failed the guest (a damaged layer, not a full disk).
-  int disk_failure_fd() const { return disk_export_->failed_fd(); }
+  int disk_failure_fd() const { return shell_.disk_export->failed_fd(); }
   // Readable when it is known what this restore touched; keep_working_set() then writes it down beside the snapshot and
   // the descriptor is -1 from then on.
   int working_set_fd() const { return records_ ? page_server_->working_set_fd() : -1; }
@@ -63,10 +61,9 @@ class Sandbox {
     uint64_t stopped_us = 0;                // once it goes on
   };
   Sandbox(SandboxConfig config, Path dir, snapshot::Store store, Event failure_event);
-  Status run();
+  Status run(std::optional<Shell> spare);
   Status open_base();
-  Status prepare_runtime();
-  vmm::MachineConfig machine_config() const;
+  Status take_shell(std::optional<Shell> spare);
   Status boot();
   Status restore();
   Status serve_pages(vmm::RestoreSpec& spec);
@@ -98,9 +95,7 @@ class Sandbox {
   // What pages are compared with at the next capture: the memory of the base, or of the last snapshot.
   std::shared_ptr<snapshot::AddressSpace> memory_;
   std::shared_ptr<snapshot::AddressSpace> disk_base_;
-  // In order of construction; destroyed in reverse: VMM first, then who serves it.
-  std::unique_ptr<disk::CowDisk> disk_;
-  std::unique_ptr<disk::FuseExport> disk_export_;
+  std::unique_ptr<disk::CowDisk> disk_;  // outlives the shell, which shows it
   Event failure_event_;
   std::mutex failure_mutex_;
   std::optional<Error> failure_;
@@ -110,7 +105,8 @@ class Sandbox {
   bool records_ = false;                            // the page server writes down what is touched
   std::optional<RestoreWay> restore_way_;           // none: booted
   std::vector<snapshot::WorkingSetEntry> touched_;  // see touched(); while it is written down: by restores before
-  std::unique_ptr<vmm::Vmm> vmm_;
+  bool from_spare_ = false;
+  Shell shell_;
 };
 
 }  // namespace stasis::supervisor

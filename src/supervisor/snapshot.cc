@@ -38,7 +38,7 @@ Result<SnapshotReply> Sandbox::take_snapshot(SnapshotId id, bool keep_running) {
   Taking taking{id};
   Result<SnapshotReply> reply = take(taking, keep_running);
   if (!reply) {
-    vmm_->save_failed();
+    shell_.vmm->save_failed();
     store_.abandon(id);
   }
   taking.live.reset();
@@ -54,12 +54,12 @@ Result<SnapshotReply> Sandbox::take_snapshot(SnapshotId id, bool keep_running) {
 Result<SnapshotReply> Sandbox::take(Taking& taking, bool keep_running) {
   STASIS_TRY(store_.fs().make_directory(dir_ / kScratch));
   if (keep_running) STASIS_TRY_CONTEXT(copy_ahead(taking), "copy the guest's memory while it runs");
-  STASIS_TRY_CONTEXT(vmm_->pause(), "stop the guest");
+  STASIS_TRY_CONTEXT(shell_.vmm->pause(), "stop the guest");
   taking.stopped.emplace();
   STASIS_ASSIGN(const Path snapshot_dir, store_.begin(taking.id));
   // Before the VMM is asked what was written: what it gives back from now on is told to the next snapshot as well.
   if (page_server_) removed_ = snapshot::unite(removed_, page_server_->take_removed());
-  auto saved = vmm_->save(snapshot_dir / kStatePart, dir_ / kScratch);
+  auto saved = shell_.vmm->save(snapshot_dir / kStatePart, dir_ / kScratch);
   if (!saved) return fail(std::move(saved).error().with_context("save the machine's state"));
   const std::vector<Range> removed =
       page_server_ ? snapshot::unite(removed_, page_server_->removed()) : std::vector<Range>{};
@@ -81,7 +81,7 @@ Status Sandbox::copy_ahead(Taking& taking) {
   const Path work_dir = dir_ / kScratch / "live";
   uint64_t before = UINT64_MAX;
   for (int round = 0; round < kMaxRounds; ++round) {
-    auto memory = vmm_->look_ahead();
+    auto memory = shell_.vmm->look_ahead();
     if (!memory && memory.error().code == Code::kUnimplemented) return {};
     if (!memory) return fail(std::move(memory).error());
     if (!taking.live) {
@@ -98,7 +98,7 @@ Status Sandbox::copy_ahead(Taking& taking) {
 
 // A guest that cannot be resumed ends with its VMM: the control loop sees that and records it.
 Status Sandbox::go_on(Taking& taking) {
-  STASIS_TRY_CONTEXT(vmm_->resume(), "let the guest go on");
+  STASIS_TRY_CONTEXT(shell_.vmm->resume(), "let the guest go on");
   taking.stopped_us = taking.stopped->microseconds();
   taking.stopped.reset();
   return {};
@@ -135,7 +135,7 @@ Result<SnapshotReply> Sandbox::publish(SnapshotId id, const snapshot::CaptureRes
   if (stand_on(memory.map)) {
     removed_.clear();
   } else {
-    vmm_->save_failed();
+    shell_.vmm->save_failed();
   }
   return SnapshotReply{id, manifest->memory, manifest->disk, 0, 0};
 }
@@ -157,10 +157,10 @@ Result<Manifest> Sandbox::describe(SnapshotId id, const snapshot::CaptureResult&
   manifest.parent = last_snapshot_;
   manifest.created_unix_ms = unix_time_ms();
   manifest.machine = shape_;
-  manifest.vmm = vmm_->info().name;
-  manifest.vmm_version = vmm_->info().version;
+  manifest.vmm = shell_.vmm->info().name;
+  manifest.vmm_version = shell_.vmm->info().version;
   manifest.kernel = base_.kernel;
-  manifest.cpu_model = vmm_->info().cpu_model;
+  manifest.cpu_model = shell_.vmm->info().cpu_model;
   STASIS_ASSIGN(manifest.vm_state, store_.describe_part(id, kStatePart));
   STASIS_ASSIGN(manifest.memory_map, store_.write_map(id, kMemoryMapFile, memory.map));
   STASIS_ASSIGN(manifest.disk_map, store_.write_map(id, kDiskMapFile, disk.map));

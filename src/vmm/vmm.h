@@ -1,5 +1,6 @@
 // One virtual machine in one VMM process, whatever program that is. A supervisor makes one Vmm, boots it or restores it
-// once, pauses and resumes it any number of times, and saves it. Drivers: qemu/ and firecracker/. One contract suite
+// once, pauses and resumes it any number of times, and saves it. What does not depend on what is restored can be done
+// ahead: prepare(). Drivers: qemu/ and firecracker/. One contract suite
 // (vmm/contract_test.cc) runs on every driver.
 //
 // Every path is as the VMM process sees it: the caller has entered the sandbox's own mount and network namespaces, and
@@ -53,9 +54,10 @@ struct RestoreSpec {
   Path uffd_socket = {};  // a page server listens here and serves before restore() is called
   std::shared_ptr<const pager::MappedPlan> mapped = {};  // what to map; for a driver that maps_one_file(), with `file`
   Path mapped_file = {};                                 // pager::as_one_file() of the plan
-  // Called with the VMM's pid as soon as its process exists, before anything waits for it: the page server must be told
+  // Called with the VMM's pid once its process exists, before its memory is handed over: the page server must be told
   // whom to expect (PageServer::expect_peer), since loading faults pages in.
   std::function<void(pid_t)> on_started = {};
+  Path log = {};  // where MachineConfig::log has been moved to since prepare(); empty: it has not
 };
 
 // The guest's memory as save() left it: `source` holds every block of `candidates` at its own offset + source_offset.
@@ -80,10 +82,14 @@ class Vmm {
 
   // Starts the process and boots; the guest runs when this returns.
   virtual Status boot(const BootSpec& spec) = 0;
-  // Starts the process and loads device state; memory comes as the spec says. The guest is stopped when this returns. A
-  // failed restore ends the process and says why: kNotFound for a state that is not there, kDataLoss for one that is
-  // damaged or that the VMM calls foreign, kFailedPrecondition for one that another VMM saved (compatible.h),
-  // kUnavailable if nobody serves pages.
+  // Starts the process and makes everything of the machine but what restore() loads: for a VMM that waits for its
+  // snapshot (and what the disk holds may change until then, its size may not). Such a machine can only be restored, or
+  // stopped. After a failure there is no process. kFailedPrecondition if it has been started already.
+  virtual Status prepare() = 0;
+  // Prepares the machine if nobody has, and loads device state; memory comes as the spec says. The guest is stopped
+  // when this returns. A failed restore ends the process and says why: kNotFound for a state that is not there,
+  // kDataLoss for one that is damaged or that the VMM calls foreign, kFailedPrecondition for one that another VMM saved
+  // (compatible.h), kUnavailable if nobody serves pages.
   virtual Status restore(const RestoreSpec& spec) = 0;
 
   virtual Status pause() = 0;   // vCPUs stop; in-flight disk writes have reached the disk. Repeating it is fine.
@@ -107,7 +113,7 @@ class Vmm {
   virtual bool maps_one_file() const = 0;
   // Zeros where that is not known.
   virtual GuestMemoryUse guest_memory() const { return {}; }
-  // Readable once the VMM process has exited; -1 before boot() or restore().
+  // Readable once the VMM process has exited; -1 before it is started.
   virtual int pidfd() const = 0;
   virtual pid_t pid() const = 0;
   // Kills the process and reaps it: how it ended, for the sandbox's record.

@@ -97,12 +97,20 @@ class HostedQemu final : public Vmm {
   static Path disk_file(const Path& directory) { return directory / "disk" / "root.raw"; }
 
   Status boot(const BootSpec& spec) override {
-    STASIS_TRY(give_disk(host->disk()));
+    if (!export_) STASIS_TRY(give_disk(host->disk()));
     return network_->inside([&] { return qemu_->boot(spec); });
+  }
+  Status prepare() override {
+    STASIS_ASSIGN(const BlockMap zeros, BlockMap::zeros(host->disk().size()));
+    if (!export_) STASIS_TRY(give_disk(zeros));
+    waits_ = true;
+    return network_->inside([&] { return qemu_->prepare(); });
   }
   Status restore(const RestoreSpec& spec) override {
     const auto saved = disks_->find(spec.state);
-    STASIS_TRY(give_disk(saved != disks_->end() ? saved->second : host->disk()));
+    if (!export_ || std::exchange(waits_, false)) {
+      STASIS_TRY(give_disk(saved != disks_->end() ? saved->second : host->disk()));
+    }
     return network_->inside([&] { return qemu_->restore(spec); });
   }
   Result<SavedMemory> save(const Path& state, const Path& scratch_dir) override {
@@ -123,20 +131,28 @@ class HostedQemu final : public Vmm {
   std::string stop() override { return qemu_->stop(); }
 
  private:
+  // A prepared machine's disk gets its content when it is restored.
   Status give_disk(const BlockMap& map) {
-    if (export_) return {};
     FileSystem& fs = real_file_system();
-    STASIS_TRY(fs.make_directory(directory_ / "disk"));
-    STASIS_TRY(fs.make_directory(directory_ / "writes"));
+    const Path work = directory_ / ("writes" + std::to_string(++disks_given_));
+    STASIS_TRY(fs.make_directory(work));
     STASIS_ASSIGN(auto base, AddressSpace::open(fs, host->layers(), map));
-    STASIS_ASSIGN(disk_, disk::CowDisk::create(fs, std::move(base), directory_ / "writes"));
-    STASIS_ASSIGN(export_, disk::FuseExport::mount(*disk_, directory_ / "disk"));
+    STASIS_ASSIGN(auto disk, disk::CowDisk::create(fs, std::move(base), work));
+    if (export_) {
+      STASIS_TRY(export_->show(*disk));
+    } else {
+      STASIS_TRY(fs.make_directory(directory_ / "disk"));
+      STASIS_ASSIGN(export_, disk::FuseExport::mount(*disk, directory_ / "disk"));
+    }
+    disk_ = std::move(disk);
     return {};
   }
 
   Path directory_;
   std::shared_ptr<const MachineNetwork> network_;
   std::shared_ptr<DiskOfState> disks_;
+  int disks_given_ = 0;
+  bool waits_ = false;  // prepared, and its disk is nobody's
   std::unique_ptr<disk::CowDisk> disk_;
   std::unique_ptr<disk::FuseExport> export_;
   std::unique_ptr<Vmm> qemu_;

@@ -74,13 +74,48 @@ class SupervisorTest : public ::testing::Test {
   // The same, and waits until it can be asked.
   Running start(SnapshotId base, const std::string& name, const std::string& restore = "") {
     Running running = launch(base, name, restore);
+    connect(running);
+    return running;
+  }
+
+  // A spare for this disk, ready.
+  static Running start_spare(const std::string& name, uint64_t disk_bytes) {
+    Running running;
+    running.dir = root_->path() / name;
+    EXPECT_TRUE(real_file_system().make_directory(running.dir));
+    const SpareConfig config{{1, 256}, disk_bytes, "qemu"};
+    EXPECT_TRUE(publish_file(real_file_system(), running.dir / kSpareFile, to_json(config).dump()));
+    const auto log = real_file_system().create(running.dir / kSupervisorLog);
+    EXPECT_TRUE(log);
+    SpawnOptions options;
+    options.argv = {required("STASIS_BIN") + "/stasis-supervisor", "--spare-dir", running.dir.string()};
+    options.stderr_fd = log->get();
+    options.die_with_parent = true;
+    auto process = spawn(options);
+    EXPECT_TRUE(process) << process.error().message;
+    running.process = std::move(*process);
+    connect(running);
+    const Status ready = running.client->await_spare(Milliseconds(60'000));
+    EXPECT_TRUE(ready) << ready.error().message;
+    return running;
+  }
+  static void connect(Running& running) {
     for (int attempt = 0; attempt < 1000 && !running.client; ++attempt) {
       auto client = Client::connect(running.dir);
       if (client) running.client = std::move(*client);
       std::this_thread::sleep_for(Milliseconds(10));
     }
-    EXPECT_TRUE(running.client);
-    return running;
+    ASSERT_TRUE(running.client);
+  }
+  // It becomes the supervisor of a sandbox with a directory of its own.
+  static Status become(Running& spare, SnapshotId base, const std::string& name, const std::string& restore) {
+    const Path dir = root_->path() / name;
+    EXPECT_TRUE(real_file_system().make_directory(dir));
+    const SandboxConfig config{name, store_->root(), base, {}, 0, "qemu", restore};
+    EXPECT_TRUE(publish_file(real_file_system(), dir / kConfigFile, to_json(config).dump()));
+    STASIS_TRY(spare.client->become(dir, Milliseconds(5000)));
+    spare.dir = dir;
+    return {};
   }
 
   static nlohmann::json exit_record(const Running& running) {
@@ -269,6 +304,72 @@ TEST_F(SupervisorTest, APageOfAMappedLayerThatCannotBeReadEndsTheSandboxWithTheR
   ASSERT_TRUE(record);
   EXPECT_EQ(record->error.code, Code::kDataLoss);
   EXPECT_THAT(record->error.message, HasSubstr("mapped layer"));
+}
+
+// A spare, told late what it is, is a sandbox like any other: both ways, its logs, its own end, its next snapshot.
+TEST_F(SupervisorTest, ASpareBecomesASandbox) {
+  Running booted = start(image_, "for-spares");
+  const auto state = booted.client->state(Milliseconds(60'000));
+  ASSERT_TRUE(state);
+  await_daemon(*booted.client);
+  SnapshotId base = SnapshotId::random();
+  ASSERT_TRUE(booted.client->pause(base, Milliseconds(60'000)));
+  ASSERT_TRUE(booted.process->wait(Deadline::never()));
+
+  for (const std::string way : {kRestoreMapped, kRestoreUffd}) {
+    Running spare = start_spare("spare-" + way, state->disk_bytes);
+    const Path spare_dir = spare.dir;
+    ASSERT_TRUE(become(spare, base, "became-" + way, way));
+    const auto became = spare.client->state(Milliseconds(60'000));
+    ASSERT_TRUE(became) << became.error().message;
+    EXPECT_TRUE(became->spare);
+    EXPECT_EQ(became->sandbox_id, "became-" + way);
+    EXPECT_EQ(became->restore_method, way);
+    EXPECT_EQ(became->disk_bytes, state->disk_bytes);
+    await_daemon(*spare.client);
+    EXPECT_EQ(real_file_system().list(spare_dir).value(), std::vector<std::string>{kSpareFile});
+    EXPECT_TRUE(exists(real_file_system(), spare.dir / kVmmLog));
+    const auto again = Client::connect(spare.dir);
+    ASSERT_TRUE(again) << "its socket has not moved along";
+    EXPECT_EQ((*again)->pid(), spare.process->pid());
+    const SnapshotId next = SnapshotId::random();
+    const auto paused = spare.client->pause(next, Milliseconds(60'000));
+    ASSERT_TRUE(paused) << paused.error().message;
+    EXPECT_LT(paused->memory.stored_bytes, 64U << 20);
+    ASSERT_TRUE((*spare.process->wait(Deadline::never()))->success());
+    EXPECT_EQ(exit_record(spare)["reason"], "paused");
+    base = next;
+  }
+  EXPECT_FALSE(mounted_outside());
+}
+
+TEST_F(SupervisorTest, ASpareOfAnotherShapeSaysSo) {
+  Running booted = start(image_, "for-another-shape");
+  ASSERT_TRUE(booted.client->state(Milliseconds(60'000)));
+  await_daemon(*booted.client);
+  const SnapshotId base = SnapshotId::random();
+  ASSERT_TRUE(booted.client->pause(base, Milliseconds(60'000)));
+  Running spare = start_spare("another-shape", 1 << 20);
+  ASSERT_TRUE(become(spare, base, "misfit", ""));
+  ASSERT_TRUE(spare.process->wait(Deadline::never()));
+  const auto record = exit_from_json(exit_record(spare));
+  ASSERT_TRUE(record);
+  EXPECT_EQ(record->error.code, Code::kFailedPrecondition);
+}
+
+TEST_F(SupervisorTest, ASpareEndsWithItsVmmWithItsClientAndWhenItIsTold) {
+  Running alone = start_spare("let-go", 1 << 20);
+  alone.client.reset();
+  EXPECT_TRUE((*alone.process->wait(Deadline::after(Milliseconds(10'000))))->success());
+
+  Running told = start_spare("told", 1 << 20);
+  EXPECT_TRUE(told.client->stop("test", Milliseconds(5000)));
+  EXPECT_TRUE((*told.process->wait(Deadline::after(Milliseconds(10'000))))->success());
+
+  Running lost = start_spare("lost", 1 << 20);
+  EXPECT_FALSE(lost.client->become(root_->path() / "nowhere", Milliseconds(5000)).has_value());
+  EXPECT_FALSE((*lost.process->wait(Deadline::after(Milliseconds(10'000))))->success());
+  EXPECT_FALSE(mounted_outside());
 }
 
 TEST_F(SupervisorTest, SnapshotKeepsTheGuestRunningAndTheNextOneIsSmall) {

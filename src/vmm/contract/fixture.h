@@ -64,6 +64,7 @@ struct Driver {
   std::function<Result<std::unique_ptr<Fixture>>(const Path& directory)>
       make;  // `directory` is empty, and removed by the suite
   Way way = Way::kUffd;
+  bool prepared = false;  // what is restored has been prepared before
 };
 // For gtest, which would print the bytes.
 inline void PrintTo(const Driver& driver, std::ostream* out) { *out << driver.name; }

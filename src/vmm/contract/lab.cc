@@ -60,10 +60,11 @@ std::optional<Error> Restored::page_failure() const {
   return failure->error;
 }
 
-Lab::Lab(Fixture& fixture, Path directory, Way way)
+Lab::Lab(Fixture& fixture, Path directory, Way way, bool prepared)
     : fixture_(fixture),
       directory_(std::move(directory)),
       way_(way),
+      prepared_(prepared),
       store_(snapshot::Store::open(real_file_system(), directory_).value()) {
   (void)real_file_system().make_directory(directory_ / "scratch");
 }
@@ -98,6 +99,7 @@ Result<Restored> Lab::restore(const Snapshot& snapshot, const std::function<void
   Restored restored;
   STASIS_ASSIGN(restored.machine, fixture_.make_machine());
   if (adjust) adjust(restored.machine);
+  if (prepared_) STASIS_TRY(restored.vmm().prepare());
   STASIS_ASSIGN(restored.memory, AddressSpace::open(real_file_system(), layers(), snapshot.memory));
   restored.failure = std::make_shared<Restored::Failure>();
   if (way_ == Way::kMapped) {

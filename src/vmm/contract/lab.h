@@ -65,7 +65,7 @@ struct Restored {
 
 class Lab {
  public:
-  Lab(Fixture& fixture, Path directory, Way way = Way::kUffd);
+  Lab(Fixture& fixture, Path directory, Way way = Way::kUffd, bool prepared = false);
 
   Path layers() const { return directory_ / "layers"; }
   snapshot::BlockMap nothing() const;
@@ -101,6 +101,7 @@ class Lab {
   Fixture& fixture_;
   Path directory_;
   Way way_;
+  bool prepared_;
   snapshot::Store store_;
   int files_ = 0;
   VmmInfo saved_with_;  // at the last save()

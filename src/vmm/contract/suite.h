@@ -21,7 +21,7 @@ class Contract : public ::testing::TestWithParam<Driver> {
     auto made = GetParam().make(directory_.path() / "fixture");
     ASSERT_OK(made);
     fixture_ = std::move(*made);
-    lab_ = std::make_unique<Lab>(*fixture_, directory_.path(), GetParam().way);
+    lab_ = std::make_unique<Lab>(*fixture_, directory_.path(), GetParam().way, GetParam().prepared);
   }
 
   Machine booted() {
@@ -82,6 +82,14 @@ inline std::vector<Driver> drivers_mapped() {
 inline std::vector<Driver> drivers_both_ways() {
   std::vector<Driver> list = drivers();
   for (Driver& driver : drivers_mapped()) list.push_back(std::move(driver));
+  return list;
+}
+
+// And mapped once more, by machines that have been prepared. (Whether a machine has been prepared and how it gets its
+// memory have nothing to do with each other.)
+inline std::vector<Driver> drivers_every_way() {
+  std::vector<Driver> list = drivers_both_ways();
+  for (Driver& driver : drivers_mapped()) list.push_back({driver.name + "Prepared", driver.make, driver.way, true});
   return list;
 }
 

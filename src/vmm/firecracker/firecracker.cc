@@ -48,7 +48,7 @@ Firecracker::Firecracker(MachineConfig config, FirecrackerDeadlines deadlines)
 
 Status Firecracker::boot(const BootSpec& spec) {
   if (phase_ == Phase::kNew) STASIS_TRY_CONTEXT(require_outside(config_), "boot");
-  STASIS_TRY(start({}));
+  STASIS_TRY(start());
   if (Status booted = boot_machine(spec); !booted) return end_with(std::move(booted).error().with_context("boot"));
   phase_ = Phase::kRunning;
   everything_next_ = true;
@@ -61,19 +61,36 @@ Status Firecracker::boot_machine(const BootSpec& spec) {
   return {};
 }
 
+Status Firecracker::prepare() {
+  STASIS_TRY(start());
+  phase_ = Phase::kPrepared;
+  return {};
+}
+
 Status Firecracker::restore(const RestoreSpec& spec) {
-  if (phase_ == Phase::kNew) {
-    STASIS_TRY(require(spec.state, "restore: device state"));
-    if (spec.mapped) STASIS_TRY(require(spec.mapped_file, "restore: memory"));
-    STASIS_TRY_CONTEXT(require_outside(config_), "restore");
+  if (phase_ != Phase::kNew && phase_ != Phase::kPrepared) {
+    return fail(Code::kFailedPrecondition, "this machine has been started already");
   }
-  STASIS_TRY(start(spec.on_started));
-  Status loaded = check_compatible(spec.saved_with, info_);
-  if (loaded) loaded = load(spec);
-  if (!loaded) return end_with(std::move(loaded).error().with_context("restore"));
+  if (!spec.log.empty()) config_.log = spec.log;
+  Status restored = require_for_restore(spec);
+  if (restored && phase_ == Phase::kNew) restored = prepare();
+  if (restored) restored = restore_prepared(spec);
+  if (!restored) return end_with(std::move(restored).error().with_context("restore"));
   phase_ = Phase::kPaused;
   everything_next_ = false;
   return {};
+}
+
+Status Firecracker::require_for_restore(const RestoreSpec& spec) const {
+  STASIS_TRY(require(spec.state, "device state"));
+  if (spec.mapped) STASIS_TRY(require(spec.mapped_file, "memory"));
+  return require_outside(config_);
+}
+
+Status Firecracker::restore_prepared(const RestoreSpec& spec) {
+  if (spec.on_started) spec.on_started(process_->pid());
+  STASIS_TRY(check_compatible(spec.saved_with, info_));
+  return load(spec);
 }
 
 Status Firecracker::load(const RestoreSpec& spec) {
@@ -136,10 +153,9 @@ Result<SavedMemory> Firecracker::create_snapshot(SnapshotType type, const Path& 
   return open_memory_file(memory, memory_bytes(), type);
 }
 
-Status Firecracker::start(const std::function<void(pid_t)>& on_started) {
+Status Firecracker::start() {
   if (phase_ != Phase::kNew) return fail(Code::kFailedPrecondition, "this machine has been started already");
   STASIS_TRY_CONTEXT(spawn_process(), "start Firecracker");
-  if (on_started) on_started(process_->pid());
   if (Status up = await_api(); !up) return end_with(std::move(up).error().with_context("start Firecracker"));
   return {};
 }
@@ -184,12 +200,12 @@ Status Firecracker::check_version(const std::string& answer) {
 // Once the machine is up, a death is told as a death. Before, end_with() does that for everything.
 Result<std::string> Firecracker::send(const ApiRequest& request, Milliseconds deadline) {
   auto answer = api_.send(request, deadline);
-  if (!answer && phase_ != Phase::kNew) return fail(explain(std::move(answer).error()));
+  if (!answer && phase_ > Phase::kPrepared) return fail(explain(std::move(answer).error()));
   return answer;
 }
 
 Error Firecracker::explain(Error error) {
-  if (error.code != Code::kUnavailable || !process_) return error;
+  if (error.code != Code::kUnavailable || !process_ || phase_ == Phase::kEnded) return error;
   auto ended = process_->wait(Deadline::after(kExitDeadline));
   if (!ended || !*ended) return error;
   return std::move(error).with_context("Firecracker ended with " + (*ended)->text() + "; its last words are in " +

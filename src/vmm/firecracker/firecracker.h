@@ -34,6 +34,7 @@ class Firecracker final : public Vmm {
   explicit Firecracker(MachineConfig config, FirecrackerDeadlines deadlines = {});
 
   Status boot(const BootSpec& spec) override;
+  Status prepare() override;
   Status restore(const RestoreSpec& spec) override;
   Status pause() override { return set_paused(true); }
   Status resume() override { return set_paused(false); }
@@ -49,9 +50,11 @@ class Firecracker final : public Vmm {
   std::string stop() override;
 
  private:
-  enum class Phase { kNew, kRunning, kPaused, kEnded };
+  enum class Phase { kNew, kPrepared, kRunning, kPaused, kEnded };
 
-  Status start(const std::function<void(pid_t)>& on_started);
+  Status start();
+  Status restore_prepared(const RestoreSpec& spec);
+  Status require_for_restore(const RestoreSpec& spec) const;
   Status spawn_process();
   Status await_api();
   Status check_version(const std::string& answer);

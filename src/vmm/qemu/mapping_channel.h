@@ -1,7 +1,11 @@
-// The driver's side of mapping_message.h: gives the preloaded library its plan, and hears where it has put the memory.
+// The driver's side of mapping_message.h: tells the preloaded library where guest memory comes from, and hears where
+// that is. Not thread-safe.
 #pragma once
 
+#include <string>
+
 #include "base/fd.h"
+#include "base/file_system.h"
 #include "base/poll.h"
 #include "base/result.h"
 #include "base/userfaultfd.h"
@@ -16,19 +20,24 @@ struct MappedMemory {
 
 class MappingChannel {
  public:
-  // The plan is on its way when this returns: nothing more need be done for the library to have it.
-  static Result<MappingChannel> open(const pager::MappedPlan& plan);
+  static Result<MappingChannel> open();
 
   // To be inherited by QEMU. close_peer() once it runs, so that its end is seen.
   int peer() const { return peer_.get(); }
   void close_peer() { peer_.reset(); }
 
-  // kUnavailable if QEMU ended or refused the plan, kDeadlineExceeded if guest
-  // memory is not what the plan says (a library that could not be preloaded).
-  Result<MappedMemory> await_mapped(Deadline deadline);
+  // Until the library has guest memory in its hands. kUnavailable if QEMU ended, kDeadlineExceeded if nobody has it by
+  // then (a library that could not be preloaded).
+  Status await_library(Deadline deadline);
+
+  // Then one of the two, once. Both wait until it is done: kUnavailable if QEMU ended over it.
+  Result<MappedMemory> map(const pager::MappedPlan& plan, Deadline deadline);
+  // `page_server` is the path of its socket, at most 107 bytes.
+  Status serve(const Path& page_server, Deadline deadline);
 
  private:
   MappingChannel(UniqueFd ours, UniqueFd peer) : ours_(std::move(ours)), peer_(std::move(peer)) {}
+  Result<MappedMemory> await_answer(Deadline deadline);
   UniqueFd ours_;
   UniqueFd peer_;
 };

@@ -9,6 +9,7 @@
 #include "base/memory.h"
 #include "base/process.h"
 #include "base/unix_socket.h"
+#include "pager/page_server.h"
 #include "snapshot/capture.h"
 #include "snapshot/testing/fixtures.h"
 #include "vmm/contract/result_matchers.h"
@@ -24,6 +25,7 @@ using snapshot::testing::Bytes;
 using ::testing::HasSubstr;
 
 constexpr uint64_t kBytes = 512 * kBlockSize;
+Deadline soon() { return Deadline::after(Milliseconds(10'000)); }
 
 class MappingChannelTest : public snapshot::testing::StoreTest {
  protected:
@@ -32,7 +34,7 @@ class MappingChannelTest : public snapshot::testing::StoreTest {
     ASSERT_OK(ram);
     ram_ = std::move(*ram);
   }
-  // The program, with one end of a socket; its output and messages go to files.
+  // The program, with one end of a socket; its output and messages go to files. It uses its memory from go() on.
   Process started(int socket) {
     const auto out = real_file_system().create(dir_.path() / "out");
     const auto err = real_file_system().create(dir_.path() / "err");
@@ -45,12 +47,17 @@ class MappingChannelTest : public snapshot::testing::StoreTest {
                    {"STASIS_RAM_FD", "3"},
                    {"STASIS_MAPPING_FD", "5"}};
     options.fds = {{ram_.get(), 3}, {socket, 5}};
+    auto input = unix_socket_pair();
+    EXPECT_OK(input);
+    input_ = std::move(input->first);
+    options.stdin_fd = input->second.get();
     options.stdout_fd = out->get();
     options.stderr_fd = err->get();
     auto process = spawn(options);
     EXPECT_OK(process);
     return std::move(*process);
   }
+  void go() { input_.reset(); }
   ExitStatus end_of(Process& process) {
     const auto ended = process.wait(Deadline::after(Milliseconds(10'000)));
     EXPECT_OK(ended);
@@ -76,6 +83,7 @@ class MappingChannelTest : public snapshot::testing::StoreTest {
   }
 
   UniqueFd ram_;
+  UniqueFd input_;
   snapshot::testing::Memory memory_{kBytes};
 };
 
@@ -86,12 +94,14 @@ TEST_F(MappingChannelTest, TheProgramHasTheMemoryAndItsWritesStayItsOwn) {
   ASSERT_OK(plan);
   EXPECT_GT(plan->mapped_bytes, 0u);
   EXPECT_GT(plan->copied_bytes, 0u);
-  auto channel = MappingChannel::open(*plan);
+  auto channel = MappingChannel::open();
   ASSERT_OK(channel);
   Process program = started(channel->peer());
   channel->close_peer();
-  const auto mapped = channel->await_mapped(Deadline::after(Milliseconds(10'000)));
+  ASSERT_OK(channel->await_library(soon()));
+  const auto mapped = channel->map(*plan, soon());
   ASSERT_OK(mapped);
+  go();
   EXPECT_EQ(mapped->address % kBlockSize, 0u);
   EXPECT_EQ(mapped->tracker.fd() >= 0, probe_userfaultfd().write_protect_async);
   EXPECT_TRUE(end_of(program).success()) << messages();
@@ -111,21 +121,54 @@ TEST_F(MappingChannelTest, MoreLayersThanOneMessageHolds) {
   const auto plan = pager::plan_mapping(
       newest, [](snapshot::LayerId) { return true; }, contract::value(pager::mapping_limits()));
   ASSERT_OK(plan);
-  auto channel = MappingChannel::open(*plan);
+  auto channel = MappingChannel::open();
   ASSERT_OK(channel);
   Process program = started(channel->peer());
+  ASSERT_OK(channel->await_library(soon()));
+  ASSERT_OK(channel->map(*plan, soon()));
+  go();
   EXPECT_TRUE(end_of(program).success()) << messages();
   EXPECT_EQ(output(), memory_.content);
 }
 
 TEST_F(MappingChannelTest, AProgramThatDoesNotTakeItsMemoryOverIsTold) {
-  const auto plan = pager::plan_mapping(
-      two_generations(), [](snapshot::LayerId) { return true; }, contract::value(pager::mapping_limits()));
-  auto channel = MappingChannel::open(*plan);
+  auto channel = MappingChannel::open();
   ASSERT_OK(channel);
-  EXPECT_FAILS(channel->await_mapped(Deadline::after(Milliseconds(0))), Code::kDeadlineExceeded);
+  EXPECT_FAILS(channel->await_library(Deadline::after(Milliseconds(0))), Code::kDeadlineExceeded);
   channel->close_peer();
-  EXPECT_FAILS(channel->await_mapped(Deadline::after(Milliseconds(1000))), Code::kUnavailable);
+  EXPECT_FAILS(channel->await_library(soon()), Code::kUnavailable);
+}
+
+TEST_F(MappingChannelTest, APageServerThatIsNotThereEndsTheProgram) {
+  auto channel = MappingChannel::open();
+  ASSERT_OK(channel);
+  Process program = started(channel->peer());
+  channel->close_peer();
+  ASSERT_OK(channel->await_library(soon()));
+  EXPECT_FAILS(channel->serve(std::string(108, 'x'), soon()), Code::kInvalidArgument);
+  EXPECT_FAILS(channel->serve(dir_.path() / "nobody", soon()), Code::kUnavailable);
+  EXPECT_EQ(end_of(program).code, 1);
+  EXPECT_THAT(messages(), HasSubstr("connect to the page server"));
+}
+
+// Whatever was there before is not the guest's.
+TEST_F(MappingChannelTest, ServedMemoryIsEmptyAndItsPagesAreAskedFor) {
+  ASSERT_OK(real_file_system().write_at(ram_.get(), 0, Bytes(kBlockSize, std::byte{7})));
+  const auto memory = two_generations();
+  const Path socket = dir_.path() / "pages";
+  const auto pages = pager::PageServer::start(socket, memory, {});
+  ASSERT_OK(pages);
+  auto channel = MappingChannel::open();
+  ASSERT_OK(channel);
+  Process program = started(channel->peer());
+  channel->close_peer();
+  ASSERT_OK(channel->await_library(soon()));
+  (*pages)->expect_peer(program.pid());
+  ASSERT_OK(channel->serve(socket, soon()));
+  ASSERT_OK((*pages)->await_handshake(soon()));
+  go();
+  EXPECT_TRUE(end_of(program).success()) << messages();
+  EXPECT_EQ(output(), memory_.content);
 }
 
 // Every way in which a plan can be wrong: the program ends instead of running on another memory.
@@ -136,7 +179,7 @@ class WrongPlanTest : public MappingChannelTest {
     layer_ = dir_.path() / "layer";
     snapshot::testing::write_whole_file(layer_, Bytes(16 * kBlockSize, std::byte{1}));
   }
-  static mapping_header header(uint32_t entries) { return {MAPPING_MAGIC, kBytes, entries, 1}; }
+  static mapping_header header(uint32_t entries) { return {MAPPING_MAGIC, kBytes, entries, 1, {}, 0}; }
   // What the program says at its end.
   std::string told(const mapping_header& header, const std::vector<mapping_entry>& entries, int files = 1) {
     auto sockets = unix_socket_pair();
@@ -155,6 +198,7 @@ class WrongPlanTest : public MappingChannelTest {
   std::string told_by(std::pair<UniqueFd, UniqueFd> sockets) {
     Process program = started(sockets.second.get());
     sockets.second.reset();
+    EXPECT_TRUE(contract::value(wait_readable(sockets.first.get(), soon()))) << "it has not mapped its memory";
     shut_down_socket(sockets.first.get());
     const ExitStatus end = end_of(program);
     EXPECT_TRUE(end.exited && end.code == 1) << end.text();
@@ -197,11 +241,15 @@ TEST_F(WrongPlanTest, PiecesBehindTheEndOfTheirLayer) {
 
 TEST_F(WrongPlanTest, Headers) {
   const std::vector<mapping_entry> entries{{0, kBlockSize, 0, 0, 0}};
-  EXPECT_THAT(told({MAPPING_MAGIC + 1, kBytes, 1, 1}, entries), HasSubstr("wrong header"));
-  EXPECT_THAT(told({MAPPING_MAGIC, kBytes * 2, 1, 1}, entries), HasSubstr("another size"));
-  EXPECT_THAT(told({MAPPING_MAGIC, kBytes, 2, 1}, entries), HasSubstr("wrong length"));
-  EXPECT_THAT(told({MAPPING_MAGIC, kBytes, MAPPING_MAX_ENTRIES + 1, 1}, entries), HasSubstr("wrong header"));
-  EXPECT_THAT(told({MAPPING_MAGIC, kBytes, 1, MAPPING_MAX_FILES + 1}, entries), HasSubstr("wrong header"));
+  EXPECT_THAT(told({MAPPING_MAGIC + 1, kBytes, 1, 1, {}, 0}, entries), HasSubstr("wrong header"));
+  EXPECT_THAT(told({MAPPING_MAGIC, kBytes * 2, 1, 1, {}, 0}, entries), HasSubstr("another size"));
+  EXPECT_THAT(told({MAPPING_MAGIC, kBytes, 2, 1, {}, 0}, entries), HasSubstr("wrong length"));
+  EXPECT_THAT(told({MAPPING_MAGIC, kBytes, MAPPING_MAX_ENTRIES + 1, 1, {}, 0}, entries), HasSubstr("wrong header"));
+  EXPECT_THAT(told({MAPPING_MAGIC, kBytes, 1, MAPPING_MAX_FILES + 1, {}, 0}, entries), HasSubstr("wrong header"));
+  EXPECT_THAT(told({MAPPING_MAGIC, kBytes, 1, 1, "/pages", 0}, entries), HasSubstr("served and mapped"));
+  mapping_header endless = header(0);
+  std::fill(std::begin(endless.page_server), std::end(endless.page_server), 'x');
+  EXPECT_THAT(told(endless, {}, 0), HasSubstr("wrong header"));
 }
 
 TEST_F(WrongPlanTest, ThatEndTooEarly) {

@@ -1,24 +1,30 @@
-/* How the driver tells the preloaded library (preload.c) what to map, over a socket pair that QEMU inherits. Both are
- * of one build. C, for the library's sake.
+/* How the driver tells the preloaded library (preload.c) where guest memory comes from, over a socket pair that QEMU
+ * inherits. Both are of one build. C, for the library's sake.
  *
- * Driver: one mapping_header with one descriptor, a memory file of `entries` mapping_entry; then one byte with each
- * batch of at most MAPPING_FD_BATCH descriptors, until there have been `files` of them. Library, when guest memory is
- * mapped: one mapping_answer, with a userfaultfd of QEMU's memory where the kernel can write-protect it asynchronously
- * (Linux 6.7); nothing is registered with that yet. A message that is not like that ends QEMU. */
+ * Library, when QEMU has mapped its memory file: one mapping_answer. The driver may take as long as it likes from then
+ * on, while QEMU goes on starting and then waits. Driver: one mapping_header with one descriptor, a memory file of
+ * `entries` mapping_entry; then one byte with each batch of at most MAPPING_FD_BATCH descriptors, until there have been
+ * `files` of them. Library, when guest memory is as it was told: one mapping_answer; if it was mapped, with a
+ * userfaultfd of QEMU's memory where the kernel can write-protect it asynchronously (Linux 6.7); nothing is registered
+ * with that yet. A message that is not like that ends QEMU. */
 #pragma once
 
 #include <stdint.h>
 
-#define MAPPING_MAGIC UINT64_C(0x31504D5349534154) /* "TASISMP1" */
+#define MAPPING_MAGIC UINT64_C(0x32504D5349534154) /* "TASISMP2" */
 #define MAPPING_MAX_ENTRIES 262144
 #define MAPPING_MAX_FILES 1024
 #define MAPPING_FD_BATCH 16
+#define MAPPING_MAX_PATH 108 /* of a unix socket, with its end */
 
 struct mapping_header {
   uint64_t magic;
   uint64_t size;    /* of guest memory, bytes */
   uint32_t entries; /* runs, ascending and disjoint; what is in none is zeros */
   uint32_t files;
+  char page_server[MAPPING_MAX_PATH]; /* listens here and serves all of memory (entries and files are 0); empty: mapped
+                                       */
+  uint32_t reserved;                  /* 0 */
 };
 
 struct mapping_entry {

@@ -1,15 +1,16 @@
 /* libstasis-preload.so: puts a restored guest's memory where a stock QEMU believes that its memory file is.
  *
  * QEMU maps its RAM from the memory file that the supervisor gave it (descriptor STASIS_RAM_FD). This library wraps
- * mmap; when that file is mapped, it does one of two things:
+ * mmap; when that file has been mapped, a thread of its own waits on STASIS_MAPPING_FD, an inherited socket
+ * (mapping_message.h), to be told where the memory comes from. Until then the guest has no memory that means anything:
+ * a QEMU that is to load a machine does not touch it before it loads. Then it does one of two things:
  *
- * - STASIS_UFFD_SOCKET: it registers the mapping with userfaultfd and sends the userfaultfd, in Firecracker's own
- *   handshake (src/pager/handshake.h), to that socket. It keeps its copy of the userfaultfd and of the socket open:
- * with no copy left the kernel would drop the registration, and missing pages would silently read as zeros; and the end
- * of the socket tells the page server that QEMU has gone.
- * - STASIS_MAPPING_FD: it reads a plan from that inherited socket (mapping_message.h) and puts private mappings of
- *   snapshot layers over the memory file. What the guest writes is then anonymous memory of QEMU's, and what it does
- * not write is shared with every clone through the page cache.
+ * - served: it registers the mapping with userfaultfd and sends the userfaultfd, in Firecracker's own handshake
+ *   (src/pager/handshake.h), to the page server's socket. It keeps its copy of the userfaultfd and of the socket open:
+ *   with no copy left the kernel would drop the registration, and missing pages would silently read as zeros; and the
+ *   end of the socket tells the page server that QEMU has gone.
+ * - mapped: it puts private mappings of snapshot layers over the memory file. What the guest writes is then anonymous
+ *   memory of QEMU's, and what it does not write is shared with every clone through the page cache.
  *
  * Any failure ends QEMU: it must not run on memory that nobody serves. C, without a runtime of its own, because it
  * lives inside another program. */
@@ -17,6 +18,8 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/userfaultfd.h>
+#include <pthread.h>
+#include <signal.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -39,13 +42,13 @@
 #define PAGE 4096U
 
 static void* (*real_mmap)(void*, size_t, int, int, int, off_t);
-static int (*real_madvise)(void*, size_t, int);
 static struct stat ram;
 static int mapping_fd = -1;
-static char* mapped_start; /* guest memory, once it consists of private mappings */
-static size_t mapped_length;
-static char socket_path[sizeof(((struct sockaddr_un*)0)->sun_path)];
 static bool armed;
+/* Guest memory, once QEMU has mapped it. */
+static char* memory;
+static size_t memory_length;
+static int memory_protection;
 
 __attribute__((noreturn)) static void give_up(const char* what) {
   fprintf(stderr, "stasis-preload: %s: %s\n", what, strerror(errno));
@@ -57,27 +60,20 @@ __attribute__((noreturn)) static void refuse(const char* what) {
   give_up(what);
 }
 
-static void find_real(void) {
-  real_mmap = (void* (*)(void*, size_t, int, int, int, off_t))dlsym(RTLD_NEXT, "mmap");
-  real_madvise = (int (*)(void*, size_t, int))dlsym(RTLD_NEXT, "madvise");
-}
+static void find_real(void) { real_mmap = (void* (*)(void*, size_t, int, int, int, off_t))dlsym(RTLD_NEXT, "mmap"); }
 
 /* Environment variables reach children: nothing of ours may. */
 __attribute__((constructor)) static void set_up(void) {
   find_real();
   const char* fd_text = getenv("STASIS_RAM_FD");
-  const char* path = getenv("STASIS_UFFD_SOCKET");
   const char* mapping_text = getenv("STASIS_MAPPING_FD");
-  if (fd_text != NULL) {
-    if (path != NULL && strlen(path) >= sizeof socket_path) refuse("socket path too long");
-    if (path != NULL) strcpy(socket_path, path);
-    if (mapping_text != NULL) mapping_fd = atoi(mapping_text);
+  if (fd_text != NULL && mapping_text != NULL) {
+    mapping_fd = atoi(mapping_text);
     if (fstat(atoi(fd_text), &ram) != 0) give_up("STASIS_RAM_FD");
-    armed = path != NULL || mapping_text != NULL;
+    armed = true;
   }
   unsetenv("LD_PRELOAD");
   unsetenv("STASIS_RAM_FD");
-  unsetenv("STASIS_UFFD_SOCKET");
   unsetenv("STASIS_MAPPING_FD");
 }
 
@@ -126,19 +122,19 @@ static bool send_with(int s, const void* data, size_t length, int fd) {
   return sendmsg(s, &message, MSG_NOSIGNAL) == (ssize_t)length;
 }
 
-static void hand_over(int uffd, void* address, size_t length, off_t offset, bool write_protect) {
+static void hand_over(int uffd, const char* path, bool write_protect) {
   const int s = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
   if (s < 0) give_up("socket");
   struct sockaddr_un name = {.sun_family = AF_UNIX};
-  strcpy(name.sun_path, socket_path);
+  strcpy(name.sun_path, path);
   if (connect(s, (struct sockaddr*)&name, sizeof name) != 0) give_up("connect to the page server");
 
   char text[256];
   const int n =
       snprintf(text, sizeof text,
-               "[{\"base_host_virt_addr\":%llu,\"size\":%zu,\"offset\":%lld,\"page_size\":4096,\"page_size_kib\":4096,"
+               "[{\"base_host_virt_addr\":%llu,\"size\":%zu,\"offset\":0,\"page_size\":4096,\"page_size_kib\":4096,"
                "\"stasis_write_protect\":%s}]",
-               (unsigned long long)(uintptr_t)address, length, (long long)offset, write_protect ? "true" : "false");
+               (unsigned long long)(uintptr_t)memory, memory_length, write_protect ? "true" : "false");
   if (!send_with(s, text, (size_t)n, uffd)) give_up("send the handshake");
 }
 
@@ -171,7 +167,8 @@ struct plan {
 static void receive_plan(struct plan* plan) {
   int batch[MAPPING_FD_BATCH];
   if (receive(&plan->header, sizeof plan->header, batch) != 1 || plan->header.magic != MAPPING_MAGIC ||
-      plan->header.entries > MAPPING_MAX_ENTRIES || plan->header.files > MAPPING_MAX_FILES)
+      plan->header.entries > MAPPING_MAX_ENTRIES || plan->header.files > MAPPING_MAX_FILES ||
+      memchr(plan->header.page_server, 0, sizeof plan->header.page_server) == NULL)
     refuse("the plan of guest memory has a wrong header");
   struct stat st;
   if (fstat(batch[0], &st) != 0) give_up("look at the plan");
@@ -196,7 +193,8 @@ static void receive_plan(struct plan* plan) {
 }
 
 /* Everything before anything is mapped. */
-static void check_plan(const struct plan* plan, size_t length) {
+static void check_plan(const struct plan* plan) {
+  const size_t length = memory_length;
   if (plan->header.size != length) refuse("the plan is of another size than guest memory");
   uint64_t end = 0;
   for (uint32_t i = 0; i < plan->header.entries; ++i) {
@@ -223,64 +221,91 @@ static void copy_in(char* to, int file, uint64_t offset, uint64_t length) {
   }
 }
 
-/* Zeros first: anonymous memory, in small pages, since every page that is touched is private to this guest. */
-static void map_guest_memory(char* memory, size_t length, int protection) {
-  static struct plan plan;
-  receive_plan(&plan);
-  check_plan(&plan, length);
+static void answer(int tracker) {
+  const struct mapping_answer here = {.address = (uintptr_t)memory};
+  if (!send_with(mapping_fd, &here, sizeof here, tracker)) give_up("answer the supervisor");
+}
+
+/* Zeros first: anonymous memory, in small pages (QEMU asks for huge ones, of which every one that is written would cost
+ * 2 MiB), since every page that is touched is private to this guest. */
+static void map_memory(struct plan* plan) {
+  check_plan(plan);
   const int anonymous = MAP_PRIVATE | MAP_FIXED | MAP_ANONYMOUS | MAP_NORESERVE;
-  if (real_mmap(memory, length, protection, anonymous, -1, 0) == MAP_FAILED) give_up("make room for guest memory");
-  (void)real_madvise(memory, length, MADV_NOHUGEPAGE);
-  for (uint32_t i = 0; i < plan.header.entries; ++i) {
-    const struct mapping_entry* e = &plan.entries[i];
-    const int file = plan.files[e->file];
+  if (real_mmap(memory, memory_length, memory_protection, anonymous, -1, 0) == MAP_FAILED)
+    give_up("make room for guest memory");
+  (void)madvise(memory, memory_length, MADV_NOHUGEPAGE);
+  for (uint32_t i = 0; i < plan->header.entries; ++i) {
+    const struct mapping_entry* e = &plan->entries[i];
+    const int file = plan->files[e->file];
     if (e->copied)
       copy_in(memory + e->offset, file, e->file_offset, e->length);
-    else if (real_mmap(memory + e->offset, e->length, protection, MAP_PRIVATE | MAP_FIXED | MAP_NORESERVE, file,
+    else if (real_mmap(memory + e->offset, e->length, memory_protection, MAP_PRIVATE | MAP_FIXED | MAP_NORESERVE, file,
                        (off_t)e->file_offset) == MAP_FAILED)
       give_up("map a layer");
   }
-  for (uint32_t i = 0; i < plan.header.files; ++i) close(plan.files[i]);
-  if (plan.entries != NULL) munmap((void*)plan.entries, plan.header.entries * sizeof *plan.entries);
-  mapped_start = memory;
-  mapped_length = length;
-  const struct mapping_answer answer = {.address = (uintptr_t)memory};
+  for (uint32_t i = 0; i < plan->header.files; ++i) close(plan->files[i]);
+  if (plan->entries != NULL) munmap((void*)plan->entries, plan->header.entries * sizeof *plan->entries);
   const int tracker = open_uffd(ASYNC_FEATURES);
-  if (!send_with(mapping_fd, &answer, sizeof answer, tracker)) give_up("answer the supervisor");
+  answer(tracker);
   if (tracker >= 0) close(tracker); /* the driver has it, and registers memory with it when it needs to */
-  close(mapping_fd);
 }
 
-static bool is_guest_memory(int protection, int flags, int fd) {
+static void serve_memory(const struct plan* plan) {
+  if (plan->header.entries != 0 || plan->header.files != 0) refuse("memory is to be served and mapped");
+  /* Nothing that was there before may count as loaded. */
+  if (madvise(memory, memory_length, MADV_REMOVE) != 0) give_up("empty guest memory");
+  bool write_protect = false;
+  const int uffd = register_memory(memory, memory_length, &write_protect);
+  hand_over(uffd, plan->header.page_server, write_protect);
+  answer(-1);
+}
+
+static void* take_order(void* unused) {
+  static struct plan plan;
+  receive_plan(&plan);
+  if (plan.header.page_server[0] != 0)
+    serve_memory(&plan);
+  else
+    map_memory(&plan);
+  close(mapping_fd);
+  return unused;
+}
+
+/* QEMU's own threads take its signals. */
+static void start_thread(void) {
+  sigset_t all;
+  sigset_t before;
+  sigfillset(&all);
+  pthread_sigmask(SIG_SETMASK, &all, &before);
+  pthread_t thread;
+  const int error = pthread_create(&thread, NULL, take_order, NULL);
+  pthread_sigmask(SIG_SETMASK, &before, NULL);
+  if (error != 0) {
+    errno = error;
+    give_up("start a thread");
+  }
+  pthread_detach(thread);
+}
+
+static bool is_guest_memory(int protection, int flags, int fd, off_t offset) {
   struct stat st;
-  return armed && fd >= 0 && (protection & PROT_WRITE) && (flags & MAP_SHARED) && fstat(fd, &st) == 0 &&
+  return armed && fd >= 0 && offset == 0 && (protection & PROT_WRITE) && (flags & MAP_SHARED) && fstat(fd, &st) == 0 &&
          st.st_dev == ram.st_dev && st.st_ino == ram.st_ino;
 }
 
 void* mmap(void* address, size_t length, int protection, int flags, int fd, off_t offset) {
   if (real_mmap == NULL) find_real();
   void* mapped = real_mmap(address, length, protection, flags, fd, offset);
-  if (mapped == MAP_FAILED || !is_guest_memory(protection, flags, fd)) return mapped;
+  if (mapped == MAP_FAILED || !is_guest_memory(protection, flags, fd, offset)) return mapped;
   armed = false; /* one mapping is the guest's memory; QEMU does not map it twice */
-  if (mapping_fd >= 0) {
-    map_guest_memory(mapped, length, protection);
-    return mapped;
-  }
-  bool write_protect = false;
-  const int uffd = register_memory(mapped, length, &write_protect);
-  hand_over(uffd, mapped, length, offset, write_protect);
+  memory = mapped;
+  memory_length = length;
+  memory_protection = protection;
+  answer(-1);
+  start_thread();
   return mapped;
 }
 
 void* mmap64(void* address, size_t length, int protection, int flags, int fd, off_t offset) {
   return mmap(address, length, protection, flags, fd, offset);
-}
-
-/* QEMU asks for huge pages for its RAM. A page of a clone that is written would then cost 2 MiB. */
-int madvise(void* address, size_t length, int advice) {
-  if (real_madvise == NULL) find_real();
-  const bool guest =
-      mapped_start != NULL && (char*)address >= mapped_start && (char*)address < mapped_start + mapped_length;
-  if (guest && advice == MADV_HUGEPAGE) return 0;
-  return real_madvise(address, length, advice);
 }

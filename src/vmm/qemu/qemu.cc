@@ -83,11 +83,12 @@ class Qemu final : public Vmm {
     std::vector<std::string> arguments{"-kernel", spec.vmlinux.string(), "-append",
                                        kernel_command_line(spec.command_line)};
     if (!spec.initrd.empty()) arguments.insert(arguments.end(), {"-initrd", spec.initrd.string()});
-    return start(std::move(arguments), {});
+    return start(std::move(arguments), false);
   }
   // No guest: only to ask QEMU who it is.
-  Status start_empty() { return start({"-S"}, {}); }
+  Status start_empty() { return start({"-S"}, false); }
 
+  Status prepare() override;
   Status restore(const RestoreSpec& spec) override;
   Status pause() override { return command("stop"); }
   Status resume() override {
@@ -109,10 +110,10 @@ class Qemu final : public Vmm {
   std::string stop() override;
 
  private:
-  // `memory` says where it comes from; a boot's from nowhere.
-  Status start(std::vector<std::string> more_arguments, const RestoreSpec& memory);
-  Status preload(SpawnOptions& options, const RestoreSpec& memory);
-  Status await_mapped();
+  Status start(std::vector<std::string> more_arguments, bool restores);
+  Status preload(SpawnOptions& options);
+  Status restore_prepared(const RestoreSpec& spec, int state);
+  Status hand_over_memory(const RestoreSpec& spec);
   Status prepare_migration();
   Status load(const RestoreSpec& spec, int state);
   Status refuse_unless_paused();
@@ -133,7 +134,7 @@ class Qemu final : public Vmm {
   std::optional<Process> process_;
   std::string end_;  // how it ended, once it has
   std::optional<Qmp> qmp_;
-  std::optional<MappingChannel> mapping_;  // until QEMU has its memory
+  std::optional<MappingChannel> mapping_;  // of a prepared machine, until it has its memory
   UniqueFd device_state_;                  // a memory file, since the last save and until the guest runs on
 };
 
@@ -170,7 +171,7 @@ std::string Qemu::kernel_command_line(const std::string& given) const {
   return kvm_ ? given : given + " tsc_early_khz=" + std::to_string(measure_tsc_khz());
 }
 
-Status Qemu::start(std::vector<std::string> more_arguments, const RestoreSpec& memory) {
+Status Qemu::start(std::vector<std::string> more_arguments, bool restores) {
   if (process_) return fail(Code::kFailedPrecondition, "this machine has been started already");
   STASIS_ASSIGN(ram_, GuestRam::create(uint64_t{config_.shape.memory_mib} << 20));
   STASIS_ASSIGN(auto sockets, unix_socket_pair());
@@ -182,46 +183,50 @@ Status Qemu::start(std::vector<std::string> more_arguments, const RestoreSpec& m
   options.stdout_fd = log.get();
   options.stderr_fd = log.get();
   options.die_with_parent = true;
-  STASIS_TRY(preload(options, memory));
+  if (restores) STASIS_TRY(preload(options));
   auto spawned = spawn(options);
   if (!spawned) return fail(std::move(spawned).error().with_remedy("install QEMU: apt-get install qemu-system-x86"));
   process_ = std::move(*spawned);
   sockets.second.reset();
-  if (memory.on_started) memory.on_started(process_->pid());
+  if (mapping_) mapping_->close_peer();
   auto qmp = Qmp::open(std::move(sockets.first), Deadline::after(kStartDeadline));
   if (!qmp) return fail(explain(std::move(qmp).error().with_context("start QEMU")));
   qmp_ = std::move(*qmp);
   info_.version = qmp_->version();
-  STASIS_TRY(await_mapped());
+  // QEMU makes its memory before it answers QMP: if the library has not been at work by then, it never will be.
+  if (mapping_) {
+    if (Status here = mapping_->await_library(Deadline::after(Milliseconds(0))); !here) {
+      return fail(explain(std::move(here).error()));
+    }
+  }
   return prepare_migration();
 }
 
 // The library that puts guest memory where a restored QEMU looks for it.
-Status Qemu::preload(SpawnOptions& options, const RestoreSpec& memory) {
-  if (memory.uffd_socket.empty() && !memory.mapped) return {};
+Status Qemu::preload(SpawnOptions& options) {
   STASIS_ASSIGN(const Path bin, executable_directory());
   const Path library = bin.parent_path() / "lib" / "libstasis-preload.so";
   if (!exists(real_file_system(), library)) {
     return fail(Code::kNotFound, "there is no " + library.string(),
                 "build it (make build), or install all of Stasis's files");
   }
-  options.env = {{"LD_PRELOAD", library.string()}, {"STASIS_RAM_FD", std::to_string(kRamFd)}};
-  if (!memory.mapped) {
-    options.env.emplace_back("STASIS_UFFD_SOCKET", memory.uffd_socket.string());
-    return {};
-  }
-  STASIS_ASSIGN(mapping_, MappingChannel::open(*memory.mapped));
+  STASIS_ASSIGN(mapping_, MappingChannel::open());
   options.fds.emplace_back(mapping_->peer(), kMappingFd);
-  options.env.emplace_back("STASIS_MAPPING_FD", std::to_string(kMappingFd));
+  options.env = {{"LD_PRELOAD", library.string()},
+                 {"STASIS_RAM_FD", std::to_string(kRamFd)},
+                 {"STASIS_MAPPING_FD", std::to_string(kMappingFd)}};
   return {};
 }
 
-// QEMU makes its memory before it answers QMP: if the library has not been at work by then, it never will be.
-Status Qemu::await_mapped() {
-  if (!mapping_) return {};
-  mapping_->close_peer();
-  auto mapped = mapping_->await_mapped(Deadline::after(Milliseconds(0)));
+Status Qemu::hand_over_memory(const RestoreSpec& spec) {
+  MappingChannel channel = std::move(*mapping_);
   mapping_.reset();
+  const Deadline deadline = Deadline::after(kCommandDeadline);
+  if (!spec.mapped) {
+    if (Status served = channel.serve(spec.uffd_socket, deadline); !served) return fail(explain(served.error()));
+    return {};
+  }
+  auto mapped = channel.map(*spec.mapped, deadline);
   if (!mapped) return fail(explain(std::move(mapped).error()));
   ram_->is_mapped_at(mapped->address, std::move(mapped->tracker));
   return {};
@@ -261,15 +266,31 @@ Result<bool> Qemu::await_migration() {
   }
 }
 
-Status Qemu::restore(const RestoreSpec& spec) {
+Status Qemu::prepare() {
   if (process_) return fail(Code::kFailedPrecondition, "this machine has been started already");
-  STASIS_ASSIGN(const UniqueFd state, read_state_file(real_file_system(), spec.state));
-  Status loaded = start({"-incoming", "defer"}, spec);
-  if (loaded) loaded = check_compatible(spec.saved_with, info_);
-  if (loaded) loaded = load(spec, state.get());
-  if (loaded) return {};
+  Status ready = start({"-incoming", "defer"}, true);
+  if (!ready) stop();
+  return ready;
+}
+
+Status Qemu::restore(const RestoreSpec& spec) {
+  if (process_ && !mapping_) return fail(Code::kFailedPrecondition, "this machine has been started already");
+  if (!spec.log.empty()) config_.log = spec.log;
+  Status restored = [&]() -> Status {
+    STASIS_ASSIGN(const UniqueFd state, read_state_file(real_file_system(), spec.state));
+    if (!process_) STASIS_TRY(prepare());
+    return restore_prepared(spec, state.get());
+  }();
+  if (restored) return {};
   stop();
-  return fail(std::move(loaded).error().with_context("restore the machine"));
+  return fail(std::move(restored).error().with_context("restore the machine"));
+}
+
+Status Qemu::restore_prepared(const RestoreSpec& spec, int state) {
+  if (spec.on_started) spec.on_started(process_->pid());
+  STASIS_TRY(check_compatible(spec.saved_with, info_));
+  STASIS_TRY(hand_over_memory(spec));
+  return load(spec, state);
 }
 
 Status Qemu::load(const RestoreSpec& spec, int state) {
@@ -350,6 +371,7 @@ Result<SavedMemory> Qemu::look_ahead() {
 std::string Qemu::stop() {
   if (!process_) return "not started";
   qmp_.reset();
+  mapping_.reset();
   if (end_.empty()) end_ = process_->kill_and_wait().text();
   return end_;
 }

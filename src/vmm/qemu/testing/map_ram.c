@@ -1,5 +1,6 @@
 /* map-ram BYTES: what QEMU does with its memory, for tests of the preloaded library. Maps descriptor 3 shared, as guest
- * memory, asks for huge pages, puts the content on standard output, and then writes to the first page. */
+ * memory, and asks for huge pages; when its standard input ends, puts the content on standard output, and then writes
+ * to the first page. */
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -10,6 +11,8 @@ int main(int argc, char** argv) {
   char* memory = mmap(NULL, length, PROT_READ | PROT_WRITE, MAP_SHARED, 3, 0);
   if (memory == MAP_FAILED) return 3;
   (void)madvise(memory, length, MADV_HUGEPAGE);
+  char byte;
+  while (read(STDIN_FILENO, &byte, 1) > 0) continue;
   for (size_t done = 0; done < length;) {
     const ssize_t n = write(STDOUT_FILENO, memory + done, length - done);
     if (n <= 0) return 4;

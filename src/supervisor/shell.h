@@ -1,0 +1,29 @@
+// What a sandbox is put into: the runtime directory, the network, the file of its disk, and a VMM; in the mount and
+// network namespaces that the process has entered before. All of that follows from the shape of the machine alone, so a
+// spare has it before anybody knows which sandbox it will be.
+#pragma once
+
+#include <memory>
+
+#include "disk/cow_disk.h"
+#include "disk/fuse_export.h"
+#include "supervisor/protocol.h"
+#include "vmm/vmm.h"
+
+namespace stasis::supervisor {
+
+// The same in every sandbox's mount namespace: saved states record paths below it.
+inline constexpr const char* kRuntimeDir = "/run/stasis-vm";
+
+// Members in order of construction; destroyed in reverse: the VMM first, then who serves it.
+struct Shell {
+  SpareConfig config;
+  std::unique_ptr<disk::CowDisk> blank;  // zeros: what the disk's file shows until it is the sandbox's
+  std::unique_ptr<disk::FuseExport> disk_export;
+  std::unique_ptr<vmm::Vmm> vmm;  // not started
+};
+
+// Once in the life of a process. The VMM's log will be in `dir`.
+Result<Shell> make_shell(const SpareConfig& config, const Path& dir);
+
+}  // namespace stasis::supervisor
