@@ -65,7 +65,7 @@ uint64_t AddressSpace::read_now(uint64_t offset, std::span<std::byte> out) const
     if (entry.layer == 0) {
       std::memset(piece.data(), 0, piece.size());
     } else {
-      here = layers_[entry.layer - 1]->read_now(entry.layer_offset + (at - entry.first_block * kBlockSize), piece);
+      here = layers_[entry.layer - 1]->read_now(BlockMap::offset_in_layer(entry, at), piece);
     }
     done += here;
     if (here < piece.size()) break;
@@ -78,7 +78,7 @@ std::optional<AddressSpace::FramePlace> AddressSpace::frame_at(uint64_t offset) 
   const BlockMap::Entry& entry = map_.entries_[index];
   if (entry.layer == 0) return std::nullopt;
   const uint64_t start = entry.first_block * kBlockSize;
-  const uint64_t in_layer = entry.layer_offset + (offset - start);
+  const uint64_t in_layer = BlockMap::offset_in_layer(entry, offset);
   const uint64_t before = std::min(in_layer % kFrameSize, offset - start);
   const uint64_t end = std::min(offset - in_layer % kFrameSize + kFrameSize, map_.end_of(index));
   const FrameRef frame{entry.layer - 1, static_cast<uint32_t>(in_layer / kFrameSize)};
