@@ -171,7 +171,7 @@ Result<BlockMap> BlockMap::read(uint64_t file_size, const Source& source) {
 }
 
 struct BlockMap::Piece {
-  size_t first;  // index of records[1]
+  size_t first;                     // index of records[1]
   std::span<const Record> records;  // the first is the last one of the piece before
 };
 

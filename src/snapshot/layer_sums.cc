@@ -18,8 +18,6 @@ constexpr size_t kTableCrcAt = 64;
 constexpr size_t kHeadCrcAt = 68;
 constexpr size_t kEntrySize = sizeof(uint64_t) + sizeof(uint32_t);
 
-constexpr std::array<std::byte, kFrameSize> kZeros{};
-
 tl::unexpected<Error> bad(const std::string& what) {
   return fail(Code::kDataLoss, "the layer's checksum file " + what);
 }
@@ -108,22 +106,19 @@ void FrameHasher::add(uint64_t offset, std::span<const std::byte> data) {
   sums_.data_bytes += data.size();
   while (!data.empty()) {
     const auto frame = static_cast<uint32_t>(offset / kFrameSize);
-    if (open_ && frame != frame_) close_frame();
+    if (begun_ && frame != frame_) close_frame();
     const Range range = sums_.frame_range(frame);
     const auto piece = data.first(std::min<uint64_t>(data.size(), range.end() - offset));
     if (piece.size() == range.length) {
       sums_.frames.push_back(frame);
       sums_.checksums.push_back(checksum(piece));
     } else {
-      if (!open_) {
-        state_.reset();
-        hashed_ = 0;
+      if (!begun_) {
+        begun_.emplace(range.length);
         frame_ = frame;
-        open_ = true;
       }
-      state_.update(std::span(kZeros).first(offset - range.offset - hashed_));
-      state_.update(piece);
-      hashed_ = offset - range.offset + piece.size();
+      begun_->add_zeros(offset - range.offset - begun_->position());
+      begun_->add(piece);
     }
     offset += piece.size();
     data = data.subspan(piece.size());
@@ -131,14 +126,14 @@ void FrameHasher::add(uint64_t offset, std::span<const std::byte> data) {
 }
 
 void FrameHasher::close_frame() {
-  state_.update(std::span(kZeros).first(sums_.frame_range(frame_).length - hashed_));
+  begun_->add_zeros(sums_.frame_range(frame_).length - begun_->position());
   sums_.frames.push_back(frame_);
-  sums_.checksums.push_back(state_.digest());
-  open_ = false;
+  sums_.checksums.push_back(begun_->digest());
+  begun_.reset();
 }
 
 LayerSums FrameHasher::finish() {
-  if (open_) close_frame();
+  if (begun_) close_frame();
   return std::move(sums_);
 }
 

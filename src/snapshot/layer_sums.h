@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "snapshot/checksum.h"
+#include "snapshot/frame_checksum.h"
 #include "snapshot/layer.h"
 
 namespace stasis::snapshot {
@@ -52,10 +53,8 @@ class FrameHasher {
   void close_frame();
 
   LayerSums sums_;
-  Checksum state_;
-  bool open_ = false;  // a frame is begun: `hashed_` bytes of it are in state_
-  uint32_t frame_ = 0;
-  uint64_t hashed_ = 0;
+  std::optional<FrameChecksum> begun_;  // of a frame that came in part so far
+  uint32_t frame_ = 0;                  // its number
 };
 
 // Writes the sums file of a layer under a temporary name, synced and read-only: rename it to publish.
