@@ -79,7 +79,7 @@ FaultHandler::FaultHandler(Handshake handshake, std::shared_ptr<const snapshot::
       pages_(memory_->size(), page_size_),
       fetcher_(std::move(fetcher)),
       buffer_(std::max(page_size_, kBulkPiece)),
-      zeros_(buffer_.size()),
+      zeros_(Mapping::anonymous(buffer_.size()).value()),
       activity_(memory_->map()) {
   parked_.reserve(kMaxParked);
   retrying_.reserve(kMaxParked);
@@ -224,21 +224,15 @@ Result<FaultHandler::Progress> FaultHandler::install_page(const Region& region, 
 Result<FaultHandler::Answer> FaultHandler::install_absent(const Region& region, Range window, bool zero,
                                                           FetchUrgency urgency) {
   Answer all = Answer::kDone;
-  uint64_t at = window.offset;
-  while (at < window.end()) {
-    if (!pages_.wants_snapshot(page_of(at))) {
-      at += page_size_;
-      continue;
-    }
-    Range run{at, 0};
-    while (run.end() < window.end() && pages_.wants_snapshot(page_of(run.end()))) {
-      run.length += page_size_;
-    }
+  const uint64_t end = page_of(window.end());
+  for (uint64_t page = page_of(window.offset); (page = pages_.next_wanted(page, end)) < end;) {
+    const uint64_t past = pages_.end_of_wanted(page, end);
+    const Range run{page * page_size_, (past - page) * page_size_};
     STASIS_ASSIGN(const Progress progress, install_run(region, run, zero));
-    at = run.end();
+    page = past;
     if (progress.answer == Answer::kWait) {
       all = Answer::kWait;
-      at = ask_for({progress.missing, run.end() - progress.missing}, urgency);
+      page = page_of(ask_for({progress.missing, run.end() - progress.missing}, urgency));
     } else if (progress.answer != Answer::kDone) {
       return progress.answer;
     }
@@ -287,7 +281,7 @@ Result<FaultHandler::Answer> FaultHandler::install_zeros(const Region& region, R
   for (uint64_t done = 0; done < run.length;) {
     const uint64_t address = region.host_address + (run.offset - region.offset) + done;
     const InstallResult result =
-        copy ? handshake_.uffd.copy(address, std::span(zeros_.data(), run.length - done), handshake_.write_protect)
+        copy ? handshake_.uffd.copy(address, zeros_.bytes().first(run.length - done), handshake_.write_protect)
              : handshake_.uffd.zero({address, run.length - done});
     STASIS_ASSIGN(const Answer answer, settle(region, run, true, result, done));
     if (answer != Answer::kDone) return answer;
@@ -339,7 +333,7 @@ Status FaultHandler::found(uint64_t offset) {
 void FaultHandler::mark_installed(Range run, bool zeros) {
   if (run.length > 0) found_in_a_row_ = 0;
   installed_bytes_ += run.length;
-  for (uint64_t at = run.offset; at < run.end(); at += page_size_) pages_.installed(page_of(at), zeros);
+  pages_.installed(page_of(run.offset), page_of(run.length), zeros);
 }
 
 }  // namespace stasis::pager

@@ -11,6 +11,7 @@
 #include <span>
 #include <vector>
 
+#include "base/memory.h"
 #include "base/poll.h"
 #include "base/rate_limit.h"
 #include "pager/activity.h"
@@ -167,7 +168,7 @@ class FaultHandler {
   std::vector<snapshot::WorkingSetEntry> recorded_;  // as many as are counted; never moved
   std::atomic<size_t> recorded_count_{0};
   std::vector<std::byte> buffer_;  // the largest window, or one huge page
-  std::vector<std::byte> zeros_;
+  Mapping zeros_;                  // as large, never written: it takes no memory
   FaultCounters counters_;
   Activity activity_;
   // Set while events that were read are not yet applied. A flag and not a lock: the path of a fault takes none.

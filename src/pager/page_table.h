@@ -48,17 +48,19 @@ class PageTable {
   // What a fault on this page is answered with: the snapshot's bytes, or zeros.
   bool wants_snapshot(uint64_t page) const { return state(page) == PageState::kAbsent; }
 
+  // The first page from `page` on, before `end`, of which this is true, and then the first of which it is not; or
+  // `end`.
+  uint64_t next_wanted(uint64_t page, uint64_t end) const { return next(page, end, true); }
+  uint64_t end_of_wanted(uint64_t page, uint64_t end) const { return next(page, end, false); }
+
   bool is_installed(uint64_t page) const { return bit(installed_, page); }
 
-  // The kernel has installed the page, with the snapshot's bytes or with zeros (also the zeros of a nil extent).
-  void installed(uint64_t page, bool zeros) {
-    assign(installed_, page, true);
-    assign(zeroed_, page, zeros);
-  }
+  // The kernel has installed `count` pages, with the snapshot's bytes or with zeros (also the zeros of a nil extent).
+  void installed(uint64_t first, uint64_t count, bool zeros);
   // The kernel says that it was there already.
   void found(uint64_t page) { assign(installed_, page, true); }
   void removed(uint64_t page) {
-    given_back_[page / 64].fetch_or(uint64_t{1} << page % 64, std::memory_order_relaxed);
+    given_back_[page / 64].fetch_or(mask_of(page), std::memory_order_relaxed);
     assign(installed_, page, false);
     assign(zeroed_, page, true);
   }
@@ -69,14 +71,15 @@ class PageTable {
 
  private:
   using Bits = std::vector<std::atomic<uint64_t>>;
-  static bool bit(const Bits& bits, uint64_t page) {
-    return (bits[page / 64].load(std::memory_order_relaxed) >> page % 64 & 1) != 0;
+  static uint64_t mask_of(uint64_t page) { return uint64_t{1} << page % 64; }
+  static uint64_t load(const Bits& bits, uint64_t word) { return bits[word].load(std::memory_order_relaxed); }
+  static bool bit(const Bits& bits, uint64_t page) { return (load(bits, page / 64) & mask_of(page)) != 0; }
+  static void assign(Bits& bits, uint64_t word, uint64_t mask, bool value) {  // one writer: no lock prefix
+    const uint64_t old = load(bits, word);
+    bits[word].store(value ? old | mask : old & ~mask, std::memory_order_relaxed);
   }
-  static void assign(Bits& bits, uint64_t page, bool value) {  // one writer: no lock prefix
-    const uint64_t mask = uint64_t{1} << page % 64;
-    const uint64_t old = bits[page / 64].load(std::memory_order_relaxed);
-    bits[page / 64].store(value ? old | mask : old & ~mask, std::memory_order_relaxed);
-  }
+  static void assign(Bits& bits, uint64_t page, bool value) { assign(bits, page / 64, mask_of(page), value); }
+  uint64_t next(uint64_t page, uint64_t end, bool wanted) const;
   void append(std::vector<Range>& ranges, uint64_t word_index, uint64_t word) const;
 
   uint64_t page_size_;

@@ -81,7 +81,7 @@ bool install(Model& m, PageTable& table, bool from_snapshot) {
   }
   m.present = true;
   m.content = from_snapshot ? m.restored : kZeros;
-  table.installed(0, m.content == kZeros);
+  table.installed(0, 1, m.content == kZeros);
   show(m);
   return true;
 }
@@ -241,6 +241,31 @@ TEST(PageTableTest, NoOrderOfEventsShowsOrCapturesAnythingStale) {
     EXPECT_EQ(walked.wrong, "");
     EXPECT_GT(walked.states, 1000U);
     RecordProperty(held == kOld ? "states_of_data" : "states_of_zeros", static_cast<int>(walked.states));
+  }
+}
+
+// Many pages at once are the same as each by itself, wherever they begin and end.
+TEST(PageTableTest, RunsAreWhatTheirPagesAre) {
+  constexpr uint64_t kPages = 300;
+  for (const uint64_t first : {0, 1, 63, 64, 65, 127, 200}) {
+    for (const uint64_t count : {0, 1, 2, 62, 63, 64, 65, 100}) {
+      PageTable table(kPages * kPage, kPage);
+      table.removed(70);
+      table.installed(first, count, false);
+      const auto wanted = [&](uint64_t page) { return page != 70 && (page < first || page >= first + count); };
+      for (uint64_t page = 0; page < kPages; ++page) {
+        ASSERT_EQ(table.wants_snapshot(page), wanted(page)) << first << "+" << count << ": " << page;
+        ASSERT_EQ(table.is_installed(page), page >= first && page < first + count);
+        for (const uint64_t end : {page, page + 1, kPages}) {
+          uint64_t at = page;
+          while (at < end && !wanted(at)) ++at;
+          ASSERT_EQ(table.next_wanted(page, end), at) << first << "+" << count << ": " << page << " to " << end;
+          at = page;
+          while (at < end && wanted(at)) ++at;
+          ASSERT_EQ(table.end_of_wanted(page, end), at) << first << "+" << count << ": " << page << " to " << end;
+        }
+      }
+    }
   }
 }
 
