@@ -10,6 +10,8 @@
 #include <cstdio>
 #include <memory>
 
+#include "base/unmapping_file_system.h"
+
 namespace stasis {
 namespace {
 
