@@ -47,10 +47,10 @@ Result<std::unique_ptr<Agent>> Agent::start(const AgentOptions& options) {
   host.images = options.images;
   host.warm_bases = options.warm_bases;
   host.supervisor_program = options.supervisor_program;
-  if (host.supervisor_program.empty()) {
-    STASIS_ASSIGN(const Path bin, executable_directory());
-    host.supervisor_program = bin / "stasis-supervisor";
-  }
+  host.files_program = options.files_program;
+  STASIS_ASSIGN(const Path bin, executable_directory());
+  if (host.supervisor_program.empty()) host.supervisor_program = bin / "stasis-supervisor";
+  if (host.files_program.empty()) host.files_program = bin / "stasis-files";
   STASIS_ASSIGN(host.vmm, choose_vmm(options.vmm));
   STASIS_ASSIGN(state->host, Host::open(host));
   state->service = std::make_unique<Service>(*state->host);

@@ -17,6 +17,7 @@ struct AgentOptions {
   Path socket;
   std::vector<std::pair<std::string, Path>> images;  // name, directory made by images/build.py
   Path supervisor_program;                           // empty: stasis-supervisor beside this program
+  Path files_program;                                // empty: stasis-files beside this program
   std::string vmm = "auto";  // "qemu", "firecracker"; auto: Firecracker where KVM works and it is there
   bool warm_bases = true;    // keep each image booted (warm_bases.h)
 };

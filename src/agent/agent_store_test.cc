@@ -1,6 +1,7 @@
 // The agent's calls about its store, with the image that it imported and snapshots of fake supervisors.
 #include "agent/testing/agent_fixture.h"
 #include "snapshot/store.h"
+#include "snapshot/testing/fixtures.h"
 
 namespace stasis::agent {
 namespace {
@@ -59,6 +60,38 @@ class AgentStoreTest : public AgentFixture {
     request.set_from_id(from);
     request.set_to_id(to);
     return stub_->DiffSnapshots(&context, request, &reply);
+  }
+  // A snapshot with nothing but this disk.
+  std::string publish_disk(const Path& image) {
+    const snapshot::Store store = snapshot::Store::open(real_file_system(), state() / "store").value();
+    const auto lock = store.lock_shared();
+    const snapshot::testing::Bytes bytes = snapshot::testing::read_whole_file(image);
+    snapshot::Manifest manifest;
+    manifest.id = snapshot::SnapshotId::random();
+    EXPECT_TRUE(store.begin(manifest.id));
+    const auto layer = snapshot::LayerId::random();
+    auto writer = snapshot::LayerWriter::create(store.fs(), store.layers_dir(), layer, bytes.size()).value();
+    EXPECT_TRUE(writer->write(0, bytes));
+    EXPECT_TRUE(writer->finish());
+    const snapshot::BlockMap map = snapshot::BlockMap::zeros(bytes.size())
+                                       ->merge(layer, std::vector<snapshot::Change>{{{0, bytes.size()}, false}})
+                                       .value();
+    manifest.disk_map = store.write_map(manifest.id, "disk.map", map).value();
+    EXPECT_TRUE(store.publish(manifest));
+    return manifest.id.text();
+  }
+  // A small ext4 file system with one file of this content.
+  Path make_disk(const std::string& name, const std::string& content) {
+    const Path tree = root_.path() / (name + "-tree");
+    std::filesystem::create_directories(tree);
+    std::ofstream(tree / "hello") << content;
+    const Path image = root_.path() / name;
+    SpawnOptions options;
+    options.argv = {"mke2fs", "-q", "-F", "-t", "ext4", "-d", tree.string(), image.string(), "2M"};
+    options.env = {{"PATH", "/usr/sbin:/sbin:/usr/bin:/bin"}};
+    auto process = spawn(options);
+    EXPECT_TRUE(process && (*process->wait(Deadline::never()))->success());
+    return image;
   }
   // Packs, or compacts.
   v1::CompactedSnapshot rewrite(const std::string& id, bool packed) {
@@ -155,6 +188,68 @@ TEST_F(AgentStoreTest, UsageAndCollectionAgree) {
   EXPECT_FALSE(std::filesystem::exists(state() / "store" / planned.removed(0).file()));
   EXPECT_EQ(usage().reclaimable_bytes(), 0U);
   EXPECT_TRUE(std::filesystem::exists(only_layer()));
+}
+
+TEST_F(AgentStoreTest, TheFilesOfTwoDisksThatDiffer) {
+  const std::string one = publish_disk(make_disk("one", "hello"));
+  const std::string two = publish_disk(make_disk("two", "other"));
+  v1::SnapshotDiff reply;
+  ASSERT_TRUE(diff(one, two, reply).ok());
+  ASSERT_EQ(reply.spaces_size(), 1);
+  const v1::FileChanges& files = reply.spaces(0).files();
+  EXPECT_EQ(files.note(), "");
+  EXPECT_EQ(files.modified(), 1U);
+  ASSERT_EQ(files.changes_size(), 1);
+  EXPECT_EQ(files.changes(0).path(), "/hello");
+  EXPECT_EQ(files.changes(0).change(), "modified");
+  EXPECT_EQ(files.changes(0).size_now(), 5U);
+  EXPECT_TRUE(files.changes(0).content());
+  EXPECT_FALSE(files.changes(0).mode());
+}
+
+TEST_F(AgentStoreTest, WhereFilesCannotBeToldTheBlocksAreAndANoteSaysWhy) {
+  const std::string disk = publish_disk(make_disk("one", "hello"));
+  v1::SnapshotDiff reply;
+  ASSERT_TRUE(diff(disk, base_image(), reply).ok());
+  EXPECT_GT(reply.spaces(0).changed_bytes(), 0U);
+  EXPECT_THAT(reply.spaces(0).files().note(), HasSubstr("holds no ext2, ext3 or ext4 file system"));
+
+  stop_agent();
+  files_program_ = root_.path() / "dies";
+  std::ofstream(files_program_) << "#!/bin/sh\nkill -9 $$\n";
+  std::filesystem::permissions(files_program_, std::filesystem::perms(0700));
+  start_agent();
+  ASSERT_TRUE(diff(disk, base_image(), reply).ok());
+  EXPECT_GT(reply.spaces(0).changed_bytes(), 0U);
+  EXPECT_EQ(reply.spaces(0).files().note(), "stasis-files has ended: signal 9 (Killed)");
+}
+
+TEST_F(AgentStoreTest, ACancelledComparisonOfFilesLeavesNoProcess) {
+  const std::string disk = publish_disk(make_disk("one", "hello"));
+  const std::string image = base_image();
+  stop_agent();
+  files_program_ = root_.path() / "hangs";
+  const Path pid_file = root_.path() / "pid";
+  std::ofstream(files_program_) << "#!/bin/sh\necho $$ > " << pid_file.string() << ".tmp\nmv " << pid_file.string()
+                                << ".tmp " << pid_file.string() << "\nexec sleep 1000\n";
+  std::filesystem::permissions(files_program_, std::filesystem::perms(0700));
+  start_agent();
+  grpc::ClientContext context;
+  auto call = std::async(std::launch::async, [&] {
+    v1::DiffSnapshotsRequest request;
+    request.set_from_id(disk);
+    request.set_to_id(image);
+    v1::SnapshotDiff reply;
+    return stub_->DiffSnapshots(&context, request, &reply).error_code();
+  });
+  ASSERT_TRUE(eventually([&] { return std::filesystem::exists(pid_file); }));
+  pid_t pid = 0;
+  std::ifstream(pid_file) >> pid;
+  const auto process = open_pidfd(pid);
+  ASSERT_TRUE(process);
+  context.TryCancel();
+  EXPECT_EQ(call.get(), StatusCode::CANCELLED);
+  EXPECT_TRUE(*wait_readable(process->get(), Deadline::after(Milliseconds(20'000))));
 }
 
 TEST_F(AgentStoreTest, ASandboxSharesItsImage) {

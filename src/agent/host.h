@@ -12,6 +12,7 @@
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <semaphore>
 #include <string>
 #include <thread>
 #include <vector>
@@ -25,6 +26,7 @@
 #include "agent/tokens.h"
 #include "agent/warm_bases.h"
 #include "base/file_lock.h"
+#include "files/report.h"
 #include "snapshot/archive.h"
 #include "snapshot/diff.h"
 #include "snapshot/inspect.h"
@@ -36,6 +38,7 @@ namespace stasis::agent {
 struct HostOptions {
   Path state_dir;
   Path supervisor_program;
+  Path files_program;
   std::string vmm;  // "qemu" or "firecracker"
   std::vector<std::pair<std::string, Path>> images;
   bool warm_bases = true;
@@ -136,6 +139,7 @@ class Host {
     uint64_t from_size = 0;
     uint64_t to_size = 0;
     snapshot::SpaceDiff diff;
+    std::optional<Result<files::Report>> files;  // of a disk: which ones differ, or why nobody can tell
   };
   // `go_on` false ends it with kCancelled.
   Result<std::vector<Difference>> diff(snapshot::SnapshotId from, snapshot::SnapshotId to,
@@ -184,6 +188,10 @@ class Host {
   bool is_published(snapshot::SnapshotId id) const;  // damaged or not
   uint64_t collect();                                // bytes given back
 
+  // host_store.cc
+  Result<files::Report> diff_files(snapshot::SnapshotId from, snapshot::SnapshotId to,
+                                   const std::function<bool()>& go_on) const;
+
   // host_watch.cc
   Status adopt_all();
   void adopt(const std::string& id);
@@ -201,7 +209,8 @@ class Host {
   mutable std::mutex mutex_;
   std::map<std::string, SandboxPtr> sandboxes_;
   PagerTotals pager_totals_;
-  std::mutex asking_;  // every page server, one caller after another
+  std::mutex asking_;                                 // every page server, one caller after another
+  mutable std::binary_semaphore comparing_files_{1};  // each comparison may take 1 GiB
   std::atomic<bool> collect_wanted_{true};
   std::atomic<bool> stopping_{false};
   Event stop_;

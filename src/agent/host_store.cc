@@ -4,18 +4,21 @@
 #include "agent/host.h"
 #include "agent/roots.h"
 #include "base/clock.h"
+#include "files/run.h"
 
 namespace stasis::agent {
 namespace {
 
 using snapshot::SnapshotId;
 
+constexpr Milliseconds kTurnInterval{200};  // between two questions whether to go on waiting for one's turn
+
 // The same address space of two snapshots.
 struct Pair {
   const char* name;
   std::shared_ptr<snapshot::AddressSpace> left;
   std::shared_ptr<snapshot::AddressSpace> right;
-  Host::Difference difference() const { return {name, left ? left->size() : 0, right ? right->size() : 0, {}}; }
+  Host::Difference difference() const { return {name, left ? left->size() : 0, right ? right->size() : 0, {}, {}}; }
 };
 
 // An address space of one side of a comparison; nothing if the snapshot has none of that name.
@@ -87,6 +90,8 @@ Result<std::vector<Host::Difference>> Host::diff(SnapshotId from, SnapshotId to,
   std::vector<Difference> differences;
   for (Pair& pair : pairs) {
     Difference difference = pair.difference();
+    const bool disk = pair.name == std::string_view("disk");
+    const bool both = pair.left && pair.right;
     if (!pair.left) {
       STASIS_ASSIGN(pair.left, empty_space(store_, pair.right->size()));
     }
@@ -94,9 +99,25 @@ Result<std::vector<Host::Difference>> Host::diff(SnapshotId from, SnapshotId to,
       STASIS_ASSIGN(pair.right, empty_space(store_, pair.left->size()));
     }
     STASIS_ASSIGN(difference.diff, snapshot::diff(*pair.left, *pair.right, go_on));
+    if (disk && !both) {
+      difference.files = fail(Code::kFailedPrecondition, "only one of the two has a disk");
+    } else if (disk) {
+      difference.files = difference.diff.runs == 0 ? files::Report{} : diff_files(from, to, go_on);
+      if (!*difference.files && difference.files->error().code == Code::kCancelled)
+        return fail(difference.files->error());
+    }
     differences.push_back(std::move(difference));
   }
   return differences;
+}
+
+Result<files::Report> Host::diff_files(SnapshotId from, SnapshotId to, const std::function<bool()>& go_on) const {
+  while (!comparing_files_.try_acquire_for(kTurnInterval)) {
+    if (!go_on()) return fail(Code::kCancelled, "the comparison was ended");
+  }
+  auto report = files::ask({options_.files_program, store_.root(), from, to}, go_on);
+  comparing_files_.release();
+  return report;
 }
 
 }  // namespace stasis::agent

@@ -81,6 +81,31 @@ void fill(v1::SpaceDetail* out, const snapshot::SpaceDetail& detail, const snaps
   out->mutable_cells()->Add(detail.cells.begin(), detail.cells.end());
 }
 
+void fill(v1::FileChange* out, const files::FileChange& change) {
+  out->set_change(std::string(files::change_kind_name(change.kind)));
+  out->set_type_before(std::string(files::file_type_name(change.type_before)));
+  out->set_type_now(std::string(files::file_type_name(change.type_now)));
+  out->set_size_before(change.size_before);
+  out->set_size_now(change.size_now);
+  out->set_path(change.path);
+  out->set_old_path(change.old_path);
+  out->set_content((change.what & files::kContentChanged) != 0);
+  out->set_mode((change.what & files::kModeChanged) != 0);
+  out->set_owner((change.what & files::kOwnerChanged) != 0);
+  out->set_attributes((change.what & files::kAttributesChanged) != 0);
+}
+
+void fill(v1::FileChanges* out, const Result<files::Report>& report) {
+  if (!report) return out->set_note(report.error().message);
+  out->set_added(report->count(files::ChangeKind::kAdded));
+  out->set_removed(report->count(files::ChangeKind::kRemoved));
+  out->set_modified(report->count(files::ChangeKind::kModified));
+  out->set_metadata(report->count(files::ChangeKind::kMetadata));
+  out->set_type(report->count(files::ChangeKind::kType));
+  out->set_renamed(report->count(files::ChangeKind::kRenamed));
+  for (const files::FileChange& change : report->changes) fill(out->add_changes(), change);
+}
+
 void fill(v1::SpaceDiff* out, const Host::Difference& difference) {
   const snapshot::SpaceDiff& diff = difference.diff;
   out->set_name(difference.space);
@@ -97,6 +122,7 @@ void fill(v1::SpaceDiff* out, const Host::Difference& difference) {
     changed->set_offset(range.offset);
     changed->set_length(range.length);
   }
+  if (difference.files) fill(out->mutable_files(), *difference.files);
 }
 
 }  // namespace

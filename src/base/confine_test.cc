@@ -6,6 +6,7 @@
 #include <gtest/gtest.h>
 #include <signal.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -14,6 +15,7 @@
 #include <cstdlib>
 
 #include "base/file_system.h"
+#include "base/process.h"
 #include "base/testing/in_child.h"
 #include "base/unix_socket.h"
 
@@ -92,6 +94,31 @@ TEST(ConfineTest, MemoryBeyondTheLimitIsRefused) {
     if (!can_map(size_t{256} << 20) || can_map(size_t{1} << 30)) ::syscall(SYS_exit_group, 1);
   });
   EXPECT_EQ(end.wait_status, 0) << end.text;
+}
+
+TEST(ConfineTest, ItStillDiesWithItsParent) {
+  auto sockets = unix_socket_pair();
+  ASSERT_TRUE(sockets);
+  const pid_t parent = ::fork();
+  ASSERT_GE(parent, 0);
+  if (parent == 0) {
+    if (::fork() != 0) {
+      for (;;) ::pause();
+    }
+    const std::string pid = std::to_string(::getpid());
+    ::prctl(PR_SET_PDEATHSIG, SIGKILL);
+    const Status status = confine_this_process({uint64_t{1} << 30, std::chrono::seconds(60)});
+    (void)send_message(sockets->first.get(), status ? pid : status.error().message);
+    for (volatile bool forever = true; forever;) {
+    }
+  }
+  const auto message = receive_message(sockets->second.get(), Milliseconds(20'000));
+  const Result<UniqueFd> child =
+      message && *message ? open_pidfd(std::atoi((*message)->body.c_str())) : fail(Code::kNotFound, "");
+  ::kill(parent, SIGKILL);
+  ::waitpid(parent, nullptr, 0);
+  ASSERT_TRUE(child);
+  EXPECT_TRUE(*wait_readable(child->get(), Deadline::after(Milliseconds(20'000))));
 }
 
 TEST(ConfineTest, TheEndOfItsTimeKillsIt) {

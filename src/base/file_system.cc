@@ -13,6 +13,8 @@
 #include <cstdio>
 #include <memory>
 
+#include "base/unmapping_file_system.h"
+
 namespace stasis {
 namespace {
 

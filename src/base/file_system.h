@@ -66,8 +66,6 @@ class FileSystem {
 };
 
 FileSystem& real_file_system();
-// The same, but maps no files: for a process whose address space is limited.
-FileSystem& unmapping_file_system();
 
 // Reads a whole file of at most `max_bytes`; kDataLoss if it is longer.
 Result<std::vector<std::byte>> read_file(FileSystem& fs, const Path& path, uint64_t max_bytes);

@@ -101,6 +101,55 @@ Result<int> tree(Session& session, const InspectOptions& options) {
   return kSuccess;
 }
 
+std::string size_change(const Json& change) {
+  const std::string before = size_field(change, "size_before");
+  const std::string now = size_field(change, "size_now");
+  if (text_field(change, "type_now").empty()) return before;
+  return text_field(change, "type_before").empty() || before == now ? now : before + " -> " + now;
+}
+
+std::string type_change(const Json& change) {
+  const std::string before = text_field(change, "type_before");
+  const std::string now = text_field(change, "type_now");
+  if (now.empty()) return before;
+  return before.empty() || before == now ? now : before + " -> " + now;
+}
+
+std::string words(const Json& list) {
+  std::string text;
+  for (const Json& word : list) {
+    if (word.is_string()) text += (text.empty() ? "" : ", ") + word.get<std::string>();
+  }
+  return text;
+}
+
+// The files of a disk that differ, or why nobody can tell.
+void print_files(std::ostream& out, const Json& space) {
+  const Json& files = object_field(space, "files");
+  if (files.empty()) return;
+  const std::string name = printable(text_field(space, "name"));
+  if (const std::string note = text_field(files, "note"); !note.empty()) {
+    out << "\nwhich files of the " << name << " differ is not known: " << printable(note) << '\n';
+    return;
+  }
+  Table table({{"CHANGE"}, {"FILE"}, {"TYPE"}, {"SIZE", true}, {"WHAT"}});
+  for (const Json& change : list_field(files, "changes")) {
+    const std::string old_path = text_field(change, "old_path");
+    table.add({text_field(change, "change"), (old_path.empty() ? "" : old_path + " -> ") + text_field(change, "path"),
+               type_change(change), size_change(change), words(list_field(change, "what"))});
+  }
+  if (table.empty()) {
+    out << "\nno file of the " << name << " differs\n";
+    return;
+  }
+  out << '\n';
+  table.print(out);
+  double total = 0;
+  for (const Json& count : object_field(files, "counts")) total += count.is_number() ? count.get<double>() : 0;
+  const double more = total - static_cast<double>(list_field(files, "changes").size());
+  if (more > 0) out << fmt::format("and {:.0f} more\n", more);
+}
+
 Result<int> diff(Session& session, const InspectOptions& options) {
   STASIS_ASSIGN(Client * client, session.client());
   Progress progress(session.io(), "comparing " + options.name + " with " + options.other);
@@ -124,6 +173,7 @@ Result<int> diff(Session& session, const InspectOptions& options) {
                size_field(space, "compared_bytes"), size_field(space, "same_source_bytes")});
   }
   table.print(session.io().out);
+  for (const Json& space : list_field(answer, "spaces")) print_files(session.io().out, space);
   return kSuccess;
 }
 
@@ -147,9 +197,9 @@ void add_inspect_commands(CommandLine& line) {
   tree_command.callback([&line, options] { line.action = [options](Session& s) { return tree(s, *options); }; });
 
   CLI::App& diff_command =
-      add_command(line, group, "diff", "The blocks of memory and disk in which two snapshots differ",
+      add_command(line, group, "diff", "The blocks of memory and disk in which two snapshots differ, and the files",
                   "stasis snapshot diff before after\n"
-                  "stasis snapshot diff before after --json | jq '.spaces[].changed'");
+                  "stasis snapshot diff before after --json | jq -r '.spaces[].files.changes[]?.path'");
   diff_command.add_option("A", options->name, "Snapshot, image, or the id of a snapshot")->required();
   diff_command.add_option("B", options->other, "The same")->required();
   diff_command.callback([&line, options] { line.action = [options](Session& s) { return diff(s, *options); }; });

@@ -219,6 +219,43 @@ TEST(Diff, ATable) {
   EXPECT_EQ(Call(always({}), {"snapshot", "diff", "a"}).status, 2);
 }
 
+json change(const std::string& kind, const std::string& path) {
+  return {{"change", kind},     {"path", path},        {"old_path", nullptr}, {"type_before", "file"},
+          {"type_now", "file"}, {"size_before", 1024}, {"size_now", 4096},    {"what", json::array()}};
+}
+
+json disk_with(const json& files) {
+  return {{"spaces", {{{"name", "disk"}, {"changed_bytes", 4096}, {"files", files}}}}};
+}
+
+TEST(Diff, TheFilesOfTheDisk) {
+  json renamed = change("renamed", "/etc/\u009b31mnew\n");
+  renamed["old_path"] = "/etc/old";
+  renamed["what"] = {"content", "mode"};
+  json removed = change("removed", "/gone");
+  removed["type_now"] = nullptr;
+  json other = change("type", "/other");
+  other["type_now"] = "directory";
+  const json files = {{"note", nullptr},
+                      {"counts", {{"added", 0}, {"removed", 7}, {"renamed", 1}, {"type", 1}}},
+                      {"changes", {renamed, removed, other}}};
+  const Call call(always({.body = disk_with(files).dump()}), {"snapshot", "diff", "a", "b"}, kTerminal);
+  EXPECT_EQ(call.status, 0) << call.err;
+  EXPECT_THAT(call.out,
+              AllOf(HasSubstr("renamed  /etc/old -> /etc/?31mnew?"), HasSubstr("1 KiB -> 4 KiB  content, mode\n"),
+                    HasSubstr("removed  /gone"), HasSubstr("file -> directory"), HasSubstr("\nand 6 more\n")));
+  EXPECT_THAT(call.out, Not(HasSubstr("\u009b")));
+}
+
+TEST(Diff, NoFiles) {
+  const json note = {{"note", "it holds no\nfile system"}, {"counts", nullptr}, {"changes", json::array()}};
+  EXPECT_THAT(Call(always({.body = disk_with(note).dump()}), {"snapshot", "diff", "a", "b"}, kTerminal).out,
+              HasSubstr("which files of the disk differ is not known: it holds no?file system\n"));
+  const json none = {{"note", nullptr}, {"counts", {{"added", 0}}}, {"changes", json::array()}};
+  EXPECT_THAT(Call(always({.body = disk_with(none).dump()}), {"snapshot", "diff", "a", "b"}, kTerminal).out,
+              HasSubstr("no file of the disk differs\n"));
+}
+
 TEST(Retention, AsksForWhatWasSaid) {
   const json policy = {{"scope", "template"}, {"target", "base"}, {"keep_last", 3}, {"max_age_sec", 604'800}};
   const Call set(always({.body = policy.dump()}),

@@ -8,6 +8,7 @@
 
 #include "base/confine.h"
 #include "base/unix_socket.h"
+#include "base/unmapping_file_system.h"
 #include "files/run.h"
 #include "files/tree_diff.h"
 #include "snapshot/store.h"

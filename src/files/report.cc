@@ -105,6 +105,8 @@ bool get(Checked& in, Report& report) {
   return in.left() == 0;
 }
 
+bool is_printable(char letter) { return letter >= ' ' && letter <= '~'; }
+
 // The error that they tell; kInternal if they tell none.
 Error get_error(Checked& in) {
   std::string message;
@@ -112,7 +114,8 @@ Error get_error(Checked& in) {
     const uint32_t code = in.reader().u32();
     const uint32_t length = in.reader().u32();
     const bool known = code >= 1 && code <= static_cast<uint32_t>(Code::kUnauthenticated);
-    if (known && length <= kMaxMessage && get_text(in, length, message) && in.left() == 0) {
+    if (known && length <= kMaxMessage && get_text(in, length, message) && in.left() == 0 &&
+        std::all_of(message.begin(), message.end(), is_printable)) {
       return {static_cast<Code>(code), std::move(message)};
     }
   }
@@ -138,7 +141,9 @@ std::vector<std::byte> encode(const Result<Report>& report) {
   WireWriter out(1024);
   out.u32(kMagic);
   if (!report) {
-    const std::string message = report.error().message.substr(0, kMaxMessage);
+    std::string message = report.error().message.substr(0, kMaxMessage);
+    std::replace_if(
+        message.begin(), message.end(), [](char letter) { return !is_printable(letter); }, '?');
     out.u32(kError);
     out.u32(static_cast<uint32_t>(report.error().code));
     out.u32(static_cast<uint32_t>(message.size()));

@@ -23,7 +23,7 @@ namespace stasis::files {
 
 inline constexpr size_t kMaxChangesTold = 10'000;
 inline constexpr size_t kMaxPath = 4096;                  // bytes
-inline constexpr size_t kMaxPathBytes = size_t{2} << 20;  // of all changes told: a gRPC message holds 4 MiB
+inline constexpr size_t kMaxPathBytes = size_t{2} << 20;  // of all changes told
 inline constexpr size_t kMaxReport = size_t{3} << 20;     // bytes
 
 enum class ChangeKind : uint8_t {
@@ -74,11 +74,12 @@ struct FileChange {
 struct Report {
   std::array<uint64_t, kChangeKinds> counts{};  // by kind, of all changes
   std::vector<FileChange> changes;              // the first ones by path
+  uint64_t count(ChangeKind kind) const { return counts[static_cast<size_t>(kind)]; }
   uint64_t total() const;
   friend bool operator==(const Report&, const Report&) = default;
 };
 
-// An error's message is cut at 4 KiB.
+// Of an error the code and the message, cut at 4 KiB, what is not printable ASCII in it replaced by '?'.
 std::vector<std::byte> encode(const Result<Report>& report);
 // The error that was encoded, or kInternal if the bytes are nothing that encode() makes.
 Result<Report> decode(std::span<const std::byte> bytes);

@@ -29,6 +29,7 @@ TEST(ReportTest, WhatIsEncodedIsDecoded) {
   const auto error = decode(encode(fail(Code::kDataLoss, std::string(10'000, 'e'))));
   EXPECT_EQ(error.error().code, Code::kDataLoss);
   EXPECT_EQ(error.error().message, std::string(4096, 'e'));
+  EXPECT_EQ(decode(encode(fail(Code::kDataLoss, "a\x1b[31m\xff"))).error().message, "a?[31m?");
 }
 
 TEST(ReportTest, EveryCutAndEveryAdditionIsRefused) {

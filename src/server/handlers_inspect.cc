@@ -85,6 +85,38 @@ Result<HttpResponse> lineage(Services& services, const std::string& name) {
   return json_response(200, {{"lineage", std::move(line)}});
 }
 
+Json change_json(const pb::FileChange& change) {
+  const auto or_null = [](std::string text) { return text.empty() ? Json() : Json(std::move(text)); };
+  Json what = Json::array();
+  if (change.content()) what.push_back("content");
+  if (change.mode()) what.push_back("mode");
+  if (change.owner()) what.push_back("owner");
+  if (change.attributes()) what.push_back("attributes");
+  return {{"change", change.change()},
+          {"path", path_text(change.path())},
+          {"old_path", or_null(path_text(change.old_path()))},
+          {"type_before", or_null(change.type_before())},
+          {"type_now", or_null(change.type_now())},
+          {"size_before", change.size_before()},
+          {"size_now", change.size_now()},
+          {"what", std::move(what)}};
+}
+
+Json files_json(const pb::FileChanges& files) {
+  if (!files.note().empty()) return {{"note", files.note()}, {"counts", Json()}, {"changes", Json::array()}};
+  Json changes = Json::array();
+  for (const pb::FileChange& change : files.changes()) changes.push_back(change_json(change));
+  return {{"note", Json()},
+          {"counts",
+           {{"added", files.added()},
+            {"removed", files.removed()},
+            {"modified", files.modified()},
+            {"metadata", files.metadata()},
+            {"type", files.type()},
+            {"renamed", files.renamed()}}},
+          {"changes", std::move(changes)}};
+}
+
 Json diff_json(const pb::SpaceDiff& space) {
   Json changed = Json::array();
   for (const pb::ByteRange& range : space.changed()) {
@@ -99,7 +131,8 @@ Json diff_json(const pb::SpaceDiff& space) {
           {"became_zero_bytes", space.became_zero_bytes()},
           {"became_data_bytes", space.became_data_bytes()},
           {"runs", space.runs()},
-          {"changed", std::move(changed)}};
+          {"changed", std::move(changed)},
+          {"files", space.has_files() ? files_json(space.files()) : Json()}};
 }
 
 Result<HttpResponse> diff(Services& services, Exchange& exchange, const std::string& name) {

@@ -1,5 +1,9 @@
 #include "server/json_codec.h"
 
+#include <fmt/format.h>
+
+#include <algorithm>
+
 #include "base/clock.h"
 
 namespace stasis::server {
@@ -21,6 +25,12 @@ bool second_byte_fits(unsigned char first, unsigned char second) {
   if (first == 0xed) return second <= 0x9f;
   if (first == 0xf0) return second >= 0x90;
   return first != 0xf4 || second <= 0x8f;
+}
+
+// One letter in UTF-8: of ASCII, DEL, or of the 32 behind that.
+bool is_control(std::string_view letter) {
+  const auto first = static_cast<unsigned char>(letter[0]);
+  return first < 0x20 || first == 0x7f || (first == 0xc2 && static_cast<unsigned char>(letter[1]) < 0xa0);
 }
 
 }  // namespace
@@ -73,6 +83,25 @@ HttpResponse json_response(unsigned status, const Json& body) {
   response.status = status;
   response.body = body.dump(-1, ' ', false, Json::error_handler_t::replace);
   return response;
+}
+
+std::string path_text(std::string_view path) {
+  std::string text;
+  while (!path.empty()) {
+    const int more = following(static_cast<unsigned char>(path[0]));
+    const std::string_view letter = path.substr(0, static_cast<size_t>(std::max(more, 0)) + 1);
+    if (letter == "\\") {
+      text += "\\\\";
+    } else if (more < 0 || !is_utf8(letter) || is_control(letter)) {
+      text += fmt::format("\\x{:02x}", static_cast<unsigned char>(path[0]));
+      path.remove_prefix(1);
+      continue;
+    } else {
+      text += letter;
+    }
+    path.remove_prefix(letter.size());
+  }
+  return text;
 }
 
 bool is_utf8(std::string_view bytes) {

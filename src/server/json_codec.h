@@ -18,5 +18,8 @@ Json entry_json(const pb::DirEntry& entry);
 Json time_json(int64_t unix_ms);
 HttpResponse json_response(unsigned status, const Json& body);
 bool is_utf8(std::string_view bytes);
+// A path of any bytes as text: backslashes are doubled, and bytes of control characters and what is not UTF-8 become
+// \xNN, so that two paths never look the same and none can harm a terminal.
+std::string path_text(std::string_view path);
 
 }  // namespace stasis::server

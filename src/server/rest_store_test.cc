@@ -126,6 +126,15 @@ TEST_F(RestStore, HowTwoDiffer) {
   EXPECT_EQ(diff.body["from"]["names"], Json{"base"});
   EXPECT_EQ(diff.body["to"]["snapshot_id"], warm);
   EXPECT_EQ(diff.body["spaces"][0]["runs"], 1);
+  const Json files = diff.body["spaces"][0]["files"];
+  EXPECT_EQ(files["note"], Json());
+  EXPECT_EQ(files["counts"]["renamed"], 1);
+  EXPECT_EQ(files["changes"][0]["path"], "/new\\x0a\\xff\\\\");
+  EXPECT_EQ(files["changes"][0]["old_path"], "/old");
+  EXPECT_EQ(files["changes"][0]["what"], Json{"mode"});
+  const Answer unknown = client().get("/v1/snapshots/base/diff?to=base");
+  EXPECT_EQ(unknown.body["spaces"][0]["files"]["note"], "no file system");
+  EXPECT_EQ(unknown.body["spaces"][0]["files"]["counts"], Json());
   EXPECT_EQ(client().get("/v1/snapshots/base/diff").status, 400u);
   EXPECT_EQ(client().get("/v1/snapshots/base/diff?to=nosuch").status, 404u);
   EXPECT_EQ(client().get(std::string("/v1/snapshots/base/diff?to=") + kGoneId).status, 404u);

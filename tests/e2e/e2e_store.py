@@ -173,6 +173,35 @@ class StoreTest(StasisTestCase):
         self.assertEqual(holders["after"]["parent_id"], holders["before"]["id"])
         self.assertEqual(holders["before"]["parent_id"], holders["base"]["id"])
 
+    def test_a_diff_names_exactly_the_files_that_a_guest_changed(self):
+        sandbox = self.create("--memory", "256")
+        self.stasis.guest(sandbox, "mkdir -p /srv/t/dir && cd /srv/t && echo keep > keep && echo one > changed && echo gone > gone && "
+                                   "head -c 300000 /dev/urandom > large && echo moved > moved && echo mode > mode && "
+                                   "echo in > dir/in && echo replaced > replaced && sync")
+        self.stasis.json("snapshot", "create", sandbox, "files-1")
+        # What is in the journal only is on the disk too: nothing waits for it to be written back.
+        self.stasis.guest(sandbox, "cd /srv/t && echo two > changed && printf X | dd of=large bs=1 seek=200000 conv=notrunc && rm gone && "
+                                   "mv moved renamed && chmod 700 mode && chown 1000 mode && mv dir elsewhere && "
+                                   "echo REPLACED > new && mv new replaced && mkdir fresh && ln -s /etc/hosts fresh/link && "
+                                   "echo odd > $'odd\\n\\e[31m' && rm keep && mkdir keep && sync")
+        self.stasis.json("snapshot", "create", sandbox, "files-2")
+
+        files = self.spaces(self.stasis.json("snapshot", "diff", "files-1", "files-2"))["disk"]["files"]
+        self.assertIsNone(files["note"])
+        self.assertEqual(
+            [(one["change"], one["path"].removeprefix("/srv/t/"), one["old_path"], one["what"]) for one in files["changes"]],
+            [("modified", "changed", None, ["content"]), ("renamed", "elsewhere", "/srv/t/dir", []), ("added", "fresh", None, []),
+             ("added", "fresh/link", None, []), ("removed", "gone", None, []), ("type", "keep", None, []),
+             ("modified", "large", None, ["content"]), ("metadata", "mode", None, ["mode", "owner"]),
+             ("added", "odd\\x0a\\x1b[31m", None, []), ("renamed", "renamed", "/srv/t/moved", []),
+             ("modified", "replaced", None, ["content"])])
+        self.assertEqual(files["counts"], {"added": 3, "removed": 1, "modified": 3, "metadata": 1, "type": 1, "renamed": 2})
+        back = self.spaces(self.stasis.json("snapshot", "diff", "files-2", "files-1"))["disk"]["files"]
+        self.assertEqual((back["counts"]["added"], back["counts"]["removed"]), (1, 3))
+        self.assertEqual(self.spaces(self.stasis.json("snapshot", "diff", "files-1", "files-1"))["disk"]["files"]["changes"], [])
+        since_image = self.spaces(self.stasis.json("snapshot", "diff", "base", "files-2"))["disk"]["files"]
+        self.assertIn("/srv/t/renamed", [one["path"] for one in since_image["changes"] if one["change"] == "added"])
+
     def test_retention_removes_the_oldest_and_leaves_clones_alone(self):
         sandbox = self.create("--cold", "--memory", "256")
         self.stasis.guest(sandbox, "echo first > /dev/shm/which")

@@ -71,6 +71,7 @@ class AgentFixture : public ::testing::Test {
     options.socket = state() / "agent.sock";
     options.images = {{"base", image()}};
     options.supervisor_program = bin_ / "agent_fake_supervisor";
+    options.files_program = files_program_;
     options.vmm = "qemu";
     options.warm_bases = warm_bases_;
     return options;
@@ -245,6 +246,7 @@ class AgentFixture : public ::testing::Test {
 
   testing::TempDir root_;
   Path bin_;
+  Path files_program_;       // empty: the real one
   bool warm_bases_ = false;  // so that a test's snapshots are those that it asks for
   std::unique_ptr<Agent> agent_;
   std::unique_ptr<Stub> stub_;

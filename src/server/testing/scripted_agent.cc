@@ -490,6 +490,19 @@ class ScriptedAgent::Service final : public pb::HostAgent::Service {
       space->set_name("disk");
       space->set_runs(1);
       space->add_changed()->set_length(4096);
+      pb::FileChanges* files = space->mutable_files();
+      if (request->from_id() == request->to_id()) {
+        files->set_note("no file system");
+        return Status::OK;
+      }
+      files->set_renamed(1);
+      pb::FileChange* change = files->add_changes();
+      change->set_change("renamed");
+      change->set_type_before("file");
+      change->set_type_now("file");
+      change->set_path("/new\n\xff\\");
+      change->set_old_path("/old");
+      change->set_mode(true);
       return Status::OK;
     });
   }
