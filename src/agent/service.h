@@ -45,6 +45,9 @@ class Service final : public v1::HostAgent::Service {
                               grpc::ServerWriter<v1::ArchiveChunk>*) override;
   grpc::Status ImportSnapshot(Context*, grpc::ServerReader<v1::ImportSnapshotRequest>*,
                               v1::ImportSnapshotReply*) override;
+  grpc::Status DescribeArchive(Context*, const v1::DescribeArchiveRequest*, v1::ArchiveDescription*) override;
+  grpc::Status GetKeptImport(Context*, const v1::KeptImportRequest*, v1::KeptImport*) override;
+  grpc::Status ForgetKeptImport(Context*, const v1::KeptImportRequest*, v1::ForgetKeptImportReply*) override;
   // service_store.cc
   grpc::Status VerifySnapshots(Context*, const v1::VerifySnapshotsRequest*,
                                grpc::ServerWriter<v1::VerifyEvent>*) override;
