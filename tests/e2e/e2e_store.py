@@ -1,8 +1,11 @@
 """The store as people see it: verify, df, gc, inspect, tree, diff, retention, with a real guest."""
 import contextlib
+import http.server
 import json
 import os
+import pty
 import subprocess
+import threading
 import time
 import unittest
 import xml.etree.ElementTree as ElementTree
@@ -199,6 +202,66 @@ class StoreTest(StasisTestCase):
     def points(self):
         names = [one["name"] for one in self.stasis.json("snapshot", "ls", "--type", "snapshot")["snapshots"]]
         return [name for name in names if name.startswith("point-")]
+
+
+class VerifyProgressTest(unittest.TestCase):
+    """The bar on a terminal moves with each event of the server, however few bytes they are: the server here sends the next one
+    only when the one before was seen."""
+
+    def test_the_bar_moves_while_the_server_verifies(self):
+        master, terminal = pty.openpty()
+        screen = []
+        seen = threading.Condition()
+
+        def show(percent):
+            with seen:
+                return seen.wait_for(lambda: f"{percent} %" in "".join(screen), timeout=30)
+
+        class Server(http.server.BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+            shown = []
+
+            def do_POST(self):
+                self.rfile.read(int(self.headers.get("Content-Length", 0)))
+                self.send_response(200)
+                self.send_header("Content-Type", "application/x-ndjson")
+                self.send_header("Transfer-Encoding", "chunked")
+                self.end_headers()
+                for percent in (10, 40, 70):
+                    self.event(type="progress", bytes=percent << 20, total_bytes=100 << 20, layers=1, total_layers=2)
+                    self.shown.append(show(percent))
+                self.event(type="done", snapshots=1, layers=2, frames=3, bytes=100 << 20, damages=0)
+                self.wfile.write(b"0\r\n\r\n")
+
+            def event(self, **fields):
+                line = json.dumps(fields).encode() + b"\n"
+                self.wfile.write(b"%x\r\n%s\r\n" % (len(line), line))
+                self.wfile.flush()
+
+            def log_message(self, *_):
+                pass
+
+        def watch():
+            with contextlib.suppress(OSError):  # the terminal's other side has been closed
+                while piece := os.read(master, 4096):
+                    with seen:
+                        screen.append(piece.decode(errors="replace"))
+                        seen.notify_all()
+
+        watcher = threading.Thread(target=watch)
+        watcher.start()
+        with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Server) as server:
+            threading.Thread(target=server.serve_forever).start()
+            environment = os.environ | {"STASIS_URL": f"http://127.0.0.1:{server.server_port}", "STASIS_TOKEN": "e2b_x"}
+            result = subprocess.run([str(BIN / "stasis"), "snapshot", "verify", "--all"], env=environment, stdout=subprocess.PIPE,
+                                    stderr=terminal, timeout=120)
+            server.shutdown()
+        os.close(terminal)
+        watcher.join()
+        os.close(master)
+        self.assertEqual(Server.shown, [True, True, True], "".join(screen))
+        self.assertEqual(result.returncode, 0)
+        self.assertIn("[###...", "".join(screen))
 
 
 if __name__ == "__main__":
