@@ -116,11 +116,16 @@ TEST_F(AgentStoreTest, PackingTellsWhatItSavedAndLeavesWhatASandboxNeeds) {
   EXPECT_EQ(packed.spaces(), 1U);
   EXPECT_GT(packed.stored_before(), 0U);
   EXPECT_GT(packed.stored_after(), 0U);
+  v1::SnapshotDetail detail;
+  ASSERT_TRUE(inspect(image, detail).ok());
+  EXPECT_EQ(detail.spaces(0).layers(0).form(), "zstd");
   EXPECT_EQ(rewrite(image, true).spaces(), 0U);
   const Verified whole = verify({image});
   ASSERT_TRUE(whole.status.ok()) << whole.status.error_message();
   EXPECT_EQ(whole.done.damages(), 0U);
   EXPECT_EQ(rewrite(image, false).spaces(), 1U) << "raw again";
+  ASSERT_TRUE(inspect(image, detail).ok());
+  EXPECT_EQ(detail.spaces(0).layers(0).form(), "raw");
   ASSERT_TRUE(create("one").ok());
   // What a real supervisor writes down of the disk that it serves.
   const snapshot::Store store = snapshot::Store::open(real_file_system(), state() / "store").value();

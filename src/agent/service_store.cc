@@ -77,6 +77,7 @@ void fill(v1::SpaceDetail* out, const snapshot::SpaceDetail& detail, const snaps
     layer->set_stored_bytes(use.stored_bytes);
     layer->set_shared(use.shared);
     layer->set_verified(verified.holds(use.id));
+    layer->set_form(use.form == snapshot::LayerForm::kPacked ? "zstd" : "raw");
   }
   out->mutable_cells()->Add(detail.cells.begin(), detail.cells.end());
 }

@@ -175,7 +175,12 @@ json stats() {
              {"zero_bytes", 4096},
              {"fragmentation", 0.25},
              {"layers",
-              {{{"layer_id", "<l0>"}, {"generation", 0}, {"mapped_bytes", 8192}, {"shared", true}, {"verified", true}},
+              {{{"layer_id", "<l0>"},
+                {"generation", 0},
+                {"mapped_bytes", 8192},
+                {"form", "zstd"},
+                {"shared", true},
+                {"verified", true}},
                {{"layer_id", "l1"}, {"generation", 1}, {"mapped_bytes", 4096}, {"shared", false}}}},
              {"cells", {1, 1, 2, 0, 99}}}}}};
 }
@@ -192,7 +197,7 @@ TEST(Inspect, TablesAndOneDocument) {
   EXPECT_EQ(call.status, 0) << call.err;
   EXPECT_EQ(call.requests.at(1).target, "/v1/snapshots/warm/lineage");
   EXPECT_THAT(call.out, AllOf(HasSubstr("warm (id-1)"), HasSubstr("fragmentation 0.2500"), HasSubstr("base (id-0)"),
-                              HasSubstr("deleted")));
+                              HasSubstr("deleted"), HasSubstr("FORM"), HasSubstr("zstd")));
   json whole = stats();
   whole["lineage"] = line["lineage"];
   EXPECT_EQ(json::parse(Call(handler, {"snapshot", "inspect", "warm"}).out), whole);
