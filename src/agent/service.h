@@ -53,6 +53,7 @@ class Service final : public v1::HostAgent::Service {
                                grpc::ServerWriter<v1::VerifyEvent>*) override;
   grpc::Status CollectStore(Context*, const v1::CollectStoreRequest*, v1::CollectStoreReply*) override;
   grpc::Status GetStoreUsage(Context*, const v1::GetStoreUsageRequest*, v1::StoreUsage*) override;
+  grpc::Status GetScrubState(Context*, const v1::GetScrubStateRequest*, v1::ScrubState*) override;
   grpc::Status InspectSnapshot(Context*, const v1::InspectSnapshotRequest*, v1::SnapshotDetail*) override;
   grpc::Status DiffSnapshots(Context*, const v1::DiffSnapshotsRequest*, v1::SnapshotDiff*) override;
 

@@ -107,6 +107,25 @@ TEST(StoreDf, ATableWithTheTotal) {
   EXPECT_EQ(json::parse(Call(always({.body = answer.dump()}), {"store", "df"}).out), answer);
 }
 
+TEST(StoreDf, WhatTheHostsOwnVerificationHasFound) {
+  json answer = usage();
+  const auto shown = [&](const json& scrub) {
+    answer["scrub"] = scrub;
+    return Call(always({.body = answer.dump()}), {"store", "df"}, kTerminal).out;
+  };
+  EXPECT_THAT(shown({{"started_at", nullptr}, {"damaged", json::array()}}), HasSubstr("scrub: not begun yet\n"));
+  json scrub = {{"started_at", "2026-11-01T00:00:00Z"},
+                {"finished_at", "2026-11-02T00:00:00Z"},
+                {"under_way", false},
+                {"checked_bytes", 1 << 20},
+                {"damaged", json::array()}};
+  EXPECT_THAT(shown(scrub), HasSubstr("scrub: ended 2026-11-02T00:00:00Z, 1 MiB checked, nothing damaged\n"));
+  scrub["under_way"] = true;
+  scrub["damaged"] = {"/store/layers/x.raw"};
+  EXPECT_THAT(shown(scrub), AllOf(HasSubstr("under way since 2026-11-01"), HasSubstr("1 damaged"),
+                                  HasSubstr("\n  /store/layers/x.raw\n")));
+}
+
 TEST(StoreGc, SaysWhatWasAsked) {
   const auto answer = always({.body = json{
                                   {"dry_run", true},

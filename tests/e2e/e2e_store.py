@@ -85,6 +85,20 @@ class StoreTest(StasisTestCase):
         finally:
             os.close(fd)
 
+    def test_what_the_scrubber_found_is_shown_also_after_a_restart(self):
+        self.assertEqual(self.usage()["scrub"]["damaged"], [], "the first pass begins ten minutes after the start")
+        self.assertIn("stasis_scrub_damaged_files 0\n", self.stasis.metrics())
+        self.stasis.stop()
+        file = str(self.stasis.state / "store/layers/x.raw")
+        findings = {"started_unix_ms": 1764000000000, "finished_unix_ms": 1764000001000, "under_way": False, "bytes": 12345,
+                    "done": "00000000-0000-0000-0000-000000000000", "damaged": [], "damaged_before": [file]}
+        (self.stasis.state / "scrub.json").write_text(json.dumps(findings))
+        self.stasis.start()
+        scrub = self.usage()["scrub"]
+        self.assertEqual((scrub["damaged"], scrub["checked_bytes"], scrub["under_way"]), ([file], 12345, False))
+        self.assertIn("stasis_scrub_damaged_files 1\n", self.stasis.metrics())
+        self.assertIn("stasis_scrub_finished_timestamp_seconds 1764000001", self.stasis.metrics())
+
     def usage(self):
         return self.stasis.json("store", "df")
 
