@@ -143,17 +143,43 @@ TEST_F(AgentStoreTest, AVerificationFindsTheDamagedFrame) {
   EXPECT_EQ(verify({"../../etc"}).status.error_code(), StatusCode::INVALID_ARGUMENT);
 }
 
+// As a scrubber leaves it in the middle of its second pass.
+TEST_F(AgentStoreTest, WhatTheScrubberHasFoundIsTold) {
+  const auto scrub_state = [&] {
+    grpc::ClientContext context;
+    v1::ScrubState reply;
+    EXPECT_TRUE(stub_->GetScrubState(&context, {}, &reply).ok());
+    return reply;
+  };
+  EXPECT_EQ(scrub_state().started_unix_ms(), 0);
+  stop_agent();
+  std::ofstream(state() / "scrub.json") << R"({"started_unix_ms": 2000, "finished_unix_ms": 1000, "under_way": true,
+      "bytes": 77, "done": "00000000-0000-0000-0000-000000000000", "damaged": ["/b", "/c"], "damaged_before": ["/a", "/b"]})";
+  start_agent();
+  const v1::ScrubState found = scrub_state();
+  EXPECT_EQ(found.started_unix_ms(), 2000);
+  EXPECT_EQ(found.finished_unix_ms(), 1000);
+  EXPECT_TRUE(found.under_way());
+  EXPECT_EQ(found.checked_bytes(), 77U);
+  EXPECT_THAT(found.damaged(), ElementsAre("/a", "/b", "/c"));
+}
+
 TEST_F(AgentStoreTest, PackingTellsWhatItSavedAndLeavesWhatASandboxNeeds) {
   const std::string image = base_image();
   const v1::CompactedSnapshot packed = rewrite(image, true);
   EXPECT_EQ(packed.spaces(), 1U);
   EXPECT_GT(packed.stored_before(), 0U);
   EXPECT_GT(packed.stored_after(), 0U);
+  v1::SnapshotDetail detail;
+  ASSERT_TRUE(inspect(image, detail).ok());
+  EXPECT_EQ(detail.spaces(0).layers(0).form(), "zstd");
   EXPECT_EQ(rewrite(image, true).spaces(), 0U);
   const Verified whole = verify({image});
   ASSERT_TRUE(whole.status.ok()) << whole.status.error_message();
   EXPECT_EQ(whole.done.damages(), 0U);
   EXPECT_EQ(rewrite(image, false).spaces(), 1U) << "raw again";
+  ASSERT_TRUE(inspect(image, detail).ok());
+  EXPECT_EQ(detail.spaces(0).layers(0).form(), "raw");
   ASSERT_TRUE(create("one").ok());
   // What a real supervisor writes down of the disk that it serves.
   const snapshot::Store store = snapshot::Store::open(real_file_system(), state() / "store").value();

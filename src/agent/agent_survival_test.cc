@@ -13,36 +13,10 @@ class AgentSurvivalTest : public AgentFixture {
  protected:
   void SetUp() override {}  // each test says when, and which
 
-  // The agent as a process of its own, to be killed.
-  void start_program() {
-    SpawnOptions spawned;
-    spawned.argv = {bin_ / "agent_test_program", state(), options().supervisor_program, image()};
-    spawned.die_with_parent = true;
-    auto program = spawn(spawned);
-    ASSERT_TRUE(program);
-    program_ = std::move(*program);
-    connect();
-    grpc::ClientContext context;
-    context.set_wait_for_ready(true);
-    context.set_deadline(std::chrono::system_clock::now() + std::chrono::seconds(20));
-    v1::ListSandboxesReply reply;
-    ASSERT_TRUE(stub_->ListSandboxes(&context, {}, &reply).ok());
-  }
-  void kill_program() {
-    (void)program_->kill_and_wait();
-    program_.reset();
-    stub_.reset();
-  }
   void restart_in_process() {
     kill_program();
     start_agent();
   }
-  void TearDown() override {
-    if (program_) restart_in_process();
-    AgentFixture::TearDown();
-  }
-
-  std::optional<Process> program_;
 };
 
 TEST_F(AgentSurvivalTest, AKilledAgentsSandboxesAreAdopted) {

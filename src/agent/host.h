@@ -27,9 +27,9 @@
 #include "agent/warm_bases.h"
 #include "base/file_lock.h"
 #include "files/report.h"
-#include "snapshot/archive.h"
 #include "snapshot/diff.h"
 #include "snapshot/inspect.h"
+#include "snapshot/kept_import.h"
 #include "snapshot/store.h"
 #include "snapshot/verify.h"
 
@@ -108,7 +108,17 @@ class Host {
     snapshot::Manifest manifest;
     uint64_t disk_bytes = 0;
   };
-  Result<Imported> import_snapshot(snapshot::SnapshotId id, const snapshot::ArchiveSource& source);
+  // With `stream` what arrives is kept until forget_kept_import().
+  Result<Imported> import_snapshot(snapshot::SnapshotId id, const std::optional<snapshot::ImportStream>& stream,
+                                   const snapshot::ArchiveSource& source);
+  // The name under which an archive was exported, from its beginning.
+  static Result<std::string> archive_name(const snapshot::ArchiveSource& head);
+  struct KeptImport {
+    snapshot::Kept kept;
+    std::string name;
+  };
+  Result<KeptImport> kept_import(const Uuid& stream) const;
+  Status forget_kept_import(const Uuid& stream) const { return snapshot::forget_kept_import(store_, stream); }
 
   std::vector<SandboxView> list() const;
   // kNotFound; kFailedPrecondition unless it runs.
@@ -147,6 +157,7 @@ class Host {
 
   const snapshot::Store& store() const { return store_; }
   Compactor& compactor() { return *compactor_; }
+  ScrubStatus scrub_status() const { return scrubber_->status(); }
   const std::map<std::string, Image>& images() const { return images_; }
   // Whether a snapshot is this host's own affair.
   bool is_warm_base(snapshot::SnapshotId id) const { return warm_bases_->contains(id); }

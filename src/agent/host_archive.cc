@@ -38,8 +38,34 @@ Result<uint64_t> Host::export_snapshot(snapshot::SnapshotId id, const std::strin
   return snapshot::export_snapshot(store_, id, std::move(options), sink);
 }
 
-Result<Host::Imported> Host::import_snapshot(snapshot::SnapshotId id, const snapshot::ArchiveSource& source) {
+Result<std::string> Host::archive_name(const snapshot::ArchiveSource& head) {
+  STASIS_ASSIGN(const std::string text, snapshot::read_archive_note(head));
+  STASIS_ASSIGN(Note note, parse_note(text));
+  return std::move(note.name);
+}
+
+Result<Host::KeptImport> Host::kept_import(const Uuid& stream) const {
+  STASIS_ASSIGN(const snapshot::Kept kept, snapshot::find_kept_import(store_, stream));
+  STASIS_ASSIGN(const UniqueFd archive, store_.fs().open_read(snapshot::kept_archive_path(store_, stream)));
+  uint64_t position = 0;
+  const auto head = [&](std::span<std::byte> out) -> Result<size_t> {
+    STASIS_ASSIGN(const size_t n, store_.fs().read_at(archive.get(), position, out));
+    position += n;
+    return n;
+  };
+  // Less than its head may be kept: then nobody knows yet.
+  const auto name = archive_name(head);
+  return KeptImport{kept, name.value_or("")};
+}
+
+Result<Host::Imported> Host::import_snapshot(snapshot::SnapshotId id,
+                                             const std::optional<snapshot::ImportStream>& stream,
+                                             const snapshot::ArchiveSource& source) {
   if (is_published(id)) return fail(Code::kAlreadyExists, "there is a snapshot " + id.text() + " already");
+  if (stream) {
+    collect_wanted_ = true;  // so that imports which nobody goes on with are in nobody's way
+    (void)collect();
+  }
   Imported imported;
   snapshot::ImportOptions options;
   options.id = id;
@@ -52,7 +78,8 @@ Result<Host::Imported> Host::import_snapshot(snapshot::SnapshotId id, const snap
     if (stopping_) return fail(Code::kUnavailable, "the host agent stops", "ask again in a moment");
     return source(out);
   };
-  auto manifest = snapshot::import_snapshot(store_, options, pieces);
+  auto manifest = stream ? snapshot::import_kept_snapshot(store_, options, *stream, pieces)
+                         : snapshot::import_snapshot(store_, options, pieces);
   if (!manifest) {
     if (!is_published(id)) tokens_.forget(id);
     return fail(std::move(manifest).error());

@@ -1,6 +1,7 @@
 // Host: pause, snapshot, destroy, and what is given back afterwards.
 #include "agent/host.h"
 #include "agent/roots.h"
+#include "base/clock.h"
 #include "base/log.h"
 
 namespace stasis::agent {
@@ -186,7 +187,8 @@ Result<uint64_t> Host::delete_snapshot(SnapshotId id) {
 
 uint64_t Host::collect() {
   if (!collect_wanted_.exchange(false)) return 0;
-  auto collected = store_.collect_with([this] { return sandbox_roots(sandboxes_dir()); });
+  auto collected =
+      store_.collect_with([this] { return sandbox_roots(sandboxes_dir()); }, {.now_unix_ns = unix_time_ns()});
   if (collected) return collected->bytes_freed;
   collect_wanted_ = true;  // the watcher tries again
   if (collected.error().code != Code::kAborted) spdlog::error("collection: {}", collected.error().message);

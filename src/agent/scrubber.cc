@@ -56,6 +56,12 @@ ScrubStatus load(const Path& file) {
 
 }  // namespace
 
+std::set<std::string> ScrubStatus::all_damaged() const {
+  std::set<std::string> all = damaged;
+  all.insert(damaged_before.begin(), damaged_before.end());
+  return all;
+}
+
 Scrubber::Scrubber(const snapshot::Store& store, Path file, ScrubOptions options, Event stop)
     : store_(store),
       file_(std::move(file)),

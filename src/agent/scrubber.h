@@ -35,6 +35,8 @@ struct ScrubStatus {
   // Files, of the pass under way and of the last one that ended; at most 1,000 of each.
   std::set<std::string> damaged;
   std::set<std::string> damaged_before;
+  // Both: what is not known to be whole again.
+  std::set<std::string> all_damaged() const;
 };
 
 class Scrubber {

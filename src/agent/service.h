@@ -45,11 +45,15 @@ class Service final : public v1::HostAgent::Service {
                               grpc::ServerWriter<v1::ArchiveChunk>*) override;
   grpc::Status ImportSnapshot(Context*, grpc::ServerReader<v1::ImportSnapshotRequest>*,
                               v1::ImportSnapshotReply*) override;
+  grpc::Status DescribeArchive(Context*, const v1::DescribeArchiveRequest*, v1::ArchiveDescription*) override;
+  grpc::Status GetKeptImport(Context*, const v1::KeptImportRequest*, v1::KeptImport*) override;
+  grpc::Status ForgetKeptImport(Context*, const v1::KeptImportRequest*, v1::ForgetKeptImportReply*) override;
   // service_store.cc
   grpc::Status VerifySnapshots(Context*, const v1::VerifySnapshotsRequest*,
                                grpc::ServerWriter<v1::VerifyEvent>*) override;
   grpc::Status CollectStore(Context*, const v1::CollectStoreRequest*, v1::CollectStoreReply*) override;
   grpc::Status GetStoreUsage(Context*, const v1::GetStoreUsageRequest*, v1::StoreUsage*) override;
+  grpc::Status GetScrubState(Context*, const v1::GetScrubStateRequest*, v1::ScrubState*) override;
   grpc::Status InspectSnapshot(Context*, const v1::InspectSnapshotRequest*, v1::SnapshotDetail*) override;
   grpc::Status DiffSnapshots(Context*, const v1::DiffSnapshotsRequest*, v1::SnapshotDiff*) override;
 

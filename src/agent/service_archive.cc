@@ -33,6 +33,19 @@ Status compact_all(Compactor& compactor, int cancel_fd, v1::CompactStoreReply* r
   return {};
 }
 
+Result<Uuid> stream_id(const std::string& text) {
+  auto id = Uuid::parse(text);
+  if (id && !id->is_nil()) return id;
+  return fail(Code::kInvalidArgument, "the name of an import's stream is not a UUID");
+}
+
+// Nothing: it is not to be kept.
+Result<std::optional<snapshot::ImportStream>> stream_of(const v1::ImportSnapshotRequest::Open& open) {
+  if (open.stream().empty() && open.kept_bytes() == 0) return std::nullopt;
+  STASIS_ASSIGN(const Uuid id, stream_id(open.stream()));
+  return snapshot::ImportStream{id, {open.kept_bytes(), open.kept_checksum()}};
+}
+
 }  // namespace
 
 grpc::Status Service::CompactStore(Context* context, const v1::CompactStoreRequest* request,
@@ -88,6 +101,8 @@ grpc::Status Service::ImportSnapshot(Context* context, grpc::ServerReader<v1::Im
   }
   const auto id = snapshot_id(message.open().snapshot_id());
   if (!id) return answer(context, id.error());
+  const auto stream = stream_of(message.open());
+  if (!stream) return answer(context, stream.error());
   message.Clear();
   size_t used = 0;
   const auto source = [&](std::span<std::byte> out) -> Result<size_t> {
@@ -103,7 +118,7 @@ grpc::Status Service::ImportSnapshot(Context* context, grpc::ServerReader<v1::Im
     used += n;
     return n;
   };
-  const auto imported = host_.import_snapshot(*id, source);
+  const auto imported = host_.import_snapshot(*id, *stream, source);
   if (!imported) return answer(context, imported.error());
   reply->set_name(imported->name);
   reply->set_vcpus(imported->manifest.machine.vcpus);
@@ -111,6 +126,40 @@ grpc::Status Service::ImportSnapshot(Context* context, grpc::ServerReader<v1::Im
   reply->set_disk_bytes(imported->disk_bytes);
   reply->set_stored_bytes(imported->manifest.memory.stored_bytes + imported->manifest.disk.stored_bytes);
   return grpc::Status::OK;
+}
+
+grpc::Status Service::DescribeArchive(Context* context, const v1::DescribeArchiveRequest* request,
+                                      v1::ArchiveDescription* reply) {
+  std::string_view rest = request->head();
+  const auto head = [&](std::span<std::byte> out) -> Result<size_t> {
+    const size_t n = std::min(out.size(), rest.size());
+    std::memcpy(out.data(), rest.data(), n);
+    rest.remove_prefix(n);
+    return n;
+  };
+  const auto name = Host::archive_name(head);
+  if (!name) return answer(context, name.error());
+  reply->set_name(*name);
+  return grpc::Status::OK;
+}
+
+grpc::Status Service::GetKeptImport(Context* context, const v1::KeptImportRequest* request, v1::KeptImport* reply) {
+  const auto stream = stream_id(request->stream());
+  if (!stream) return answer(context, stream.error());
+  const auto kept = host_.kept_import(*stream);
+  if (!kept) return answer(context, kept.error());
+  reply->set_bytes(kept->kept.bytes);
+  reply->set_checksum(kept->kept.checksum);
+  reply->set_name(kept->name);
+  return grpc::Status::OK;
+}
+
+grpc::Status Service::ForgetKeptImport(Context* context, const v1::KeptImportRequest* request,
+                                       v1::ForgetKeptImportReply*) {
+  const auto stream = stream_id(request->stream());
+  if (!stream) return answer(context, stream.error());
+  const Status forgotten = host_.forget_kept_import(*stream);
+  return forgotten ? grpc::Status::OK : answer(context, forgotten.error());
 }
 
 }  // namespace stasis::agent

@@ -12,6 +12,7 @@ using std::chrono::steady_clock;
 
 constexpr std::chrono::milliseconds kProgressInterval{200};
 constexpr int kMaxRemovedTold = 10'000;
+constexpr int kMaxDamagedTold = 1000;
 constexpr uint32_t kMaxCells = 65'536;
 
 void fill(v1::SnapshotInfo* out, SnapshotId id, const snapshot::Manifest& manifest) {
@@ -77,6 +78,7 @@ void fill(v1::SpaceDetail* out, const snapshot::SpaceDetail& detail, const snaps
     layer->set_stored_bytes(use.stored_bytes);
     layer->set_shared(use.shared);
     layer->set_verified(verified.holds(use.id));
+    layer->set_form(use.form == snapshot::LayerForm::kPacked ? "zstd" : "raw");
   }
   out->mutable_cells()->Add(detail.cells.begin(), detail.cells.end());
 }
@@ -201,6 +203,18 @@ grpc::Status Service::GetStoreUsage(Context* context, const v1::GetStoreUsageReq
   reply->set_layers(usage->store.layers);
   reply->set_total_bytes(usage->store.total_bytes);
   if (usage->reclaimable_bytes) reply->set_reclaimable_bytes(*usage->reclaimable_bytes);
+  return grpc::Status::OK;
+}
+
+grpc::Status Service::GetScrubState(Context*, const v1::GetScrubStateRequest*, v1::ScrubState* reply) {
+  const ScrubStatus status = host_.scrub_status();
+  reply->set_started_unix_ms(status.started_unix_ms);
+  reply->set_finished_unix_ms(status.finished_unix_ms);
+  reply->set_under_way(status.under_way);
+  reply->set_checked_bytes(status.bytes);
+  for (const std::string& file : status.all_damaged()) {
+    if (reply->damaged_size() < kMaxDamagedTold) reply->add_damaged(file);
+  }
   return grpc::Status::OK;
 }
 

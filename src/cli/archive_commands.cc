@@ -1,14 +1,12 @@
-// snapshot export, import, pack.
+// snapshot export, pack; and import, which is in a file of its own.
 #include <memory>
 
-#include "cli/command_line.h"
+#include "cli/import_command.h"
 #include "cli/progress.h"
 #include "cli/sandbox_view.h"
 
 namespace stasis::cli {
 namespace {
-
-constexpr size_t kChunk = size_t{256} << 10;
 
 struct ExportOptions {
   std::string name;
@@ -37,36 +35,6 @@ Result<int> export_snapshot(Session& session, const ExportOptions& options) {
     return fail(std::move(error).with_remedy(std::to_string(options.from + bytes) +
                                              " bytes are there: add the rest with 'stasis snapshot export --from " +
                                              std::to_string(options.from + bytes) + " " + options.name + " >> FILE'"));
-  }
-  return kSuccess;
-}
-
-struct ImportOptions {
-  std::string name;
-  bool overwrite = false;
-};
-
-Result<int> import_snapshot(Session& session, const ImportOptions& options) {
-  STASIS_ASSIGN(Client * client, session.client());
-  Progress progress(session.io(), "importing");
-  std::vector<char> chunk(kChunk);
-  uint64_t bytes = 0;
-  const auto next = [&]() -> Result<std::span<const char>> {
-    session.io().in.read(chunk.data(), static_cast<std::streamsize>(chunk.size()));
-    const auto count = static_cast<size_t>(session.io().in.gcount());
-    progress.set_detail(size_text(bytes += count));
-    return std::span<const char>(chunk.data(), count);
-  };
-  std::string target = "/v1/snapshots/import?overwrite=" + std::string(options.overwrite ? "true" : "false");
-  if (!options.name.empty()) target += "&name=" + percent_encode(options.name);
-  STASIS_ASSIGN(const Json snapshot, client->upload(target, {}, next));
-  progress.stop();
-  if (session.json()) {
-    session.print(snapshot);
-  } else {
-    session.io().out << printable("snapshot " + text_field(snapshot, "name") + ": " + size_text(bytes) + " read, " +
-                                  size_field(snapshot, "size_bytes") + " stored")
-                     << '\n';
   }
   return kSuccess;
 }
@@ -104,14 +72,7 @@ void add_archive_commands(CommandLine& line, CLI::App& group) {
   export_command.callback(
       [&line, leaving] { line.action = [leaving](Session& s) { return export_snapshot(s, *leaving); }; });
 
-  const auto coming = std::make_shared<ImportOptions>();
-  CLI::App& import_command = add_command(line, group, "import", "Make a snapshot of an archive on standard input",
-                                         "stasis snapshot import < warm.stasis\n"
-                                         "ssh other stasis snapshot export warm | stasis snapshot import --name warm2");
-  import_command.add_option("--name", coming->name, "Name of the snapshot (default: as it was exported)");
-  import_command.add_flag("--overwrite", coming->overwrite, "Replace a snapshot of this name; its clones go on");
-  import_command.callback(
-      [&line, coming] { line.action = [coming](Session& s) { return import_snapshot(s, *coming); }; });
+  add_import_command(line, group);
 
   const auto name = std::make_shared<std::string>();
   CLI::App& pack_command = add_command(line, group, "pack",

@@ -77,11 +77,12 @@ Result<uint64_t> read_body(boost::beast::tcp_stream& stream, boost::beast::flat_
     parser.get().body().data = chunk.data();
     parser.get().body().size = chunk.size();
     error_code error;
-    http::read(stream, buffer, parser, error);
+    // Some: what has come is shown now, and not when the chunk is full.
+    http::read_some(stream, buffer, parser, error);
     if (error == http::error::need_buffer) error = {};
     if (error) return fail(broken_connection(error, "reading a file"));
     const size_t count = chunk.size() - parser.get().body().size;
-    STASIS_TRY(sink({chunk.data(), count}));
+    if (count > 0) STASIS_TRY(sink({chunk.data(), count}));
     total += count;
   }
   return total;

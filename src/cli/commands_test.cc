@@ -10,6 +10,7 @@
 
 #include "base/base64.h"
 #include "cli/testing/call.h"
+#include "snapshot/checksum.h"
 
 namespace stasis::cli {
 namespace {
@@ -265,6 +266,13 @@ TEST(Snapshot, AnExportThatBreaksSaysHowToGoOn) {
   EXPECT_EQ(missing.out, "");
 }
 
+// The query of an import without what names its stream.
+std::string without_stream(const std::string& target) {
+  const size_t at = target.find("&stream=");
+  return at == std::string::npos ? "no stream: " + target : target.substr(0, at) + target.substr(at + 8 + 36);
+}
+std::string stream_in(const std::string& target) { return target.substr(target.find("&stream=") + 8, 36); }
+
 TEST(Snapshot, ImportSendsStandardInput) {
   const json copy = {{"name", "copy"}, {"size_bytes", 2'097'152}};
   const auto server = always({.status = 201, .body = copy.dump()});
@@ -272,13 +280,82 @@ TEST(Snapshot, ImportSendsStandardInput) {
   setting.input = "an archive";
   const Call call(server, {"snapshot", "import", "--name", "copy"}, setting);
   EXPECT_EQ(call.status, 0);
+  ASSERT_EQ(call.requests.size(), 1u);
   EXPECT_EQ(call.requests.at(0).method, "POST");
-  EXPECT_EQ(call.requests.at(0).target, "/v1/snapshots/import?overwrite=false&name=copy");
+  EXPECT_EQ(without_stream(call.requests.at(0).target), "/v1/snapshots/import?overwrite=false&name=copy");
   EXPECT_EQ(call.requests.at(0).body, "an archive");
   EXPECT_EQ(call.requests.at(0).headers.at("content-type"), "application/octet-stream");
   EXPECT_EQ(call.out, "snapshot copy: 10 B read, 2 MiB stored\n");
-  EXPECT_EQ(Call(server, {"snapshot", "import", "--overwrite"}, setting).requests.at(0).target,
-            "/v1/snapshots/import?overwrite=true");
+  const Call over(server, {"snapshot", "import", "--overwrite"}, setting);
+  EXPECT_EQ(without_stream(over.requests.at(0).target), "/v1/snapshots/import?overwrite=true");
+  EXPECT_EQ(stream_in(over.requests.at(0).target), stream_in(call.requests.at(0).target)) << "the same archive";
+  setting.input = "another archive";
+  EXPECT_NE(stream_in(Call(server, {"snapshot", "import"}, setting).requests.at(0).target),
+            stream_in(call.requests.at(0).target));
+}
+
+// A server that has kept something of an archive.
+FakeServer::Handler keeper(uint64_t bytes, const std::string& checksum, FakeReply to_import) {
+  return [=](const FakeRequest& request) {
+    if (request.method == "POST") return to_import;
+    return FakeReply{.body = json{{"kept_bytes", bytes}, {"kept_xxh3", checksum}, {"name", "warm"}}.dump()};
+  };
+}
+
+TEST(Snapshot, AnImportGoesOnWithWhatIsKept) {
+  const FakeReply done{.status = 201, .body = json{{"name", "warm"}, {"size_bytes", 4096}}.dump()};
+  Setting setting = kTerminal;
+  for (char c = 'a'; c <= 'z'; ++c) setting.input += std::string(20'000, c);
+  const std::string& whole = setting.input;
+  for (const size_t kept : {size_t{1}, size_t{65'536}, size_t{300'000}, whole.size()}) {
+    const std::string sum = snapshot::checksum_text(snapshot::checksum(std::as_bytes(std::span(whole).first(kept))));
+    const Call call(keeper(kept, sum, done), {"snapshot", "import", "--resume", "--name", "warm"}, setting);
+    EXPECT_EQ(call.status, 0) << call.err;
+    ASSERT_EQ(call.requests.size(), 2u);
+    const std::string stream = stream_in(call.requests[1].target);
+    EXPECT_EQ(call.requests[0].method + call.requests[0].target, "GET/v1/imports/" + stream);
+    EXPECT_EQ(without_stream(call.requests[1].target), "/v1/snapshots/import?overwrite=false&name=warm&kept_bytes=" +
+                                                           std::to_string(kept) + "&kept_xxh3=" + sum);
+    EXPECT_TRUE(call.requests[1].body == whole.substr(kept)) << kept;
+    EXPECT_THAT(call.out, HasSubstr("of it kept from before"));
+  }
+  const auto nothing = [&](const FakeRequest& request) {
+    return request.method == "POST" ? done : error_reply(404, "not_found");
+  };
+  const Call fresh(nothing, {"snapshot", "import", "--resume"}, setting);
+  EXPECT_EQ(fresh.status, 0) << fresh.err;
+  EXPECT_TRUE(fresh.requests.at(1).body == whole);
+  EXPECT_EQ(without_stream(fresh.requests.at(1).target), "/v1/snapshots/import?overwrite=false");
+}
+
+TEST(Snapshot, AnotherArchiveIsNotSentBehindWhatIsKept) {
+  Setting setting = kTerminal;
+  setting.input = std::string(100'000, 'x');
+  const Call changed(keeper(5000, "0123456789abcdef", {}), {"snapshot", "import", "--resume"}, setting);
+  EXPECT_EQ(changed.status, 1);
+  EXPECT_THAT(changed.err, HasSubstr("has changed"));
+  EXPECT_EQ(changed.requests.size(), 1u) << "nothing was sent";
+  const Call shorter(keeper(100'001, "0123456789abcdef", {}), {"snapshot", "import", "--resume"}, setting);
+  EXPECT_EQ(shorter.status, 1);
+  EXPECT_THAT(shorter.err, HasSubstr("ends after 100000 bytes"));
+  EXPECT_EQ(shorter.requests.size(), 1u);
+}
+
+TEST(Snapshot, AnImportThatBreaksSaysHowToGoOn) {
+  Setting setting;
+  setting.input = "an archive";
+  const Call taken(keeper(1'048'576, "0123456789abcdef", error_reply(409, "already_exists")), {"snapshot", "import"},
+                   setting);
+  EXPECT_EQ(taken.status, 1);
+  const std::string remedy = json::parse(taken.err)["error"]["remedy"];
+  EXPECT_THAT(remedy, HasSubstr("do this; 1 MiB are kept"));
+  EXPECT_THAT(remedy, HasSubstr("--resume"));
+  const Call gone(always({.cut_short = true}), {"snapshot", "import"}, setting);
+  EXPECT_THAT(gone.err, HasSubstr("--resume"));
+  const auto nothing_kept = [](const FakeRequest& request) {
+    return request.method == "POST" ? error_reply(400, "invalid_argument") : error_reply(404, "not_found");
+  };
+  EXPECT_THAT(Call(nothing_kept, {"snapshot", "import"}, setting).err, ::testing::Not(HasSubstr("--resume")));
 }
 
 TEST(Snapshot, PackTellsBytesBeforeAndAfter) {

@@ -39,12 +39,18 @@ void print_space(std::ostream& out, const Json& space) {
       printable(text_field(space, "name")), size_field(space, "size"), number_field(space, "generation"),
       number_field(space, "extents"), size_field(space, "data_bytes"), size_field(space, "zero_bytes"),
       size_field(space, "own_bytes"), size_field(space, "shared_bytes"), number_field(space, "fragmentation"));
-  Table table(
-      {{"GEN", true}, {"LAYER"}, {"HERE", true}, {"EXTENTS", true}, {"STORED", true}, {"SHARED"}, {"VERIFIED"}});
+  Table table({{"GEN", true},
+               {"LAYER"},
+               {"HERE", true},
+               {"EXTENTS", true},
+               {"STORED", true},
+               {"FORM"},
+               {"SHARED"},
+               {"VERIFIED"}});
   for (const Json& layer : list_field(space, "layers")) {
     table.add({fmt::format("{:.0f}", number_field(layer, "generation")), text_field(layer, "layer_id"),
                size_field(layer, "mapped_bytes"), fmt::format("{:.0f}", number_field(layer, "extents")),
-               size_field(layer, "stored_bytes"), flag_field(layer, "shared") ? "yes" : "no",
+               size_field(layer, "stored_bytes"), text_field(layer, "form"), flag_field(layer, "shared") ? "yes" : "no",
                flag_field(layer, "verified") ? "yes" : "no"});
   }
   if (!table.empty()) table.print(out);

@@ -29,6 +29,26 @@ std::string name_of(const Json& holder) {
   return names + (names.empty() ? "" : ", ") + "paused " + sandboxes;
 }
 
+// What the host's own verification has found, for people.
+void print_scrub(std::ostream& out, const Json& scrub) {
+  const std::string started = text_field(scrub, "started_at");
+  const std::string finished = text_field(scrub, "finished_at");
+  const bool under_way = scrub.value("under_way", Json()) == Json(true);
+  if (started.empty()) {
+    out << "scrub: not begun yet\n";
+    return;
+  }
+  out << printable("scrub: " + (under_way ? "under way since " + started : "ended " + finished) + ", " +
+                   size_field(scrub, "checked_bytes") + " checked");
+  const Json& damaged = list_field(scrub, "damaged");
+  out << (damaged.empty() ? ", nothing damaged\n"
+                          : ", " + std::to_string(damaged.size()) +
+                                " damaged ('stasis snapshot verify --all' says who needs them):\n");
+  for (const Json& file : damaged) {
+    if (file.is_string()) out << "  " << printable(file.get<std::string>()) << '\n';
+  }
+}
+
 Result<int> usage(Session& session) {
   STASIS_ASSIGN(Client * client, session.client());
   Progress progress(session.io(), "measuring the store");
@@ -52,6 +72,7 @@ Result<int> usage(Session& session) {
   out << "total " << size_field(answer, "total_bytes") << " in " << bytes_field(answer, "layers")
       << " layers; reclaimable "
       << (known ? size_text(reclaimable->get<uint64_t>()) : "not known now: something is written, or damaged") << '\n';
+  if (const Json& scrub = object_field(answer, "scrub"); !scrub.empty()) print_scrub(out, scrub);
   return kSuccess;
 }
 

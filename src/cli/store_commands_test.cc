@@ -107,6 +107,25 @@ TEST(StoreDf, ATableWithTheTotal) {
   EXPECT_EQ(json::parse(Call(always({.body = answer.dump()}), {"store", "df"}).out), answer);
 }
 
+TEST(StoreDf, WhatTheHostsOwnVerificationHasFound) {
+  json answer = usage();
+  const auto shown = [&](const json& scrub) {
+    answer["scrub"] = scrub;
+    return Call(always({.body = answer.dump()}), {"store", "df"}, kTerminal).out;
+  };
+  EXPECT_THAT(shown({{"started_at", nullptr}, {"damaged", json::array()}}), HasSubstr("scrub: not begun yet\n"));
+  json scrub = {{"started_at", "2026-11-01T00:00:00Z"},
+                {"finished_at", "2026-11-02T00:00:00Z"},
+                {"under_way", false},
+                {"checked_bytes", 1 << 20},
+                {"damaged", json::array()}};
+  EXPECT_THAT(shown(scrub), HasSubstr("scrub: ended 2026-11-02T00:00:00Z, 1 MiB checked, nothing damaged\n"));
+  scrub["under_way"] = true;
+  scrub["damaged"] = {"/store/layers/x.raw"};
+  EXPECT_THAT(shown(scrub), AllOf(HasSubstr("under way since 2026-11-01"), HasSubstr("1 damaged"),
+                                  HasSubstr("\n  /store/layers/x.raw\n")));
+}
+
 TEST(StoreGc, SaysWhatWasAsked) {
   const auto answer = always({.body = json{
                                   {"dry_run", true},
@@ -175,7 +194,12 @@ json stats() {
              {"zero_bytes", 4096},
              {"fragmentation", 0.25},
              {"layers",
-              {{{"layer_id", "<l0>"}, {"generation", 0}, {"mapped_bytes", 8192}, {"shared", true}, {"verified", true}},
+              {{{"layer_id", "<l0>"},
+                {"generation", 0},
+                {"mapped_bytes", 8192},
+                {"form", "zstd"},
+                {"shared", true},
+                {"verified", true}},
                {{"layer_id", "l1"}, {"generation", 1}, {"mapped_bytes", 4096}, {"shared", false}}}},
              {"cells", {1, 1, 2, 0, 99}}}}}};
 }
@@ -192,7 +216,7 @@ TEST(Inspect, TablesAndOneDocument) {
   EXPECT_EQ(call.status, 0) << call.err;
   EXPECT_EQ(call.requests.at(1).target, "/v1/snapshots/warm/lineage");
   EXPECT_THAT(call.out, AllOf(HasSubstr("warm (id-1)"), HasSubstr("fragmentation 0.2500"), HasSubstr("base (id-0)"),
-                              HasSubstr("deleted")));
+                              HasSubstr("deleted"), HasSubstr("FORM"), HasSubstr("zstd")));
   json whole = stats();
   whole["lineage"] = line["lineage"];
   EXPECT_EQ(json::parse(Call(handler, {"snapshot", "inspect", "warm"}).out), whole);

@@ -122,6 +122,9 @@ class Client final : public GrpcAgent {
   Result<pb::StoreUsage> store_usage() override {
     return call<pb::StoreUsage>(&Stub::GetStoreUsage, pb::GetStoreUsageRequest(), kFiles);
   }
+  Result<pb::ScrubState> scrub_state() override {
+    return call<pb::ScrubState>(&Stub::GetScrubState, pb::GetScrubStateRequest(), kMetrics);
+  }
   Result<pb::SnapshotDetail> inspect_snapshot(const pb::InspectSnapshotRequest& request) override {
     return call<pb::SnapshotDetail>(&Stub::InspectSnapshot, request, kFiles);
   }
@@ -193,15 +196,29 @@ class Client final : public GrpcAgent {
     return {};
   }
 
-  Result<pb::ImportSnapshotReply> import_snapshot(const std::string& snapshot_id,
+  Result<pb::ImportSnapshotReply> import_snapshot(const pb::ImportSnapshotRequest::Open& open,
                                                   const std::function<Result<std::string_view>()>& source) override {
     Call scope(*this);
     STASIS_TRY(scope.status());
     pb::ImportSnapshotReply reply;
     pb::ImportSnapshotRequest part;
-    part.mutable_open()->set_snapshot_id(snapshot_id);
+    *part.mutable_open() = open;
     STASIS_TRY(send(scope, stub_->ImportSnapshot(&scope.context(), &reply), part, source));
     return reply;
+  }
+  Result<pb::ArchiveDescription> describe_archive(const pb::DescribeArchiveRequest& request) override {
+    return call<pb::ArchiveDescription>(&Stub::DescribeArchive, request, kShort);
+  }
+  Result<pb::KeptImport> kept_import(const std::string& stream) override {
+    pb::KeptImportRequest request;
+    request.set_stream(stream);
+    return call<pb::KeptImport>(&Stub::GetKeptImport, request, kShort);
+  }
+  Status forget_kept_import(const std::string& stream) override {
+    pb::KeptImportRequest request;
+    request.set_stream(stream);
+    STASIS_TRY(call<pb::ForgetKeptImportReply>(&Stub::ForgetKeptImport, request, kFiles));
+    return {};
   }
 
  private:

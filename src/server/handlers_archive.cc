@@ -1,4 +1,7 @@
 // Snapshots as streams of bytes, and compaction on request.
+#include <fmt/format.h>
+
+#include "base/uuid.h"
 #include "server/handlers.h"
 #include "server/json_codec.h"
 #include "server/snapshot_names.h"
@@ -13,18 +16,19 @@ std::string query_value(const HttpRequest& request, const std::string& name) {
   return found == request.query.end() ? "" : found->second;
 }
 
-Result<uint64_t> from_of(const HttpRequest& request) {
-  const std::string text = query_value(request, "from");
+// 0 if there is none.
+Result<uint64_t> number_in_query(const HttpRequest& request, const std::string& name) {
+  const std::string text = query_value(request, name);
   uint64_t value = 0;
   if (text.empty() || parse_number(text, value)) return value;
-  return fail(Code::kInvalidArgument, "from is not a number of bytes");
+  return fail(Code::kInvalidArgument, name + " is not a number of bytes");
 }
 
 // An error before the first byte is an ordinary answer, a later one cuts the answer off.
 Result<HttpResponse> export_snapshot(Services& services, Exchange& exchange, const std::string& name) {
   STASIS_TRY(check_query(exchange.request(), {"from"}));
   pb::ExportSnapshotRequest request;
-  STASIS_ASSIGN(const uint64_t from, from_of(exchange.request()));
+  STASIS_ASSIGN(const uint64_t from, number_in_query(exchange.request(), "from"));
   STASIS_ASSIGN(const TemplateRecord record, find_snapshot(services.store, name));
   request.set_snapshot_id(record.snapshot_id);
   request.set_name(name);
@@ -42,9 +46,24 @@ Result<HttpResponse> export_snapshot(Services& services, Exchange& exchange, con
   return response;
 }
 
-Result<HttpResponse> import_snapshot(Services& services, Exchange& exchange) {
-  const HttpRequest& http = exchange.request();
-  STASIS_TRY(check_query(http, {"name", "overwrite"}));
+// As numbers of 64 bits are written in JSON here: 16 hexadecimal digits.
+Result<uint64_t> checksum_in_query(const HttpRequest& request, const std::string& name) {
+  const std::string text = query_value(request, name);
+  uint64_t value = 0;
+  const auto end = std::from_chars(text.data(), text.data() + text.size(), value, 16);
+  if (text.size() == 16 && end.ec == std::errc() && end.ptr == text.data() + text.size()) return value;
+  return fail(Code::kInvalidArgument, name + " is not 16 hexadecimal digits");
+}
+
+Status check_stream(const std::string& stream) {
+  const auto id = Uuid::parse(stream);
+  if (id && !id->is_nil()) return {};
+  return fail(Code::kInvalidArgument, "the stream of an import is named by a UUID",
+              "make one that follows from the archive, so that the same archive gives the same");
+}
+
+Result<ImportRequest> import_request(const HttpRequest& http) {
+  STASIS_TRY(check_query(http, {"name", "overwrite", "stream", "kept_bytes", "kept_xxh3"}));
   if (!http.header("content-type").starts_with(kBytes)) {
     return fail(Code::kInvalidArgument, "an archive is sent as application/octet-stream",
                 "set that Content-Type, and name the snapshot with ?name=");
@@ -53,10 +72,41 @@ Result<HttpResponse> import_snapshot(Services& services, Exchange& exchange) {
   if (!overwrite.empty() && overwrite != "true" && overwrite != "false") {
     return fail(Code::kInvalidArgument, "overwrite is neither true nor false");
   }
+  ImportRequest request{query_value(http, "name"), overwrite == "true", query_value(http, "stream")};
+  if (!request.stream.empty()) STASIS_TRY(check_stream(request.stream));
+  STASIS_ASSIGN(request.kept_bytes, number_in_query(http, "kept_bytes"));
+  if (request.kept_bytes == 0) return request;
+  if (request.stream.empty()) {
+    return fail(Code::kInvalidArgument, "kept_bytes without a stream", "name the stream of which they are kept");
+  }
+  STASIS_ASSIGN(request.kept_checksum, checksum_in_query(http, "kept_xxh3"));
+  return request;
+}
+
+Result<HttpResponse> import_snapshot(Services& services, Exchange& exchange) {
+  STASIS_ASSIGN(const ImportRequest request, import_request(exchange.request()));
   STASIS_ASSIGN(const TemplateRecord record,
-                services.operations.import_snapshot(query_value(http, "name"), overwrite == "true",
-                                                    [&] { return exchange.read_some(); }));
+                services.operations.import_snapshot(request, [&] { return exchange.read_some(); }));
   return json_response(201, template_json(record));
+}
+
+Result<HttpResponse> kept_import(Services& services, Exchange& exchange, const std::string& stream) {
+  STASIS_TRY(check_query(exchange.request(), {}));
+  STASIS_TRY(check_stream(stream));
+  STASIS_ASSIGN(const pb::KeptImport kept, services.agent.kept_import(stream));
+  return json_response(200, {{"stream", stream},
+                             {"kept_bytes", kept.bytes()},
+                             {"kept_xxh3", fmt::format("{:016x}", kept.checksum())},
+                             {"name", kept.name().empty() ? Json() : Json(kept.name())}});
+}
+
+Result<HttpResponse> forget_import(Services& services, Exchange& exchange, const std::string& stream) {
+  STASIS_TRY(check_query(exchange.request(), {}));
+  STASIS_TRY(check_stream(stream));
+  STASIS_TRY(services.agent.forget_kept_import(stream));
+  HttpResponse response;
+  response.status = 204;
+  return response;
 }
 
 Json compacted_json(const pb::CompactedSnapshot& snapshot, const std::string& name) {
@@ -116,6 +166,12 @@ void add_archive_routes(Router& router, Services& services) {
   });
   router.add("POST", "/v1/snapshots/import",
              [&services](Exchange& exchange, const PathParameters&) { return import_snapshot(services, exchange); });
+  router.add("GET", "/v1/imports/{stream}", [&services](Exchange& exchange, const PathParameters& path) {
+    return kept_import(services, exchange, path.at("stream"));
+  });
+  router.add("DELETE", "/v1/imports/{stream}", [&services](Exchange& exchange, const PathParameters& path) {
+    return forget_import(services, exchange, path.at("stream"));
+  });
   router.add("POST", "/v1/snapshots/{name}/pack", [&services](Exchange& exchange, const PathParameters& path) {
     return pack(services, exchange, path.at("name"));
   });

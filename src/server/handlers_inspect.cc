@@ -26,6 +26,7 @@ Json space_json(const pb::SpaceDetail& space) {
                       {"mapped_bytes", layer.mapped_bytes()},
                       {"extents", layer.extents()},
                       {"stored_bytes", layer.stored_bytes()},
+                      {"form", layer.form()},
                       {"shared", layer.shared()},
                       {"verified", layer.verified()}});
   }

@@ -107,16 +107,26 @@ Json holder_json(const pb::StoreHolder& holder, const std::map<std::string, Refe
   return json;
 }
 
+Json scrub_json(const pb::ScrubState& scrub) {
+  return {{"started_at", time_json(scrub.started_unix_ms())},
+          {"finished_at", time_json(scrub.finished_unix_ms())},
+          {"under_way", scrub.under_way()},
+          {"checked_bytes", scrub.checked_bytes()},
+          {"damaged", Json(std::vector<std::string>(scrub.damaged().begin(), scrub.damaged().end()))}};
+}
+
 Result<HttpResponse> usage(Services& services) {
   STASIS_ASSIGN(const pb::StoreUsage usage, services.agent.store_usage());
+  STASIS_ASSIGN(const pb::ScrubState scrub, services.agent.scrub_state());
   STASIS_ASSIGN(const auto known, referrers(services.store));
   Json holders = Json::array();
   for (const pb::StoreHolder& holder : usage.holders()) holders.push_back(holder_json(holder, known));
-  return json_response(
-      200, {{"holders", std::move(holders)},
-            {"layers", usage.layers()},
-            {"total_bytes", usage.total_bytes()},
-            {"reclaimable_bytes", usage.has_reclaimable_bytes() ? Json(usage.reclaimable_bytes()) : Json()}});
+  return json_response(200,
+                       {{"holders", std::move(holders)},
+                        {"layers", usage.layers()},
+                        {"total_bytes", usage.total_bytes()},
+                        {"reclaimable_bytes", usage.has_reclaimable_bytes() ? Json(usage.reclaimable_bytes()) : Json()},
+                        {"scrub", scrub_json(scrub)}});
 }
 
 }  // namespace

@@ -5,6 +5,7 @@
 #include "server/json_codec.h"
 #include "server/openapi.h"
 #include "server/pager_metrics.h"
+#include "server/scrub_metrics.h"
 
 namespace stasis::server {
 
@@ -37,6 +38,9 @@ void add_system_routes(Router& router, Services& services) {
     response.body = services.metrics.text(counts);
     const auto pager = services.agent.pager_metrics();
     response.body += pager_metrics_text(pager ? &*pager : nullptr);
+    if (pager) {
+      if (const auto scrub = services.agent.scrub_state()) response.body += scrub_metrics_text(*scrub);
+    }
     return response;
   });
   router.add("GET", "/openapi.yaml", [](Exchange&, const PathParameters&) -> Result<HttpResponse> {

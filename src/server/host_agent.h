@@ -84,13 +84,17 @@ class HostAgentApi {
   virtual Status export_snapshot(const pb::ExportSnapshotRequest& request,
                                  const std::function<Status(std::string_view)>& on_data) = 0;
   // `source` as for write_file.
-  virtual Result<pb::ImportSnapshotReply> import_snapshot(const std::string& snapshot_id,
+  virtual Result<pb::ImportSnapshotReply> import_snapshot(const pb::ImportSnapshotRequest::Open& open,
                                                           const std::function<Result<std::string_view>()>& source) = 0;
+  virtual Result<pb::ArchiveDescription> describe_archive(const pb::DescribeArchiveRequest& request) = 0;
+  virtual Result<pb::KeptImport> kept_import(const std::string& stream) = 0;
+  virtual Status forget_kept_import(const std::string& stream) = 0;
   // An error of `on_event` ends the call and is returned.
   virtual Status verify_snapshots(const pb::VerifySnapshotsRequest& request,
                                   const std::function<Status(const pb::VerifyEvent&)>& on_event) = 0;
   virtual Result<pb::CollectStoreReply> collect_store(const pb::CollectStoreRequest& request) = 0;
   virtual Result<pb::StoreUsage> store_usage() = 0;
+  virtual Result<pb::ScrubState> scrub_state() = 0;
   virtual Result<pb::SnapshotDetail> inspect_snapshot(const pb::InspectSnapshotRequest& request) = 0;
   virtual Result<pb::SnapshotDiff> diff_snapshots(const pb::DiffSnapshotsRequest& request,
                                                   Cancellation& cancellation) = 0;

@@ -51,11 +51,24 @@ struct SnapshotRequest {
   bool overwrite = false;
 };
 
+struct ImportRequest {
+  std::string name;  // empty: as it was exported
+  bool overwrite = false;
+  // So that an import that breaks can be gone on with: which archive it is, a UUID; empty: nothing is kept of it.
+  std::string stream;
+  // The source leaves out so many bytes at the start, with this XXH3-64: the host has kept them.
+  uint64_t kept_bytes = 0;
+  uint64_t kept_checksum = 0;
+};
+
 struct RollbackRequest {
   std::string snapshot;  // its name
   std::optional<uint32_t> timeout_sec;
   RestoreOptions restore;
 };
+
+// Gives the next bytes, nothing at the end; valid until the next call.
+using ByteSource = std::function<Result<std::string_view>()>;
 
 inline constexpr uint32_t kMaxLoadMibPerS = 65'536;
 inline constexpr uint32_t kMaxTimeoutSec = 366 * 24 * 3600;
@@ -83,9 +96,9 @@ class Operations {
   Result<pb::PingSandboxReply> ping(const std::string& id, std::optional<uint32_t> timeout_sec);
   Result<TemplateRecord> snapshot(const SnapshotRequest& request);
   Status delete_snapshot(const std::string& name);
-  // Gives a name to what `source` brings (bytes of an archive; nothing at the end). An empty name: as it was exported.
-  Result<TemplateRecord> import_snapshot(const std::string& name, bool overwrite,
-                                         const std::function<Result<std::string_view>()>& source);
+  // Gives a name to what `source` brings (bytes of an archive; nothing at the end). A name that is not free is refused
+  // before the host is sent anything.
+  Result<TemplateRecord> import_snapshot(const ImportRequest& request, const ByteSource& source);
   // The sandbox if it is running; kFailedPrecondition or kAborted with its state if not.
   Result<SandboxRecord> running(const std::string& id);
 
@@ -108,6 +121,9 @@ class Operations {
   void settle_failure(const SandboxRecord& record, const Error& error, State fallback);
   void drop_snapshot(const std::string& snapshot_id);
   void end_on_host(const std::string& id);
+  // An archive's name, from what is kept of it or from its head, which `taken` then holds.
+  Result<std::string> archive_name(const ImportRequest& request, const ByteSource& source, std::string& taken);
+  void forget_import(const std::string& stream);
   Result<TemplateRecord> snapshot_of_paused(const SnapshotRequest& request);
   Result<TemplateRecord> snapshot_of_running(const SnapshotRequest& request, const SandboxRecord& sandbox);
 

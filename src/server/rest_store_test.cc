@@ -81,6 +81,26 @@ TEST_F(RestStore, Collection) {
   EXPECT_EQ(client().post("/v1/store/gc").status, 409u);
 }
 
+TEST_F(RestStore, WhatTheHostsOwnVerificationHasFoundIsShown) {
+  const std::string warm = snapshot(create(), "warm");
+  const std::string file = "/store/snapshots/" + warm + "/state";
+  EXPECT_EQ(client().get("/v1/store/usage").body["scrub"], (Json{{"started_at", "2023-11-14T22:13:20.000000000Z"},
+                                                                 {"finished_at", nullptr},
+                                                                 {"under_way", true},
+                                                                 {"checked_bytes", 8192},
+                                                                 {"damaged", Json::array()}}));
+  agent_->edit([&](auto&, auto& snapshots) { snapshots.at(warm).damaged = true; });
+  EXPECT_EQ(client().get("/v1/store/usage").body["scrub"]["damaged"], Json{file});
+  const std::string metrics = client().send_plain("GET", "/metrics", "", {}).text;
+  EXPECT_THAT(metrics, HasSubstr("stasis_scrub_damaged_files 1\n"));
+  EXPECT_THAT(metrics, HasSubstr("stasis_scrub_under_way 1\n"));
+  EXPECT_THAT(metrics, HasSubstr("stasis_scrub_checked_bytes 8192\n"));
+  EXPECT_THAT(metrics, HasSubstr("stasis_scrub_finished_timestamp_seconds 0\n"));
+  agent_->fail_calls("GetScrubState", {Code::kUnavailable, "not now"}, -1);
+  EXPECT_EQ(client().get("/v1/store/usage").status, 503u);
+  EXPECT_THAT(client().send_plain("GET", "/metrics", "", {}).text, ::testing::Not(HasSubstr("stasis_scrub")));
+}
+
 TEST_F(RestStore, UsageNamesWhoHoldsWhat) {
   const std::string id = create();
   const std::string warm = snapshot(id, "warm");

@@ -8,6 +8,9 @@
 namespace stasis::server {
 namespace {
 
+// Enough of an archive to tell its name.
+constexpr size_t kArchiveHead = 80 << 10;
+
 TemplateRecord new_template(const SnapshotRequest& request, const SandboxRecord& sandbox) {
   TemplateRecord record;
   record.name = request.name;
@@ -119,42 +122,83 @@ Result<TemplateRecord> Operations::snapshot(const SnapshotRequest& request) {
   return record;
 }
 
-Result<TemplateRecord> Operations::import_snapshot(const std::string& name, bool overwrite,
-                                                   const std::function<Result<std::string_view>()>& source) {
-  SnapshotRequest request{"", name, overwrite};
-  const std::string snapshot_id = Uuid::random().text();
+Result<std::string> Operations::archive_name(const ImportRequest& request, const ByteSource& source,
+                                             std::string& taken) {
+  if (request.kept_bytes > 0) {
+    const auto kept = agent_.kept_import(request.stream);
+    if (kept) return kept->name();
+    if (kept.error().code == Code::kNotFound) return std::string();  // the import will say so
+    return fail(kept.error());
+  }
+  bool more = true;
+  while (more && taken.size() < kArchiveHead) {
+    STASIS_ASSIGN(const std::string_view piece, source());
+    more = !piece.empty();
+    taken += piece;
+  }
+  pb::DescribeArchiveRequest head;
+  head.set_head(taken.substr(0, kArchiveHead));
+  STASIS_ASSIGN(const pb::ArchiveDescription description, agent_.describe_archive(head));
+  return description.name();
+}
+
+Result<TemplateRecord> Operations::import_snapshot(const ImportRequest& wanted, const ByteSource& source) {
   STASIS_TRY(agent_.check(kAgentPatience));
-  if (!name.empty()) STASIS_TRY(check_request(request));
+  SnapshotRequest request{"", wanted.name, wanted.overwrite};
+  std::string head;
+  if (request.name.empty()) {
+    STASIS_ASSIGN(request.name, archive_name(wanted, source, head));
+  }
+  pb::ImportSnapshotRequest::Open open;
+  open.set_snapshot_id(Uuid::random().text());
+  open.set_stream(wanted.stream);
+  open.set_kept_bytes(wanted.kept_bytes);
+  open.set_kept_checksum(wanted.kept_checksum);
+  const bool named = !request.name.empty();
+  if (named) STASIS_TRY(check_request(request));
   const auto expect = [&](Tables& tables) -> Status {
-    if (!name.empty()) STASIS_TRY(check_free(tables, request));
-    return tables.orphans.make(snapshot_id);
+    if (named) STASIS_TRY(check_free(tables, request));
+    return tables.orphans.make(open.snapshot_id());
   };
   STASIS_TRY(store_.write(expect));
-  const auto imported = agent_.import_snapshot(snapshot_id, source);
+  bool head_sent = head.empty();
+  const auto whole = [&]() -> Result<std::string_view> {
+    if (head_sent) return source();
+    head_sent = true;
+    return head;
+  };
+  const auto imported = agent_.import_snapshot(open, whole);
   if (!imported) {
-    drop_snapshot(snapshot_id);
+    drop_snapshot(open.snapshot_id());
     wake_();
     return fail(imported.error());
   }
-  if (name.empty()) request.name = imported->name();
+  if (!named) request.name = imported->name();
   TemplateRecord record = new_template(request, {});  // of no sandbox
   record.vcpus = imported->vcpus();
   record.memory_mb = imported->memory_mb();
   record.disk_mb = static_cast<uint32_t>(imported->disk_bytes() >> 20);
   record.size_bytes = imported->stored_bytes();
-  record.snapshot_id = snapshot_id;
+  record.snapshot_id = open.snapshot_id();
   const Status published = store_.write([&](Tables& tables) -> Status {
     STASIS_TRY(check_request(request));
     STASIS_TRY(publish(tables, request, record));
-    return tables.orphans.forget(snapshot_id);
+    return tables.orphans.forget(open.snapshot_id());
   });
   if (!published) {
-    drop_snapshot(snapshot_id);
+    drop_snapshot(open.snapshot_id());
     return fail(published.error());
   }
+  if (!wanted.stream.empty()) forget_import(wanted.stream);
   settler_.collect();  // what the name stood for before
   spdlog::info("snapshot '{}': imported, {} bytes", record.name, record.size_bytes);
   return record;
+}
+
+// Not before the snapshot has its name: one that could not get it is tried again with what is kept.
+void Operations::forget_import(const std::string& stream) {
+  const Status forgotten = agent_.forget_kept_import(stream);
+  if (!forgotten) spdlog::warn("import {}: what was kept of it stays a while: {}", stream, forgotten.error().message);
 }
 
 Status Operations::delete_snapshot(const std::string& name) {

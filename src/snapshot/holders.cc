@@ -84,6 +84,7 @@ Result<std::map<LayerId, StoredLayer>> stored_layers(const Store& store) {
     if (!info) return fail(info.error());
     StoredLayer& layer = layers[{*uuid}];
     layer.stored_bytes += info->stored_bytes;
+    if (name.ends_with(".packed")) layer.form = LayerForm::kPacked;
     if (!name.ends_with(".sums")) layer.written_unix_ns = info->modified_unix_ns;
   }
   return layers;

@@ -32,6 +32,7 @@ struct Holder {
 // What is in `layers/`.
 struct StoredLayer {
   uint64_t stored_bytes = 0;  // data and checksums
+  LayerForm form = LayerForm::kRaw;
   int64_t written_unix_ns = 0;
 };
 

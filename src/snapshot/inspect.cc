@@ -67,6 +67,7 @@ std::vector<LayerUse> layers_of(const BlockMap& map, const Known& known) {
     if (const auto found = known.generations.find(id); found != known.generations.end()) use.generation = found->second;
     if (const auto found = known.stored.find(id); found != known.stored.end()) {
       use.stored_bytes = found->second.stored_bytes;
+      use.form = found->second.form;
       written[id] = found->second.written_unix_ns;
     }
     uses.push_back(use);

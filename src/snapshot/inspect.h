@@ -20,7 +20,8 @@ struct LayerUse {
   uint64_t mapped_bytes = 0;  // of the address space that come from it
   uint64_t extents = 0;
   uint64_t stored_bytes = 0;  // the whole layer on the device
-  bool shared = false;        // another snapshot, an image or a sandbox needs it too
+  LayerForm form = LayerForm::kRaw;
+  bool shared = false;  // another snapshot, an image or a sandbox needs it too
 };
 
 struct SpaceDetail {

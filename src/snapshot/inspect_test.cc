@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "snapshot/compact.h"
 #include "snapshot/testing/published.h"
 
 namespace stasis::snapshot {
@@ -40,6 +41,15 @@ TEST_F(InspectTest, AFirstSnapshotIsOneRun) {
   EXPECT_FALSE(memory.layers[0].shared);
   EXPECT_EQ(detail.own_bytes, memory.own_bytes + detail.part_bytes);
   EXPECT_THAT(memory.cells, ::testing::AllOf(SizeIs(16), Each(1U)));
+}
+
+TEST_F(InspectTest, APackedLayerIsToldAsSuch) {
+  const Manifest first = publish_first();
+  EXPECT_EQ(inspect(first).spaces.at(0).layers.at(0).form, LayerForm::kRaw);
+  ASSERT_EQ(compact(store_, first.id, {.form = LayerForm::kPacked})->spaces, 1U);
+  const LayerUse packed = inspect(store_.load(first.id).value()).spaces.at(0).layers.at(0);
+  EXPECT_EQ(packed.form, LayerForm::kPacked);
+  EXPECT_GT(packed.stored_bytes, 0U);
 }
 
 TEST_F(InspectTest, LayersAreInOrderOfGenerationAndTheirPlacesAreSeen) {

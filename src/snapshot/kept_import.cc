@@ -80,7 +80,9 @@ class KeptImport {
   }
 
   const Kept& kept() const { return kept_; }
-  Result<size_t> read(uint64_t offset, std::span<std::byte> out) const { return fs_->read_at(file_.get(), offset, out); }
+  Result<size_t> read(uint64_t offset, std::span<std::byte> out) const {
+    return fs_->read_at(file_.get(), offset, out);
+  }
   Status write(uint64_t offset, std::span<const std::byte> bytes) { return fs_->write_at(file_.get(), offset, bytes); }
   // From now on these count.
   Status save(const Kept& kept) {
@@ -177,8 +179,9 @@ class KeptSource {
     // Whatever comes behind it, it is no archive. One that ends too early may yet come whole.
     const bool hopeless = (code == Code::kDataLoss || code == Code::kInvalidArgument) && !ended_;
     if (hopeless && position_ <= from_.bytes && from_.bytes > 0) {
-      manifest = fail(Error(manifest.error()).with_context("what was kept of the archive").with_remedy(
-          "it has been removed: import the archive from its beginning"));
+      manifest = fail(Error(manifest.error())
+                          .with_context("what was kept of the archive")
+                          .with_remedy("it has been removed: import the archive from its beginning"));
     }
     if (hopeless) stop_keeping();
     if (keeping_ && position_ > kept_.kept().bytes) save();

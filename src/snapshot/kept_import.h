@@ -1,5 +1,5 @@
-// What has arrived of an archive, kept while its import is not done: an import that broke (the sender, the server or this
-// host's agent went away) goes on behind it. The store's directory imports/<stream>/ holds, for each stream:
+// What has arrived of an archive, kept while its import is not done: an import that broke (the sender, the server or
+// this host's agent went away) goes on behind it. The store's directory imports/<stream>/ holds, for each stream:
 //   archive   the first bytes of the archive, as they came
 //   kept      how many of them count, and their checksum (docs/format.md); written when they are synced
 // The bytes are kept beside the import, which reads and checks each of them as it comes; one that goes on first reads

@@ -20,9 +20,7 @@ using ::testing::SizeIs;
 
 Kept kept_of(const Bytes& bytes) { return {bytes.size(), checksum(bytes)}; }
 
-Bytes first(const Bytes& bytes, size_t count) {
-  return {bytes.begin(), bytes.begin() + static_cast<ptrdiff_t>(count)};
-}
+Bytes first(const Bytes& bytes, size_t count) { return {bytes.begin(), bytes.begin() + static_cast<ptrdiff_t>(count)}; }
 Bytes behind(const Bytes& bytes, size_t count) { return {bytes.begin() + static_cast<ptrdiff_t>(count), bytes.end()}; }
 
 class KeptImportTest : public ::testing::Test {

@@ -103,9 +103,9 @@ class Store {
   Status remove(SnapshotId id) const;
 
   // Removes layers that no manifest and none of `roots` needs, snapshot directories without a manifest, block maps that
-  // their manifest names no longer, what dead makers left in staging, stale imports, and *.tmp. Takes the exclusive lock:
-  // kAborted at once if somebody holds it shared. A manifest that cannot be read stops the collection (its layers are
-  // unknown) with kDataLoss.
+  // their manifest names no longer, what dead makers left in staging, stale imports, and *.tmp. Takes the exclusive
+  // lock: kAborted at once if somebody holds it shared. A manifest that cannot be read stops the collection (its layers
+  // are unknown) with kDataLoss.
   Result<CollectStats> collect(std::span<const BlockMap> roots, const CollectOptions& options = {}) const;
   // The same with roots that are asked for under the lock: who writes down a new root under the shared lock is always
   // seen. An error of `roots` stops the collection before anything is removed.

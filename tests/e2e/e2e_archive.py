@@ -1,5 +1,9 @@
-"""A snapshot leaves one Stasis as a stream, and lives in another that never saw it; and compaction under running clones."""
+"""A snapshot leaves one Stasis as a stream, and lives in another that never saw it, however often the stream breaks; and
+compaction under running clones."""
+import contextlib
 import json
+import os
+import signal
 import subprocess
 import unittest
 
@@ -47,10 +51,102 @@ class ArchiveTest(StasisTestCase):
             other.remove()
         self.assertFalse(left)
 
-    def import_file(self, stasis, path):
-        command = [str(BIN / "stasis"), "--state-dir", str(stasis.state), "--json", "snapshot", "import"]
+    def import_command(self, stasis, *arguments):
+        return [str(BIN / "stasis"), "--state-dir", str(stasis.state), "--json", "snapshot", "import", *arguments]
+
+    def import_file(self, stasis, path, *arguments):
+        command = self.import_command(stasis, *arguments)
         with open(path, "rb") as source:
             return json.loads(subprocess.run(command, stdin=source, check=True, capture_output=True, timeout=600).stdout)
+
+    def test_an_import_goes_on_after_its_caller_the_agent_and_the_server_died(self):
+        sandbox = self.create()
+        digest = self.stasis.start_counter(sandbox)
+        self.stasis.guest(sandbox, "head -c 48M /dev/urandom > /dev/shm/noise")  # what zstd cannot make small
+        noise = self.stasis.guest(sandbox, "sha256sum < /dev/shm/noise")
+        self.stasis.json("snapshot", "create", sandbox, "moving")
+        archive = self.stasis.cli("snapshot", "export", "moving")
+        self.stasis.cli("rm", sandbox)
+        self.stasis.cli("snapshot", "rm", "moving")
+
+        other = Stasis().start()
+        try:
+            self.broken_import(other, archive[:len(archive) // 4], lambda importer: importer.kill())
+            self.wait_ended(other)
+            self.assertGreaterEqual(self.kept(other)["kept_bytes"], len(archive) // 4 - self.IN_FLIGHT)
+
+            # What the agent had not yet synced comes again.
+            before = self.kept(other)["kept_bytes"]
+            arrived = before + self.SYNCED_EVERY + 2 * self.IN_FLIGHT
+            self.broken_import(other, archive[:arrived], lambda _: os.kill(other.child_pid("agent"), signal.SIGKILL))
+            other.wait_until(lambda: self.kept(other)["kept_bytes"] >= before + self.SYNCED_EVERY, "the agent to be back")
+
+            before = self.kept(other)["kept_bytes"]
+            self.broken_import(other, archive[:before + 3 * self.IN_FLIGHT],
+                               lambda _: os.kill(other.child_pid("server"), signal.SIGKILL))
+            other.wait_until(other.ready, "the server to be back")
+            self.wait_ended(other)
+            self.assertGreater(self.kept(other)["kept_bytes"], before)
+            self.assertEqual(self.kept(other)["name"], "moving")
+
+            changed = bytearray(archive)
+            changed[100_000] ^= 1
+            with self.assertRaises(CommandFailed) as refused:
+                other.cli("--json", "snapshot", "import", "--resume", stdin=bytes(changed))
+            self.assertEqual(refused.exception.error["code"], "failed_precondition")
+            self.assertIn("has changed", refused.exception.error["message"])
+
+            imported = json.loads(other.cli("--json", "snapshot", "import", "--resume", stdin=archive))
+            self.assertEqual(imported["name"], "moving")
+            self.assertEqual(list((other.state / "store/imports").iterdir()), [])
+            clone = other.json("create", "--template", "moving")["id"]
+            self.assertEqual(other.checksum(clone), digest)
+            self.assertEqual(other.guest(clone, "sha256sum < /dev/shm/noise"), noise)
+            other.cli("rm", clone)
+            other.cli("snapshot", "rm", "moving")
+        finally:
+            other.stop()
+            left = leftovers_of(other.state)
+            other.remove()
+        self.assertFalse(left)
+
+    IN_FLIGHT = 3 << 20     # at most so many bytes are between the caller and the agent's file
+    SYNCED_EVERY = 32 << 20
+
+    def broken_import(self, stasis, first, strike):
+        """Sends the first bytes, and when they have come strikes; the import fails."""
+        importer = subprocess.Popen(self.import_command(stasis, "--resume"), stdin=subprocess.PIPE,
+                                    stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        self.addCleanup(importer.stderr.close)
+        try:
+            importer.stdin.write(first)
+            importer.stdin.flush()
+        except BrokenPipeError:
+            self.fail(importer.stderr.read())
+        stasis.wait_until(lambda: self.arrived(stasis) >= len(first) - self.IN_FLIGHT, "the bytes to arrive")
+        strike(importer)
+        with contextlib.suppress(BrokenPipeError):
+            importer.stdin.close()
+        self.assertNotEqual(importer.wait(timeout=60), 0)
+
+    def stream(self, stasis):
+        with contextlib.suppress(FileNotFoundError):
+            for directory in (stasis.state / "store/imports").iterdir():
+                return directory
+        return None
+
+    def arrived(self, stasis):
+        with contextlib.suppress(FileNotFoundError, TypeError):
+            return (self.stream(stasis) / "archive").stat().st_size
+        return 0
+
+    def kept(self, stasis):
+        status, body = stasis.rest("GET", f"/v1/imports/{self.stream(stasis).name}")
+        return body if status == 200 else {"kept_bytes": 0}
+
+    def wait_ended(self, stasis):
+        """Until the agent has seen that the stream broke: then everything that has come counts."""
+        stasis.wait_until(lambda: self.kept(stasis)["kept_bytes"] == self.arrived(stasis), "the broken import to end")
 
     def test_compaction_under_running_clones(self):
         sandbox = self.create()

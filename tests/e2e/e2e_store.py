@@ -1,8 +1,11 @@
 """The store as people see it: verify, df, gc, inspect, tree, diff, retention, with a real guest."""
 import contextlib
+import http.server
 import json
 import os
+import pty
 import subprocess
+import threading
 import time
 import unittest
 import xml.etree.ElementTree as ElementTree
@@ -81,6 +84,20 @@ class StoreTest(StasisTestCase):
             return os.lseek(fd, 0, os.SEEK_DATA)
         finally:
             os.close(fd)
+
+    def test_what_the_scrubber_found_is_shown_also_after_a_restart(self):
+        self.assertEqual(self.usage()["scrub"]["damaged"], [], "the first pass begins ten minutes after the start")
+        self.assertIn("stasis_scrub_damaged_files 0\n", self.stasis.metrics())
+        self.stasis.stop()
+        file = str(self.stasis.state / "store/layers/x.raw")
+        findings = {"started_unix_ms": 1764000000000, "finished_unix_ms": 1764000001000, "under_way": False, "bytes": 12345,
+                    "done": "00000000-0000-0000-0000-000000000000", "damaged": [], "damaged_before": [file]}
+        (self.stasis.state / "scrub.json").write_text(json.dumps(findings))
+        self.stasis.start()
+        scrub = self.usage()["scrub"]
+        self.assertEqual((scrub["damaged"], scrub["checked_bytes"], scrub["under_way"]), ([file], 12345, False))
+        self.assertIn("stasis_scrub_damaged_files 1\n", self.stasis.metrics())
+        self.assertIn("stasis_scrub_finished_timestamp_seconds 1764000001", self.stasis.metrics())
 
     def usage(self):
         return self.stasis.json("store", "df")
@@ -228,6 +245,66 @@ class StoreTest(StasisTestCase):
     def points(self):
         names = [one["name"] for one in self.stasis.json("snapshot", "ls", "--type", "snapshot")["snapshots"]]
         return [name for name in names if name.startswith("point-")]
+
+
+class VerifyProgressTest(unittest.TestCase):
+    """The bar on a terminal moves with each event of the server, however few bytes they are: the server here sends the next one
+    only when the one before was seen."""
+
+    def test_the_bar_moves_while_the_server_verifies(self):
+        master, terminal = pty.openpty()
+        screen = []
+        seen = threading.Condition()
+
+        def show(percent):
+            with seen:
+                return seen.wait_for(lambda: f"{percent} %" in "".join(screen), timeout=30)
+
+        class Server(http.server.BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+            shown = []
+
+            def do_POST(self):
+                self.rfile.read(int(self.headers.get("Content-Length", 0)))
+                self.send_response(200)
+                self.send_header("Content-Type", "application/x-ndjson")
+                self.send_header("Transfer-Encoding", "chunked")
+                self.end_headers()
+                for percent in (10, 40, 70):
+                    self.event(type="progress", bytes=percent << 20, total_bytes=100 << 20, layers=1, total_layers=2)
+                    self.shown.append(show(percent))
+                self.event(type="done", snapshots=1, layers=2, frames=3, bytes=100 << 20, damages=0)
+                self.wfile.write(b"0\r\n\r\n")
+
+            def event(self, **fields):
+                line = json.dumps(fields).encode() + b"\n"
+                self.wfile.write(b"%x\r\n%s\r\n" % (len(line), line))
+                self.wfile.flush()
+
+            def log_message(self, *_):
+                pass
+
+        def watch():
+            with contextlib.suppress(OSError):  # the terminal's other side has been closed
+                while piece := os.read(master, 4096):
+                    with seen:
+                        screen.append(piece.decode(errors="replace"))
+                        seen.notify_all()
+
+        watcher = threading.Thread(target=watch)
+        watcher.start()
+        with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Server) as server:
+            threading.Thread(target=server.serve_forever).start()
+            environment = os.environ | {"STASIS_URL": f"http://127.0.0.1:{server.server_port}", "STASIS_TOKEN": "e2b_x"}
+            result = subprocess.run([str(BIN / "stasis"), "snapshot", "verify", "--all"], env=environment, stdout=subprocess.PIPE,
+                                    stderr=terminal, timeout=120)
+            server.shutdown()
+        os.close(terminal)
+        watcher.join()
+        os.close(master)
+        self.assertEqual(Server.shown, [True, True, True], "".join(screen))
+        self.assertEqual(result.returncode, 0)
+        self.assertIn("[###...", "".join(screen))
 
 
 if __name__ == "__main__":

@@ -67,9 +67,11 @@ class Victim {
         }
         return "-";
       case Kind::kImportArchive:
-        if (auto imported = import_archive(store_, step.id, archived_guest().archive); !imported) {
+        // Always the same stream: what a victim has kept the next one goes on with.
+        if (auto imported = import_archived_in_two(store_, step.id, kStream); !imported) {
           throw std::runtime_error(imported.error().message);
         }
+        must(forget_kept_import(store_, kStream));
         return step.id.text();
       case Kind::kCompact:
         if (auto compacted = compact(store_, step.id); !compacted) {
@@ -98,6 +100,7 @@ class Victim {
     }
   }
 
+  static constexpr Uuid kStream{{1, 2, 3}};
   const ImageFiles& image_;
   const Plan& plan_;
   KillingFileSystem fs_;
@@ -111,6 +114,7 @@ class StoreKillTest : public ::testing::Test {
  protected:
   StoreKillTest() {
     for (const Path& path : {image_.vmlinux, image_.initrd, image_.root_disk}) write_whole_file(path, image_disk_);
+    store_.arriving = archived_guest().archive;
   }
 
   // One process, killed at call n of its last step of `kind`. Returns false if it made fewer calls, and lived.

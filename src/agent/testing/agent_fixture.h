@@ -12,6 +12,7 @@
 #include <functional>
 #include <future>
 #include <memory>
+#include <optional>
 #include <string>
 #include <thread>
 
@@ -41,6 +42,7 @@ class AgentFixture : public ::testing::Test {
   void SetUp() override { start_agent(); }
 
   void TearDown() override {
+    if (program_) kill_program();
     if (!agent_) start_agent();
     if (!agent_) return;
     v1::ListSandboxesReply sandboxes = list();
@@ -93,6 +95,27 @@ class AgentFixture : public ::testing::Test {
   void stop_agent() {
     stub_.reset();
     agent_.reset();
+  }
+
+  // The agent as a process of its own, to be killed.
+  void start_program() {
+    SpawnOptions spawned;
+    spawned.argv = {bin_ / "agent_test_program", state(), options().supervisor_program, image()};
+    spawned.die_with_parent = true;
+    auto program = spawn(spawned);
+    ASSERT_TRUE(program);
+    program_ = std::move(*program);
+    connect();
+    grpc::ClientContext context;
+    context.set_wait_for_ready(true);
+    context.set_deadline(std::chrono::system_clock::now() + std::chrono::seconds(20));
+    v1::ListSandboxesReply reply;
+    ASSERT_TRUE(stub_->ListSandboxes(&context, {}, &reply).ok());
+  }
+  void kill_program() {
+    (void)program_->kill_and_wait();
+    program_.reset();
+    stub_.reset();
   }
 
   // What its supervisor is to do wrong (fake_supervisor.cc).
@@ -249,6 +272,7 @@ class AgentFixture : public ::testing::Test {
   Path files_program_;       // empty: the real one
   bool warm_bases_ = false;  // so that a test's snapshots are those that it asks for
   std::unique_ptr<Agent> agent_;
+  std::optional<Process> program_;
   std::unique_ptr<Stub> stub_;
   std::string remedy_;
   std::vector<UniqueFd> started_;

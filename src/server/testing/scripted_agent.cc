@@ -367,16 +367,57 @@ class ScriptedAgent::Service final : public pb::HostAgent::Service {
                         pb::ImportSnapshotReply* reply) override {
     pb::ImportSnapshotRequest message;
     reader->Read(&message);
-    const std::string id = message.open().snapshot_id();
+    const pb::ImportSnapshotRequest::Open open = message.open();
+    std::string bytes;
+    const bool fits = with([&] {
+      const auto kept = kept_imports_.find(open.stream());
+      if (open.kept_bytes() == 0) return true;
+      if (kept != kept_imports_.end()) bytes = kept->second;
+      return bytes.size() == open.kept_bytes() && open.kept_checksum() == kScriptedChecksum;
+    });
+    if (!fits) return failed(grpc::FAILED_PRECONDITION, "not what is kept");
     while (reader->Read(&message)) {
+      bytes += message.data();
+      const std::lock_guard lock(mutex_);
+      if (!open.stream().empty()) kept_imports_[open.stream()] = bytes;
     }
     return run("ImportSnapshot", *context, [&]() -> Status {
-      const ScriptedSnapshot& snapshot = snapshots_[id];
+      if (context->IsCancelled()) return Status::CANCELLED;
+      ScriptedSnapshot& snapshot = snapshots_[open.snapshot_id()];
+      snapshot.files["/archive"] = bytes;
       reply->set_name("as-exported");
       reply->set_vcpus(snapshot.vcpus);
       reply->set_memory_mb(snapshot.memory_mb);
       reply->set_disk_bytes(snapshot.disk_bytes);
       reply->set_stored_bytes(8192);
+      return Status::OK;
+    });
+  }
+
+  Status DescribeArchive(ServerContext* context, const pb::DescribeArchiveRequest* request,
+                         pb::ArchiveDescription* reply) override {
+    return run("DescribeArchive", *context, [&]() -> Status {
+      if (!request->head().starts_with("an archive")) return failed(grpc::INVALID_ARGUMENT, "this is no archive");
+      reply->set_name("as-exported");
+      return Status::OK;
+    });
+  }
+
+  Status GetKeptImport(ServerContext* context, const pb::KeptImportRequest* request, pb::KeptImport* reply) override {
+    return run("GetKeptImport", *context, [&]() -> Status {
+      const auto kept = kept_imports_.find(request->stream());
+      if (kept == kept_imports_.end()) return failed(grpc::NOT_FOUND, "nothing is kept");
+      reply->set_bytes(kept->second.size());
+      reply->set_checksum(kScriptedChecksum);
+      reply->set_name("as-exported");
+      return Status::OK;
+    });
+  }
+
+  Status ForgetKeptImport(ServerContext* context, const pb::KeptImportRequest* request,
+                          pb::ForgetKeptImportReply*) override {
+    return run("ForgetKeptImport", *context, [&]() -> Status {
+      kept_imports_.erase(request->stream());
       return Status::OK;
     });
   }
@@ -440,6 +481,18 @@ class ScriptedAgent::Service final : public pb::HostAgent::Service {
     });
   }
 
+  Status GetScrubState(ServerContext* context, const pb::GetScrubStateRequest*, pb::ScrubState* reply) override {
+    return run("GetScrubState", *context, [&]() -> Status {
+      reply->set_started_unix_ms(1'700'000'000'000);
+      reply->set_checked_bytes(8192);
+      reply->set_under_way(true);
+      for (const auto& [id, snapshot] : snapshots_) {
+        if (snapshot.damaged) reply->add_damaged("/store/snapshots/" + id + "/state");
+      }
+      return Status::OK;
+    });
+  }
+
   Status GetStoreUsage(ServerContext* context, const pb::GetStoreUsageRequest*, pb::StoreUsage* reply) override {
     return run("GetStoreUsage", *context, [&]() -> Status {
       for (const auto& [id, snapshot] : snapshots_) {
@@ -475,6 +528,7 @@ class ScriptedAgent::Service final : public pb::HostAgent::Service {
       space->set_size(8192);
       space->set_fragmentation(0.5);
       space->add_layers()->set_layer_id("x");
+      space->mutable_layers(0)->set_form("zstd");
       for (uint32_t i = 0; i < std::min(request->cells(), 2U); ++i) space->add_cells(i);
       return Status::OK;
     });
@@ -511,6 +565,7 @@ class ScriptedAgent::Service final : public pb::HostAgent::Service {
   std::map<std::string, ScriptedSandbox> sandboxes_;
   std::map<std::string, ScriptedSnapshot> snapshots_;
   std::map<std::string, std::string> images_;
+  std::map<std::string, std::string> kept_imports_;  // by stream: bytes
 
  private:
   static constexpr size_t kChunk = size_t{64} * 1024;
@@ -685,6 +740,13 @@ bool ScriptedAgent::has_sandbox(const std::string& id) const {
 
 bool ScriptedAgent::has_snapshot(const std::string& id) const {
   return service_->with([&] { return service_->snapshots_.contains(id); });
+}
+
+std::string ScriptedAgent::kept_import(const std::string& stream) const {
+  return service_->with([&] {
+    const auto found = service_->kept_imports_.find(stream);
+    return found == service_->kept_imports_.end() ? "" : found->second;
+  });
 }
 
 std::set<std::string> ScriptedAgent::snapshots() const {

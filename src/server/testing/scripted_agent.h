@@ -46,6 +46,7 @@ struct ScriptedSnapshot {
 inline const char* const kGoneId = "99999999-9999-4999-8999-999999999999";
 inline const char* const kImageId = "11111111-1111-4111-8111-111111111111";
 inline constexpr uint32_t kImageDiskMb = 64;
+inline constexpr uint64_t kScriptedChecksum = 0x0123456789abcdef;  // of whatever is kept of an import
 
 class ScriptedAgent {
  public:
@@ -74,6 +75,9 @@ class ScriptedAgent {
                                      std::map<std::string, ScriptedSnapshot>& snapshots)>& change);
   bool has_sandbox(const std::string& id) const;
   bool has_snapshot(const std::string& id) const;
+  // The bytes that are kept of an import, whether it succeeded or broke; of what was imported, "/archive" among the
+  // snapshot's files is all of it.
+  std::string kept_import(const std::string& stream) const;
   // Without the image's.
   std::set<std::string> snapshots() const;
   size_t sandbox_count() const;
