@@ -16,7 +16,8 @@ class AgentSurvivalTest : public AgentFixture {
   // The agent as a process of its own, to be killed.
   void start_program() {
     SpawnOptions spawned;
-    spawned.argv = {bin_ / "agent_test_program", state(), options().supervisor_program, image()};
+    spawned.argv = {bin_ / "agent_test_program", state(), options().supervisor_program, image(),
+                    std::to_string(spares_)};
     spawned.die_with_parent = true;
     auto program = spawn(spawned);
     ASSERT_TRUE(program);

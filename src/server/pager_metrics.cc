@@ -18,6 +18,19 @@ void gauge(Out to, const char* name, const char* help, uint64_t value) {
   fmt::format_to(to, "{} {}\n", name, value);
 }
 
+void counter(Out to, const char* name, const char* help, uint64_t value) {
+  head(to, name, "counter", help);
+  fmt::format_to(to, "{} {}\n", name, value);
+}
+
+void spares(Out to, const pb::SpareCounts& counts) {
+  gauge(to, "stasis_spares", "VMMs that wait for a snapshot.", counts.ready());
+  counter(to, "stasis_spares_started_total", "VMMs started ahead of a restore.", counts.started());
+  counter(to, "stasis_spares_used_total", "Restores that took one.", counts.used());
+  counter(to, "stasis_spares_failed_total", "That did not start, died, or did not become a sandbox.", counts.failed());
+  counter(to, "stasis_spares_dropped_total", "Ended for memory, for room, or because nobody asked.", counts.dropped());
+}
+
 // Bucket i of the agent ends at 2^i microseconds; the last has no end.
 void service_times(Out to, const pb::PagerMetrics& metrics) {
   head(to, "stasis_pager_fault_seconds", "histogram", "From when a page fault was read until its page was there.");
@@ -60,6 +73,7 @@ std::string pager_metrics_text(const pb::PagerMetrics* metrics) {
   gauge(to, "stasis_pager_prefetch_left_bytes", "Bytes that are still to be brought in ahead.",
         metrics->prefetch_left_bytes());
   gauge(to, "stasis_pager_largest_batch", "Most events that one read of a userfaultfd gave.", metrics->largest_batch());
+  spares(to, metrics->spares());
   return out;
 }
 

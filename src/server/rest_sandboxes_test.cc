@@ -66,6 +66,7 @@ TEST_F(RestSandboxes, PauseAndResumeKeepTheIdentity) {
   EXPECT_EQ(resumed.body["state"], "running");
   EXPECT_EQ(resumed.body["restore"]["pages_by_fault"], 100);
   EXPECT_EQ(resumed.body["restore"]["write_faults"], 40);
+  EXPECT_EQ(resumed.body["restore"]["spare"], true);
   EXPECT_EQ(resumed.body["restore"]["fault_p50_us"], 8);
   EXPECT_EQ(resumed.body["timeout_sec"], 500);
   EXPECT_TRUE(agent_->has_snapshot(first)) << "the snapshot must outlive the resume";
@@ -97,6 +98,7 @@ TEST_F(RestSandboxes, ATraceTellsHowItsMemoryCame) {
       answer.body["events"],
       Json::array({{{"when_us", 1500}, {"offset", 1 << 20}, {"length", 4096}, {"how", "fault"}, {"zeros", true}}}));
   EXPECT_EQ(answer.body["left_out"], 2);
+  EXPECT_EQ(answer.body["spare"], true);
   ASSERT_EQ(pause(id).status, 200u);
   EXPECT_EQ(client().get(path(id, "/trace")).status, 409u);
   EXPECT_EQ(client().get(path("nosuchsandbox0000000", "/trace")).status, 404u);

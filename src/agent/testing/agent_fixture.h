@@ -47,6 +47,7 @@ class AgentFixture : public ::testing::Test {
     for (const v1::SandboxInfo& sandbox : sandboxes.sandboxes()) destroy(sandbox.sandbox_id());
     agent_.reset();
     EXPECT_TRUE(std::filesystem::is_empty(state() / "sandboxes"));
+    EXPECT_TRUE(std::filesystem::is_empty(state() / "spares"));
     for (const UniqueFd& pidfd : started_)
       EXPECT_TRUE(*wait_readable(pidfd.get(), Deadline::after(Milliseconds(5000))));
   }
@@ -73,6 +74,7 @@ class AgentFixture : public ::testing::Test {
     options.supervisor_program = bin_ / "agent_fake_supervisor";
     options.vmm = "qemu";
     options.warm_bases = warm_bases_;
+    options.spares = spares_;
     return options;
   }
 
@@ -246,6 +248,7 @@ class AgentFixture : public ::testing::Test {
   testing::TempDir root_;
   Path bin_;
   bool warm_bases_ = false;  // so that a test's snapshots are those that it asks for
+  size_t spares_ = 0;        // so that a test's supervisors are those that it asks for
   std::unique_ptr<Agent> agent_;
   std::unique_ptr<Stub> stub_;
   std::string remedy_;
