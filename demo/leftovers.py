@@ -18,7 +18,7 @@ def _processes(marker):
 def _belongs_to_another(entry, marker):
     """Processes of other Stasis on this host (a test beside this one) name their own state directory."""
     command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-    return marker not in command and ("--sandbox-dir" in command or "/vmm.log" in command)
+    return marker not in command and ("--sandbox-dir" in command or "--spare-dir" in command or "/vmm.log" in command)
 
 
 def _mounts(marker):
@@ -55,8 +55,8 @@ def _warm_bases(state):
 
 
 def _files(state):
-    """Of sandboxes and snapshots nothing may stay. The store's images, the database and the server's token may."""
-    for directory in ("sandboxes", "tokens"):
+    """Of sandboxes, spares and snapshots nothing may stay. The store's images, the database and the server's token may."""
+    for directory in ("sandboxes", "spares", "tokens"):
         path = state / directory
         if path.is_dir():
             yield from (f"file: {left}" for left in path.rglob("*"))

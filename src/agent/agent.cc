@@ -46,6 +46,7 @@ Result<std::unique_ptr<Agent>> Agent::start(const AgentOptions& options) {
   host.state_dir = options.state_dir;
   host.images = options.images;
   host.warm_bases = options.warm_bases;
+  host.spares = options.spares;
   host.supervisor_program = options.supervisor_program;
   host.files_program = options.files_program;
   STASIS_ASSIGN(const Path bin, executable_directory());

@@ -20,6 +20,7 @@ struct AgentOptions {
   Path files_program;                                // empty: stasis-files beside this program
   std::string vmm = "auto";  // "qemu", "firecracker"; auto: Firecracker where KVM works and it is there
   bool warm_bases = true;    // keep each image booted (warm_bases.h)
+  size_t spares = 1;         // supervisors started ahead, at most 16 (spares.h)
 };
 
 class Agent {

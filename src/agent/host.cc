@@ -56,6 +56,12 @@ Result<std::unique_ptr<Host>> Host::open(const HostOptions& options) {
   const auto compacted = [raw = host.get()] { raw->collect_wanted_ = true; };
   STASIS_ASSIGN(host->compactor_, Compactor::start(host->store_, roots, compacted));
   STASIS_ASSIGN(host->scrubber_, Scrubber::start(host->store_, options.state_dir / "scrub.json"));
+  SpareOptions spares;
+  spares.dir = options.state_dir / "spares";
+  spares.supervisor_program = options.supervisor_program;
+  spares.vmm = options.vmm;
+  spares.most = options.spares;
+  STASIS_ASSIGN(host->spares_, Spares::start(std::move(spares)));
   host->watcher_ = std::thread([raw = host.get()] { raw->watch(); });
   return host;
 }
@@ -65,6 +71,7 @@ void Host::stop() {
   stop_.set();
   if (compactor_) compactor_->stop();
   if (scrubber_) scrubber_->stop();
+  if (spares_) spares_->stop();
   for (const SandboxPtr& sandbox : all()) {
     const std::lock_guard lock(sandbox->mutex);
     if (sandbox->client) sandbox->client->interrupt();
@@ -76,6 +83,7 @@ Host::~Host() {
   if (watcher_.joinable()) watcher_.join();
   compactor_.reset();
   scrubber_.reset();
+  spares_.reset();
   settling_.clear();  // waits for them
   for (const auto& [id, sandbox] : sandboxes_) {
     if (sandbox->child) sandbox->child->release();  // it outlives this agent

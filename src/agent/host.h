@@ -23,6 +23,7 @@
 #include "agent/pager_totals.h"
 #include "agent/sandbox.h"
 #include "agent/scrubber.h"
+#include "agent/spares.h"
 #include "agent/tokens.h"
 #include "agent/warm_bases.h"
 #include "base/file_lock.h"
@@ -42,6 +43,7 @@ struct HostOptions {
   std::string vmm;  // "qemu" or "firecracker"
   std::vector<std::pair<std::string, Path>> images;
   bool warm_bases = true;
+  size_t spares = 1;  // supervisors started ahead (spares.h)
 };
 
 // What a sandbox is to be. From an image: shape and disk size are chosen; from a snapshot they are the snapshot's.
@@ -128,6 +130,7 @@ class Host {
   // last seen.
   Result<supervisor::TraceReply> trace(const std::string& id) const;
   supervisor::PagerReport pager_report();
+  SpareCounts spare_counts() const { return spares_->counts(); }
   // Moves the end of its life to timeout_sec from now. Returns the deadline.
   Result<int64_t> extend(const std::string& id, uint32_t timeout_sec) const;
   Result<int64_t> deadline(const std::string& id) const;
@@ -181,8 +184,13 @@ class Host {
   Result<SandboxPtr> enter(const StartSpec& spec);
   Status make_directory(const SandboxPtr& sandbox, const StartSpec& spec) const;
   Result<Started> bring_up(const SandboxPtr& sandbox, const StartSpec& spec);
+  // True if a spare has become its supervisor; false if there is none that fits, or none that does what it should.
+  Result<bool> use_spare(const SandboxPtr& sandbox, const StartSpec& spec);
+  std::optional<SpareShape> shape_of(const StartSpec& spec) const;
+  Status become(const SandboxPtr& sandbox, Spare& spare) const;
   Status spawn_supervisor(const SandboxPtr& sandbox);
   Status connect_supervisor(const SandboxPtr& sandbox);
+  Status await_vmm(const SandboxPtr& sandbox, const std::shared_ptr<supervisor::Client>& client) const;
   Result<std::shared_ptr<supervisor::Client>> await_socket(const SandboxPtr& sandbox) const;
   Status await_daemon(const SandboxPtr& sandbox, const GuestClient& guest, Milliseconds limit) const;
 
@@ -229,6 +237,7 @@ class Host {
   std::thread watcher_;
   std::unique_ptr<Compactor> compactor_;
   std::unique_ptr<Scrubber> scrubber_;
+  std::unique_ptr<Spares> spares_;
 };
 
 }  // namespace stasis::agent

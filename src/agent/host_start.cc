@@ -16,6 +16,9 @@ constexpr Milliseconds kBootDeadline{120'000};
 constexpr Milliseconds kRestoreDeadline{60'000};
 constexpr Milliseconds kSupervisorDeadline{150'000};
 constexpr Milliseconds kSocketDeadline{20'000};
+// A spare reads a file and moves three.
+constexpr Milliseconds kBecomeDeadline{2'000};
+constexpr Milliseconds kEndDeadline{20'000};
 constexpr Milliseconds kWarmBaseDeadline{60'000};
 constexpr Milliseconds kHealthAttempt{300};
 constexpr Milliseconds kHealthPause{5};
@@ -176,8 +179,12 @@ Result<Started> Host::start_checked(const StartSpec& spec) {
 
 Result<Started> Host::bring_up(const SandboxPtr& sandbox, const StartSpec& spec) {
   const auto begun = std::chrono::steady_clock::now();
-  STASIS_TRY(spawn_supervisor(sandbox));
-  STASIS_TRY(connect_supervisor(sandbox));
+  const Spares::Quiet quiet(*spares_);
+  STASIS_ASSIGN(const bool spare, use_spare(sandbox, spec));
+  if (!spare) {
+    STASIS_TRY(spawn_supervisor(sandbox));
+    STASIS_TRY(connect_supervisor(sandbox));
+  }
   Started started;
   started.vmm_ready_us = microseconds_since(begun);
   const GuestClient guest = client_of(sandbox);
@@ -195,7 +202,54 @@ Result<Started> Host::bring_up(const SandboxPtr& sandbox, const StartSpec& spec)
   }
   started.total_us = microseconds_since(begun);
   compactor_->count_start(spec.base);
+  if (restored) spares_->want({started.info.shape, started.info.disk_bytes});
   return started;
+}
+
+std::optional<SpareShape> Host::shape_of(const StartSpec& spec) const {
+  const auto base = store_.load(spec.base);
+  if (!base || base->kind != SnapshotKind::kSnapshot || !base->disk_map) return std::nullopt;
+  const auto disk = store_.read_map(base->id, *base->disk_map);
+  if (!disk) return std::nullopt;
+  return SpareShape{base->machine, disk->size()};
+}
+
+// A spare only saves time: whatever is wrong with it, the sandbox gets a supervisor of its own, which says the same if
+// it is not the spare's fault.
+Result<bool> Host::use_spare(const SandboxPtr& sandbox, const StartSpec& spec) {
+  const auto shape = spares_->empty() ? std::nullopt : shape_of(spec);
+  const auto spare = shape ? spares_->take(*shape) : nullptr;
+  if (!spare) return false;
+  const Status used = become(sandbox, *spare);
+  spares_->count(used.has_value());
+  if (used) return true;
+  kill_supervisor(*sandbox);
+  const bool gone = await_end(*sandbox, Deadline::after(kEndDeadline));
+  if (stopping_ || !gone) return fail(used.error());
+  {
+    const std::lock_guard lock(sandbox->mutex);
+    if (sandbox->destroyed) return destroyed_meanwhile(sandbox->id);
+    sandbox->client.reset();
+    sandbox->child.reset();
+    sandbox->supervisor_pidfd.reset();
+    sandbox->vmm_pidfd.reset();
+  }
+  spdlog::info("sandbox {}: a spare did not become it: {}", sandbox->id, used.error().message);
+  STASIS_TRY(make_directory(sandbox, spec));
+  return false;
+}
+
+Status Host::become(const SandboxPtr& sandbox, Spare& spare) const {
+  {
+    const std::lock_guard lock(sandbox->mutex);
+    if (sandbox->destroyed) return destroyed_meanwhile(sandbox->id);
+    STASIS_ASSIGN(sandbox->supervisor_pidfd, open_pidfd(spare.process->pid()));
+    sandbox->child = std::move(*spare.process);
+    spare.process.reset();
+    sandbox->client = spare.client;
+  }
+  STASIS_TRY(spare.client->become(sandbox->dir, kBecomeDeadline));
+  return await_vmm(sandbox, spare.client);
 }
 
 Status Host::spawn_supervisor(const SandboxPtr& sandbox) {
@@ -224,13 +278,17 @@ Result<std::shared_ptr<supervisor::Client>> Host::await_socket(const SandboxPtr&
   }
 }
 
-// The first answer comes when the VMM runs the guest.
 Status Host::connect_supervisor(const SandboxPtr& sandbox) {
   STASIS_ASSIGN(const auto client, await_socket(sandbox));
   {
     const std::lock_guard lock(sandbox->mutex);
     sandbox->client = client;
   }
+  return await_vmm(sandbox, client);
+}
+
+// The first answer comes when the VMM runs the guest.
+Status Host::await_vmm(const SandboxPtr& sandbox, const std::shared_ptr<supervisor::Client>& client) const {
   if (stopping_) return fail(Code::kUnavailable, "the host agent stops");  // stop() may have come just before
   STASIS_ASSIGN(supervisor::StateReply info, client->state(kSupervisorDeadline));
   const std::lock_guard lock(sandbox->mutex);

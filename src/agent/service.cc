@@ -26,6 +26,7 @@ void fill(v1::RestoreStats* out, const supervisor::StateReply& info) {
   out->set_fault_p99_us(info.fault_p99_us);
   out->set_mapped_bytes(info.mapped_bytes);
   out->set_resident_pages(info.resident_pages);
+  out->set_spare(info.spare);
 }
 
 void fill(v1::SandboxStarted* out, const Started& started) {

@@ -35,6 +35,13 @@ void fill(v1::PagerMetrics* out, const supervisor::PagerReport& report) {
 
 grpc::Status Service::GetPagerMetrics(Context*, const v1::GetPagerMetricsRequest*, v1::PagerMetrics* reply) {
   fill(reply, host_.pager_report());
+  const SpareCounts counts = host_.spare_counts();
+  v1::SpareCounts* spares = reply->mutable_spares();
+  spares->set_ready(counts.ready);
+  spares->set_started(counts.started);
+  spares->set_used(counts.used);
+  spares->set_failed(counts.failed);
+  spares->set_dropped(counts.dropped);
   return grpc::Status::OK;
 }
 
@@ -57,6 +64,7 @@ grpc::Status Service::GetRestoreTrace(Context* context, const v1::GetRestoreTrac
   reply->set_left_out(trace->left_out);
   reply->set_load(trace->load);
   reply->set_load_error(trace->load_error);
+  reply->set_spare(trace->spare);
   return grpc::Status::OK;
 }
 

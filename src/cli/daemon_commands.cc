@@ -16,6 +16,11 @@ void add_vmm(CLI::App& command, std::string& vmm) {
       ->check(CLI::IsMember({"auto", "qemu", "firecracker"}));
 }
 
+void add_spares(CLI::App& command, size_t& spares) {
+  command.add_option("--spares", spares, "VMMs started ahead for the next restore, 0 to 16; 0: none (default: 1)")
+      ->check(CLI::Range(size_t{0}, kMaxSpares));
+}
+
 struct ImageOptions {
   std::vector<std::string> images;
   UpArguments up;
@@ -55,6 +60,7 @@ void add_up(CommandLine& line) {
       command.add_option("--port", options->up.port,
                          "Port on 127.0.0.1; 0: a free one (default: 7878, with another --state-dir a free one)");
   add_vmm(command, options->up.vmm);
+  add_spares(command, options->up.spares);
   command.callback([&line, options, port] {
     line.action = [options, port](Session& session) -> Result<int> {
       UpArguments arguments = options->up;
@@ -98,6 +104,7 @@ void add_agent(CommandLine& line, const Daemons& daemons) {
   command.add_option("--supervisor", options->agent.supervisor_program,
                      "The supervisor program (default: beside this one)");
   add_vmm(command, options->agent.vmm);
+  add_spares(command, options->agent.spares);
   command.callback([&line, &daemons, options] {
     line.action = [&daemons, options](Session& session) -> Result<int> {
       AgentArguments arguments = options->agent;

@@ -14,6 +14,8 @@
 namespace stasis::cli {
 
 inline constexpr uint16_t kDefaultPort = 7878;
+inline constexpr size_t kDefaultSpares = 1;
+inline constexpr size_t kMaxSpares = 16;
 
 struct ServerArguments {
   Path state_dir;
@@ -28,6 +30,7 @@ struct AgentArguments {
   std::vector<std::pair<std::string, Path>> images;
   Path supervisor_program;
   std::string vmm = "auto";
+  size_t spares = kDefaultSpares;
 };
 
 struct UpArguments {
@@ -35,6 +38,7 @@ struct UpArguments {
   std::vector<std::pair<std::string, Path>> images;
   uint16_t port = 0;  // a free one
   std::string vmm = "auto";
+  size_t spares = kDefaultSpares;
 };
 
 // Each runs until it is told to stop (SIGTERM).

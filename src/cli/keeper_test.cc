@@ -121,11 +121,12 @@ TEST(Keeper, AProgramThatIsNotThereIsAnErrorAtTheStart) {
 }
 
 TEST(UpServices, RunThisProgramWithTheSameSocket) {
-  const auto services =
-      up_services("/usr/bin/stasis", {.state_dir = "/s", .images = {{"base", "/i"}}, .port = 0, .vmm = "qemu"});
+  const auto services = up_services(
+      "/usr/bin/stasis", {.state_dir = "/s", .images = {{"base", "/i"}}, .port = 0, .vmm = "qemu", .spares = 3});
   ASSERT_EQ(services.size(), 2U);
-  EXPECT_THAT(services[0].argv, testing::ElementsAre("/usr/bin/stasis", "agent", "--state-dir", "/s", "--socket",
-                                                     "/s/agent.sock", "--image", "base=/i", "--vmm", "qemu"));
+  EXPECT_THAT(services[0].argv,
+              testing::ElementsAre("/usr/bin/stasis", "agent", "--state-dir", "/s", "--socket", "/s/agent.sock",
+                                   "--image", "base=/i", "--vmm", "qemu", "--spares", "3"));
   EXPECT_THAT(services[1].argv, testing::ElementsAre("/usr/bin/stasis", "server", "--state-dir", "/s", "--agent-socket",
                                                      "/s/agent.sock", "--port", "0"));
 }

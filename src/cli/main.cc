@@ -25,6 +25,7 @@ Status run_agent(const cli::AgentArguments& arguments) {
   options.images = arguments.images;
   options.supervisor_program = arguments.supervisor_program;
   options.vmm = arguments.vmm;
+  options.spares = arguments.spares;
   return agent::run_agent(options);
 }
 

@@ -61,6 +61,7 @@ TEST(Usage, ErrorsAreStatusTwoAndPointToHelp) {
                                                                                    {"ls", "--bogus"},
                                                                                    {"completion", "tcsh"},
                                                                                    {"up", "--vmm", "xen"},
+                                                                                   {"up", "--spares", "17"},
                                                                                    {"up", "--port", "70000"}}) {
     const Outcome outcome = run_program(bad);
     EXPECT_EQ(outcome.status, 2) << testing::PrintToString(bad);
@@ -117,6 +118,7 @@ TEST(Daemons, GetTheirArguments) {
               testing::ElementsAre(testing::Pair("base", "/images/a"), testing::Pair("big", "/images/b")));
   EXPECT_EQ(agent.supervisor_program.filename(), "stasis-supervisor");
   EXPECT_EQ(agent.vmm, "qemu");
+  EXPECT_EQ(agent.spares, 1U);
   EXPECT_EQ(run_program({"agent", "--image", "=x"}, setting).status, 2);
 }
 

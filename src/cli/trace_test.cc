@@ -37,15 +37,17 @@ const json kTrace = {
     {"events",
      {event(120, 0, 64, "prefetch", false), event(900, 100, 1, "fault", false), event(5000, 102, 2, "around", true)}},
     {"load", {{"state", "ended"}, {"complete", false}, {"left_bytes", 4096}, {"error", "a frame is damaged"}}},
-    {"left_out", 7}};
+    {"left_out", 7},
+    {"spare", true}};
 
 TEST(Trace, TellsPagesByTimeFaultsAndSources) {
   const Call call(always({.body = kTrace.dump()}), {"trace", "box"}, kTerminal);
   EXPECT_EQ(call.status, 0) << call.err;
   EXPECT_EQ(call.requests.at(0).target, "/v1/sandboxes/box/trace");
-  EXPECT_THAT(call.out, HasSubstr("box: uffd (it was asked for); 67 of 65536 pages came\n"
-                                  "background loading: ended, 4 KiB left: a frame is damaged\n"
-                                  "3 faults, 12 us each:  2 under 8 us  1 over 16 us\n"));
+  EXPECT_THAT(call.out,
+              HasSubstr("box: uffd (it was asked for), by a VMM that was started ahead; 67 of 65536 pages came\n"
+                        "background loading: ended, 4 KiB left: a frame is damaged\n"
+                        "3 faults, 12 us each:  2 under 8 us  1 over 16 us\n"));
   EXPECT_THAT(call.out, HasSubstr("3  write  removed   zeroed"));
   std::istringstream lines(call.out);
   std::vector<std::string> slices;

@@ -201,9 +201,10 @@ void print_trace(std::ostream& out, const Json& trace) {
   }
   double came = 0;
   for (const double pages : pages_by_way(trace)) came += pages;
-  out << fmt::format("{}: {}{}; {:.0f} of {:.0f} pages came\n", id, method,
+  out << fmt::format("{}: {}{}{}; {:.0f} of {:.0f} pages came\n", id, method,
                      text_field(trace, "reason").empty() ? "" : " (" + printable(text_field(trace, "reason")) + ")",
-                     came, number_field(trace, "total_pages"));
+                     trace.value("spare", Json()) == true ? ", by a VMM that was started ahead" : "", came,
+                     number_field(trace, "total_pages"));
   print_load(out, trace);
   print_times(out, trace);
   print_faults(out, trace);

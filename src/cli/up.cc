@@ -100,7 +100,7 @@ std::vector<Service> up_services(const Path& program, const UpArguments& argumen
   for (const auto& [name, directory] : arguments.images) {
     agent.argv.insert(agent.argv.end(), {"--image", name + "=" + directory.string()});
   }
-  agent.argv.insert(agent.argv.end(), {"--vmm", arguments.vmm});
+  agent.argv.insert(agent.argv.end(), {"--vmm", arguments.vmm, "--spares", std::to_string(arguments.spares)});
   Service server{"server",
                  {program.string(), "server", "--state-dir", arguments.state_dir.string(), "--agent-socket", socket,
                   "--port", std::to_string(arguments.port)}};

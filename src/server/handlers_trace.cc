@@ -58,6 +58,7 @@ Result<HttpResponse> trace(Services& services, const std::string& id) {
   return json_response(200, {{"sandbox_id", id},
                              {"method", reply.method().empty() ? Json() : Json(reply.method())},
                              {"reason", reply.reason()},
+                             {"spare", reply.spare()},
                              {"total_pages", reply.total_pages()},
                              {"faults", faults_json(metrics)},
                              {"fault_times", service},

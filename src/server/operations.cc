@@ -24,6 +24,7 @@ Json restore_json(const pb::SandboxStarted& reply) {
   const pb::RestoreStats& stats = reply.restore();
   return {{"method", stats.method()},
           {"reason", stats.reason()},
+          {"spare", stats.spare()},
           {"mapped_bytes", stats.mapped_bytes()},
           {"resident_pages", stats.resident_pages()},
           {"total_pages", stats.total_pages()},

@@ -20,4 +20,10 @@ void metric_gauge(MetricsOut to, const char* name, const char* help, Number valu
   fmt::format_to(to, "{} {}\n", name, value);
 }
 
+template <typename Number>
+void metric_counter(MetricsOut to, const char* name, const char* help, Number value) {
+  metric_head(to, name, "counter", help);
+  fmt::format_to(to, "{} {}\n", name, value);
+}
+
 }  // namespace stasis::server

@@ -66,6 +66,7 @@ TEST_F(RestSandboxes, PauseAndResumeKeepTheIdentity) {
   EXPECT_EQ(resumed.body["state"], "running");
   EXPECT_EQ(resumed.body["restore"]["pages_by_fault"], 100);
   EXPECT_EQ(resumed.body["restore"]["write_faults"], 40);
+  EXPECT_EQ(resumed.body["restore"]["spare"], true);
   EXPECT_EQ(resumed.body["restore"]["fault_p50_us"], 8);
   EXPECT_EQ(resumed.body["timeout_sec"], 500);
   EXPECT_TRUE(agent_->has_snapshot(first)) << "the snapshot must outlive the resume";
@@ -103,6 +104,7 @@ TEST_F(RestSandboxes, ATraceTellsHowItsMemoryCame) {
   EXPECT_EQ(answer.body["left_out"], 2);
   EXPECT_EQ(answer.body["load"],
             Json({{"state", "ended"}, {"complete", false}, {"left_bytes", 4096}, {"error", "damaged"}}));
+  EXPECT_EQ(answer.body["spare"], true);
   ASSERT_EQ(pause(id).status, 200u);
   EXPECT_EQ(client().get(path(id, "/trace")).status, 409u);
   EXPECT_EQ(client().get(path("nosuchsandbox0000000", "/trace")).status, 404u);

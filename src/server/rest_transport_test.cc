@@ -40,6 +40,8 @@ TEST_F(RestTransport, OpenPathsNeedNoToken) {
 TEST_F(RestTransport, MetricsTellWhatThePageServersOfTheHostHaveDone) {
   const std::string text = client().send_plain("GET", "/metrics", "", {}).text;
   EXPECT_THAT(text, HasSubstr("stasis_host_agent_up 1\n"));
+  EXPECT_THAT(text, HasSubstr("\nstasis_spares 1\n"));
+  EXPECT_THAT(text, HasSubstr("\nstasis_spares_used_total 7\n"));
   EXPECT_THAT(text, HasSubstr("stasis_pager_faults_total{kind=\"read\",cause=\"absent\",outcome=\"copied\"} 3\n"));
   EXPECT_THAT(text, HasSubstr("stasis_pager_fault_seconds_bucket{le=\"0.000002\"} 0\n"
                               "stasis_pager_fault_seconds_bucket{le=\"0.000004\"} 2\n"

@@ -21,7 +21,7 @@
 //   become    {sandbox_dir} -> {}; it has moved its socket and its logs to that directory, whose configuration it has
 //             read, and from now on it is the supervisor of that sandbox, and outlives the agent. The first `state`
 //             tells whether the restore has worked. On error it ends.
-//   stop      as above
+// It ends also with that connection, and by SIGTERM.
 #pragma once
 
 #include <sys/types.h>

@@ -19,7 +19,7 @@ class Spare {
 
   // The agent that started it is the only one who asks, over one connection.
   Result<std::optional<Takeover>> wait() {
-    while (!ends_) {
+    for (;;) {
       const std::array fds{shell_.vmm->pidfd(), signal_fd_, client_ ? client_.get() : listener_};
       STASIS_ASSIGN(const auto ready, wait_any(fds, Deadline::never()));
       if (ready[0]) return fail(Code::kUnavailable, "the VMM ended by itself: " + shell_.vmm->stop());
@@ -41,15 +41,12 @@ class Spare {
         return std::move(takeover_);
       }
     }
-    return std::nullopt;
   }
 
  private:
   Result<json> dispatch(const json& request) {
     const std::string op = request.is_object() ? request.value("op", "") : "";
-    if (op == "stop") {
-      ends_ = true;
-    } else if (op == "become") {
+    if (op == "become") {
       STASIS_TRY(become(request.value("sandbox_dir", "")));
     } else if (op != "spare") {
       return fail(Code::kInvalidArgument, "unknown request '" + op + "' to a spare");
@@ -75,7 +72,6 @@ class Spare {
   int listener_;
   int signal_fd_;
   UniqueFd client_;
-  bool ends_ = false;
   std::optional<Takeover> takeover_;
 };
 

@@ -39,16 +39,18 @@ class CommandFailed(Exception):
 class Stasis:
     """One running `stasis up`."""
 
-    def __init__(self, state=None, image=IMAGE, prefix=()):
+    def __init__(self, state=None, image=IMAGE, prefix=(), options=()):
         self.owned = state is None
         self.state = Path(state or tempfile.mkdtemp(prefix="stasis-e2e-"))
         self.image = image
         self.prefix = list(prefix)
+        self.options = list(options)
         self.log = open(self.state.parent / f"{self.state.name}.log", "a")
         self.up = None
 
     def start(self):
-        command = [*self.prefix, str(BIN / "stasis"), "up", "--state-dir", str(self.state), "--image", f"base={self.image}"]
+        command = [*self.prefix, str(BIN / "stasis"), "up", "--state-dir", str(self.state), "--image", f"base={self.image}",
+                   *self.options]
         self.up = subprocess.Popen(command, stdout=self.log, stderr=subprocess.STDOUT)
         self.wait_until(self.ready, "stasis up to be ready", 120)
         return self
@@ -101,6 +103,22 @@ class Stasis:
         with urllib.request.urlopen(server["url"].rstrip("/") + "/metrics", timeout=60) as answer:
             return answer.read().decode()
 
+    def spare_pids(self):
+        """Pids of the supervisors that wait for a sandbox."""
+        found = []
+        for entry in Path("/proc").iterdir():
+            with contextlib.suppress(OSError):
+                if entry.name.isdigit() and os.readlink(entry / "fd/1").startswith(f"{self.state}/spares/"):
+                    found.append(int(entry.name))
+        return found
+
+    def wait_for_spare(self, memory):
+        """Until a VMM of this shape (MiB) waits for a snapshot."""
+        def ready():
+            shapes = [json.loads(file.read_text())["memory_mib"] for file in (self.state / "spares").glob("*/spare.json")]
+            return shapes == [memory] and "\nstasis_spares 1\n" in self.metrics()
+        self.wait_until(ready, f"a spare with {memory} MiB")
+
     def start_counter(self, sandbox):
         self.cli("cp", COUNTER, f"{sandbox}:/root/counter.py")
         self.guest(sandbox, "setsid python3 /root/counter.py >/run/counter.log 2>&1 </dev/null & "
@@ -117,14 +135,15 @@ class Stasis:
         return self.rest("GET", f"/v1/sandboxes/{sandbox}")[1]["state"]
 
     def metrics_pids(self, sandbox):
-        """Pids of a sandbox's supervisor and VMM, found by its directory in their command lines."""
-        marker = f"{self.state}/sandboxes/{sandbox}"
+        """Pids of a sandbox's supervisor and VMM, found by the logs in its directory that they write to: a spare that became it
+        has another directory in its command line."""
+        logs = {f"{self.state}/sandboxes/{sandbox}/{name}.log": name for name in ("supervisor", "vmm")}
         found = {}
         for entry in Path("/proc").iterdir():
             with contextlib.suppress(OSError):
-                command = (entry / "cmdline").read_bytes().decode(errors="replace") if entry.name.isdigit() else ""
-                if marker in command:
-                    found["supervisor" if "stasis-supervisor" in command else "vmm"] = int(entry.name)
+                name = logs.get(os.readlink(entry / "fd/1")) if entry.name.isdigit() else None
+                if name:
+                    found[name] = int(entry.name)
         return found
 
     def child_pid(self, word):

@@ -49,6 +49,7 @@ class AgentFixture : public ::testing::Test {
     for (const v1::SandboxInfo& sandbox : sandboxes.sandboxes()) destroy(sandbox.sandbox_id());
     agent_.reset();
     EXPECT_TRUE(std::filesystem::is_empty(state() / "sandboxes"));
+    EXPECT_TRUE(std::filesystem::is_empty(state() / "spares"));
     for (const UniqueFd& pidfd : started_)
       EXPECT_TRUE(*wait_readable(pidfd.get(), Deadline::after(Milliseconds(5000))));
   }
@@ -76,6 +77,7 @@ class AgentFixture : public ::testing::Test {
     options.files_program = files_program_;
     options.vmm = "qemu";
     options.warm_bases = warm_bases_;
+    options.spares = spares_;
     return options;
   }
 
@@ -100,7 +102,8 @@ class AgentFixture : public ::testing::Test {
   // The agent as a process of its own, to be killed.
   void start_program() {
     SpawnOptions spawned;
-    spawned.argv = {bin_ / "agent_test_program", state(), options().supervisor_program, image()};
+    spawned.argv = {bin_ / "agent_test_program", state(), options().supervisor_program, image(),
+                    std::to_string(spares_)};
     spawned.die_with_parent = true;
     auto program = spawn(spawned);
     ASSERT_TRUE(program);
@@ -271,6 +274,7 @@ class AgentFixture : public ::testing::Test {
   Path bin_;
   Path files_program_;       // empty: the real one
   bool warm_bases_ = false;  // so that a test's snapshots are those that it asks for
+  size_t spares_ = 0;        // so that a test's supervisors are those that it asks for
   std::unique_ptr<Agent> agent_;
   std::optional<Process> program_;
   std::unique_ptr<Stub> stub_;

@@ -1,8 +1,10 @@
-// The agent as a program of its own, for tests that kill it: agent_test_program STATE_DIR SUPERVISOR IMAGE_DIR
+// The agent as a program of its own, for tests that kill it: agent_test_program STATE_DIR SUPERVISOR IMAGE_DIR SPARES
+#include <string>
+
 #include "agent/agent.h"
 
 int main(int argc, char** argv) {
-  if (argc != 4) return 2;
+  if (argc != 5) return 2;
   stasis::agent::AgentOptions options;
   options.state_dir = argv[1];
   options.socket = options.state_dir / "agent.sock";
@@ -10,5 +12,6 @@ int main(int argc, char** argv) {
   options.images = {{"base", argv[3]}};
   options.vmm = "qemu";
   options.warm_bases = false;
+  options.spares = std::stoul(argv[4]);
   return stasis::agent::run_agent(options) ? 0 : 1;
 }

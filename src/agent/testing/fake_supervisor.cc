@@ -11,6 +11,10 @@
 //   fail-pause      refuses to pause or to take a snapshot
 //   hold-pause      does not pause or take a snapshot until STATE/fake/<id>.go is there; <id>.held says that it was
 //   asked lose-answer     publishes, then dies without an answer
+// and what spares are to do wrong in STATE/fake/spare:
+//   exit            ends at once
+//   deaf            does not answer when it is to become a sandbox
+//   dies            ends instead
 #include <fcntl.h>
 #include <signal.h>
 #include <unistd.h>
@@ -44,6 +48,12 @@ class Fake {
     for (std::string word; file >> word;) words_.insert(word);
   }
 
+  // Of a spare: its socket, and the agent's connection.
+  void was_spare(UniqueFd listener, UniqueFd client) {
+    listener_ = std::move(listener);
+    clients_.push_back(std::move(client));
+  }
+
   int run(const Path& guest_program) {
     if (does("exit")) {
       return end({false, "start failed: no memory for it", {Code::kResourceExhausted, "no memory for it"}});
@@ -56,8 +66,9 @@ class Fake {
     }
     auto signals = take_signals({SIGTERM});
     if (does("no-socket")) (void)wait_readable(signals->get(), Deadline::never());
-    auto listener = listen_unix(dir_ / kControlSocket);
-    if (!listener || !enter_private_network_namespace() || !bring_interface_up("lo")) return 2;
+    spare_ = listener_.valid();
+    if (!spare_) listener_ = std::move(listen_unix(dir_ / kControlSocket).value());
+    if (!enter_private_network_namespace() || !bring_interface_up("lo")) return 2;
     SpawnOptions options;
     options.argv = does("no-daemon") ? std::vector<std::string>{"sleep", "1000"}
                                      : std::vector<std::string>{guest_program.string(), "--no-init", "--root",
@@ -66,7 +77,7 @@ class Fake {
     auto guest = spawn(options);
     if (!guest) return 2;
     guest_ = &*guest;
-    return serve(listener->get(), signals->get());
+    return serve(signals->get());
   }
 
  private:
@@ -85,10 +96,10 @@ class Fake {
       std::this_thread::sleep_for(Milliseconds(5));
   }
 
-  int serve(int listener, int signals) {
-    std::vector<UniqueFd> clients;
+  int serve(int signals) {
+    std::vector<UniqueFd>& clients = clients_;
     for (;;) {
-      std::vector<int> fds{listener, signals, guest_->pidfd()};
+      std::vector<int> fds{listener_.get(), signals, guest_->pidfd()};
       for (const UniqueFd& client : clients) fds.push_back(client.get());
       const auto ready = wait_any(fds, Deadline::never());
       if (!ready) return 2;
@@ -104,7 +115,7 @@ class Fake {
         }
       }
       std::erase_if(clients, [](const UniqueFd& client) { return !client.valid(); });
-      if ((*ready)[0]) clients.push_back(std::move(*accept_unix(listener, Milliseconds(100))));
+      if ((*ready)[0]) clients.push_back(std::move(*accept_unix(listener_.get(), Milliseconds(100))));
     }
   }
 
@@ -122,7 +133,7 @@ class Fake {
       if (does("no-report")) await_go();
       (void)send_message(socket, json{{"ok", to_json(report())}}.dump());
     } else if (op == "trace") {
-      const TraceReply trace{kRestoreUffd, "asked for", 32'768, report(), {{7, 4096, 8192, "around", true}}, 1};
+      const TraceReply trace{kRestoreUffd, "asked for", 32'768, report(), {{7, 4096, 8192, "around", true}}, 1, spare_};
       (void)send_message(socket, json{{"ok", to_json(trace)}}.dump());
     } else if (op == "stop") {
       const int status = end({true, "stopped: " + request.value("reason", ""), {}});
@@ -206,6 +217,7 @@ class Fake {
     reply.vmm_pid = guest_->pid();
     reply.started_unix_ms = unix_time_ms();
     if (config_.shape.vcpus == 0) reply.restore_method = config_.restore.empty() ? kRestoreUffd : config_.restore;
+    reply.spare = spare_;
     return reply;
   }
 
@@ -214,22 +226,55 @@ class Fake {
   Path fake_;
   std::set<std::string> words_;
   Process* guest_ = nullptr;
+  UniqueFd listener_;
+  std::vector<UniqueFd> clients_;
+  bool spare_ = false;
   uint64_t faults_ = 10;
 };
+
+int run_sandbox(const Path& dir, UniqueFd listener, UniqueFd client) {
+  const auto bytes = read_file(real_file_system(), dir / kConfigFile, 1 << 20);
+  if (!bytes) return 2;
+  const std::string text(reinterpret_cast<const char*>(bytes->data()), bytes->size());
+  auto config = config_from_json(json::parse(text, nullptr, false));
+  if (!config) return 2;
+  std::filesystem::create_directories(dir / "root" / "etc");
+  std::filesystem::create_directories(dir / "root" / "run");
+  Fake fake(dir, std::move(*config));
+  if (listener) fake.was_spare(std::move(listener), std::move(client));
+  return fake.run(*executable_directory() / "stasis-guest");
+}
+
+int run_spare(const Path& dir) {
+  std::set<std::string> words;
+  std::ifstream file(dir.parent_path().parent_path() / "fake" / "spare");
+  for (std::string word; file >> word;) words.insert(word);
+  if (words.contains("exit")) return 1;
+  UniqueFd listener = listen_unix(dir / kControlSocket).value();
+  UniqueFd client = accept_unix(listener.get(), Milliseconds(20'000)).value();
+  for (;;) {
+    const auto request = receive_message(client.get(), Milliseconds(3'600'000));
+    if (!request || !*request) return 0;
+    const json asked = json::parse((*request)->body, nullptr, false);
+    if (asked.value("op", "") == "become") {
+      if (words.contains("dies")) return 1;
+      if (words.contains("deaf")) continue;
+      const Path sandbox_dir = asked.value("sandbox_dir", "");
+      for (const char* name : {kSupervisorLog, kControlSocket}) {
+        if (!real_file_system().rename(dir / name, sandbox_dir / name)) return 2;
+      }
+      if (!outlive_parent() || !send_message(client.get(), R"({"ok":{}})")) return 2;
+      return run_sandbox(sandbox_dir, std::move(listener), std::move(client));
+    }
+    if (!send_message(client.get(), R"({"ok":{}})")) return 2;
+  }
+}
 
 }  // namespace
 }  // namespace stasis::supervisor
 
 int main(int argc, char** argv) {
   if (argc != 3) return 2;
-  const stasis::Path dir = argv[2];
-  const auto bytes = stasis::read_file(stasis::real_file_system(), dir / stasis::supervisor::kConfigFile, 1 << 20);
-  if (!bytes) return 2;
-  const std::string text(reinterpret_cast<const char*>(bytes->data()), bytes->size());
-  auto config = stasis::supervisor::config_from_json(nlohmann::json::parse(text, nullptr, false));
-  if (!config) return 2;
-  const auto here = stasis::executable_directory();
-  std::filesystem::create_directories(dir / "root" / "etc");
-  std::filesystem::create_directories(dir / "root" / "run");
-  return stasis::supervisor::Fake(dir, std::move(*config)).run(*here / "stasis-guest");
+  if (std::string(argv[1]) == "--spare-dir") return stasis::supervisor::run_spare(argv[2]);
+  return stasis::supervisor::run_sandbox(argv[2], {}, {});
 }

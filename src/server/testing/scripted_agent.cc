@@ -140,6 +140,8 @@ class ScriptedAgent::Service final : public pb::HostAgent::Service {
   Status GetPagerMetrics(ServerContext* context, const pb::GetPagerMetricsRequest*, pb::PagerMetrics* reply) override {
     return run("GetPagerMetrics", *context, [&]() -> Status {
       *reply = scripted_metrics("layers");
+      reply->mutable_spares()->set_ready(1);
+      reply->mutable_spares()->set_used(7);
       return Status::OK;
     });
   }
@@ -161,6 +163,7 @@ class ScriptedAgent::Service final : public pb::HostAgent::Service {
       reply->set_left_out(2);
       reply->set_load("ended");
       reply->set_load_error("damaged");
+      reply->set_spare(true);
       return Status::OK;
     });
   }
@@ -660,6 +663,7 @@ class ScriptedAgent::Service final : public pb::HostAgent::Service {
     reply.mutable_restore()->set_method(way.empty() ? "uffd" : way);
     reply.mutable_restore()->set_total_pages(65536);
     reply.mutable_restore()->set_pages_by_fault(100);
+    reply.mutable_restore()->set_spare(true);
     reply.mutable_restore()->set_write_faults(40);
     reply.mutable_restore()->set_fault_p50_us(8);
   }
