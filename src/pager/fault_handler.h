@@ -67,8 +67,9 @@ class FaultHandler {
   // to be done, at most so many bytes a second. Zeros are no layer's: they come when they are touched. A piece that
   // cannot be had ends it, nothing else. `rest`: ranges of guest memory that come from layers.
   void load_rest(std::vector<Range> rest, uint64_t bytes_per_second);
-  // There is something to load that waits for no frame; it is its turn at load_due().
-  bool can_load() const { return rest_.is_ready() && prefetch_.is_empty(); }
+  // There is something to load that waits for no frame; it is its turn at load_due(). Not while faults are written
+  // down: a guest whose memory comes by itself does not tell what it needs.
+  bool can_load() const { return !recording_ && rest_.is_ready() && prefetch_.is_empty(); }
   RateLimit::Clock::time_point load_due() const { return load_rate_.next(); }
   // Same answers as handle_events.
   Result<bool> load_step();

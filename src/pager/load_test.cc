@@ -99,9 +99,8 @@ TEST_F(LoadTest, ItWaitsUntilItIsKnownWhatIsTouched) {
   PageServerOptions options = loading();
   options.record_for = Milliseconds(100);
   serve({}, std::move(options));
-  EXPECT_THAT(vmm_->read_now(3), Optional(content_of(3)));
   while (loaded() == 0) std::this_thread::yield();
-  EXPECT_EQ(server_->working_set().size(), 1U);
+  EXPECT_TRUE(*wait_readable(server_->working_set_fd(), Deadline::after(Milliseconds(0))));
   EXPECT_EQ(await_end(), LoadState::kComplete);
 }
 
@@ -109,6 +108,7 @@ TEST_F(LoadTest, WhatTheGuestHasGivenBackStaysZeros) {
   files_.hold();
   serve({}, loading());
   ASSERT_TRUE(files_.await_begun(1));
+  EXPECT_EQ(server_->activity().load_left, kDataPages * kBlockSize);
   ASSERT_TRUE(vmm_->wait(vmm_->give_back(2, 3)));
   files_.release();
   EXPECT_EQ(await_end(), LoadState::kComplete);

@@ -41,7 +41,6 @@ struct PageServer::State {
   Event handed_over;
   Event recorded;
   std::atomic<pid_t> peer{0};
-  std::vector<Range> rest;  // to be loaded in the background
   // Made by the server's thread after the handshake; published by `serving`.
   std::unique_ptr<FaultHandler> handler;
   std::atomic<bool> serving{false};
@@ -60,7 +59,6 @@ struct PageServer::State {
   Result<bool> serve_events(int handshake_socket);
   static Result<bool> vmm_has_gone(int handshake_socket);
   Result<bool> serve_one();
-  void load_rest();
   // When to look again though nothing is to be read.
   Deadline next_look(const std::optional<Deadline>& recording_ends) const;
 };
@@ -72,6 +70,7 @@ void PageServer::State::run() {
 
 // False: stopped, or the VMM has gone.
 Result<bool> PageServer::State::serve() {
+  std::vector<Range> rest;
   if (options.load_bytes_per_second > 0) rest = from_layers(memory->map());  // now, while nobody waits
   STASIS_ASSIGN(const bool expected, await_peer());
   if (!expected) return false;
@@ -87,6 +86,7 @@ Result<bool> PageServer::State::serve() {
   handler = std::make_unique<FaultHandler>(std::move(*handshake), memory, std::move(fetcher));
   handler->expect(std::move(options.prefetch));
   if (options.record_for > Milliseconds(0)) handler->record();
+  if (options.load_bytes_per_second > 0) handler->load_rest(std::move(rest), options.load_bytes_per_second);
   serving.store(true, std::memory_order_release);
   handed_over.set();
   return serve_events(connection->get());
@@ -117,11 +117,7 @@ Result<std::optional<UniqueFd>> PageServer::State::accept_vmm(Deadline deadline)
 Result<bool> PageServer::State::serve_events(int handshake_socket) {
   const std::array fds{handler->fd(), handshake_socket, stop.fd(), handler->fetched_fd()};
   std::optional<Deadline> recording_ends;
-  if (options.record_for > Milliseconds(0)) {
-    recording_ends = Deadline::after(options.record_for);
-  } else {
-    load_rest();
-  }
+  if (options.record_for > Milliseconds(0)) recording_ends = Deadline::after(options.record_for);
   for (;;) {
     STASIS_ASSIGN(const auto ready, wait_any(fds, next_look(recording_ends)));
     if (ready[2]) return false;
@@ -140,7 +136,6 @@ Result<bool> PageServer::State::serve_events(int handshake_socket) {
       recording_ends.reset();
       handler->stop_recording();
       recorded.set();
-      load_rest();
     }
   }
 }
@@ -161,11 +156,6 @@ Result<bool> PageServer::State::serve_one() {
   if (handler->has_prefetch()) return handler->prefetch_step();
   if (handler->can_load() && handler->load_due() <= Deadline::Clock::now()) return handler->load_step();
   return true;
-}
-
-// Not while faults are written down: a guest whose memory comes by itself does not tell what it needs.
-void PageServer::State::load_rest() {
-  if (options.load_bytes_per_second > 0) handler->load_rest(std::move(rest), options.load_bytes_per_second);
 }
 
 Deadline PageServer::State::next_look(const std::optional<Deadline>& recording_ends) const {
@@ -241,10 +231,8 @@ Timeline PageServer::timeline() const {
 
 LoadReport PageServer::load() const {
   if (state_->options.load_bytes_per_second == 0) return {};
-  // Before it has been begun it is on its way.
-  LoadReport report = state_->serving.load(std::memory_order_acquire) ? state_->handler->load_report() : LoadReport{};
-  if (report.state == LoadState::kNone) report.state = LoadState::kLoading;
-  return report;
+  return state_->serving.load(std::memory_order_acquire) ? state_->handler->load_report()
+                                                         : LoadReport{LoadState::kLoading, {}};
 }
 
 std::vector<Range> PageServer::removed() const {
