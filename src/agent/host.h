@@ -52,6 +52,7 @@ struct StartSpec {
   bool same_machine = false;     // a resume: it keeps its identity
   bool cold = false;             // an image is booted, whatever was kept of an earlier boot
   std::string restore;           // "uffd", "mapped": only so; empty: the best that is possible
+  uint32_t load_mib_per_s = 0;   // of a restored memory, in the background; 0: only what is touched
 };
 
 struct Started {

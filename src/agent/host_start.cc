@@ -52,6 +52,7 @@ Status Host::check(const StartSpec& spec) const {
   if (stopping_) return fail(Code::kUnavailable, "the host agent stops", "ask again in a moment");
   if (!is_sandbox_id(spec.id)) return fail(Code::kInvalidArgument, "a sandbox id has 1 to 40 characters a-z and 0-9");
   STASIS_TRY(check_record(spec.record));
+  STASIS_TRY(supervisor::check_restore(spec.restore, spec.load_mib_per_s));
   STASIS_ASSIGN(const snapshot::Manifest base, store_.load(spec.base));
   if (base.kind != SnapshotKind::kSnapshot) return check_image_shape(spec);
   const bool other = (spec.shape.vcpus != 0 && spec.shape.vcpus != base.machine.vcpus) ||
@@ -107,8 +108,8 @@ Status Host::make_directory(const SandboxPtr& sandbox, const StartSpec& spec) co
   FileSystem& fs = real_file_system();
   STASIS_TRY(remove_tree(fs, sandbox->dir));
   STASIS_TRY(fs.make_directory(sandbox->dir));
-  const supervisor::SandboxConfig config{spec.id,         store_.root(), spec.base,   spec.shape,
-                                         spec.disk_bytes, options_.vmm,  spec.restore};
+  const supervisor::SandboxConfig config{spec.id,         store_.root(), spec.base,    spec.shape,
+                                         spec.disk_bytes, options_.vmm,  spec.restore, spec.load_mib_per_s};
   STASIS_TRY(publish_file(fs, sandbox->dir / supervisor::kConfigFile, to_json(config).dump()));
   return save_record(sandbox->dir, sandbox->record);
 }

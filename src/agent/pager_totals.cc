@@ -20,6 +20,7 @@ void PagerTotals::ended(const Sandbox* sandbox, std::optional<supervisor::PagerR
   if (!last) last = std::move(node.mapped());
   last->parked = 0;
   last->prefetch_left = 0;
+  last->load_left = 0;
   add_to(ended_, *last, false);
 }
 

@@ -92,6 +92,7 @@ grpc::Status Service::CreateSandbox(Context* context, const v1::CreateSandboxReq
   spec.shape = {request->vcpus(), request->memory_mb()};
   spec.cold = request->cold();
   spec.restore = request->restore();
+  spec.load_mib_per_s = request->load_mib_per_s();
   spec.disk_bytes = request->disk_mb() * kMib;
   spec.timeout_sec = request->timeout_sec();
   spec.record = record_of(*request);
@@ -112,6 +113,7 @@ grpc::Status Service::ResumeSandbox(Context* context, const v1::ResumeSandboxReq
   spec.record = record_of(*request);
   spec.same_machine = true;
   spec.restore = request->restore();
+  spec.load_mib_per_s = request->load_mib_per_s();
   const auto started = host_.start(spec);
   if (!started) return answer(context, started.error());
   fill(reply, *started);

@@ -28,6 +28,7 @@ void fill(v1::PagerMetrics* out, const supervisor::PagerReport& report) {
   out->set_parked(report.parked);
   out->set_prefetch_left_bytes(report.prefetch_left);
   out->set_largest_batch(report.largest_batch);
+  out->set_load_left_bytes(report.load_left);
 }
 
 }  // namespace
@@ -54,6 +55,8 @@ grpc::Status Service::GetRestoreTrace(Context* context, const v1::GetRestoreTrac
     out->set_zeros(event.zeros);
   }
   reply->set_left_out(trace->left_out);
+  reply->set_load(trace->load);
+  reply->set_load_error(trace->load_error);
   return grpc::Status::OK;
 }
 

@@ -1,5 +1,5 @@
-// So many bytes a second, for work that must leave the device to others. One thread; another may end it through the
-// cancel descriptor.
+// So many bytes a second, for work that must leave the device to others. One thread, which waits in take() or looks at
+// next() while it does other things; another may end take() through the cancel descriptor.
 #pragma once
 
 #include <chrono>
@@ -19,8 +19,12 @@ class RateLimit {
   // Waits until what was taken before has had its time, then takes `bytes`. kCancelled at once when cancelled.
   Status take(uint64_t bytes);
 
- private:
   using Clock = std::chrono::steady_clock;
+  // When what was taken before has had its time.
+  Clock::time_point next() const { return next_; }
+  void took(uint64_t bytes, Clock::time_point now);
+
+ private:
   uint64_t bytes_per_second_ = 0;
   int cancel_fd_ = -1;
   Clock::time_point next_{};

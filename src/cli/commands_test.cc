@@ -185,6 +185,9 @@ TEST(PauseAndResume, SayWhatWasStoredAndLoaded) {
   const Call mapped(always({.body = resumed.dump()}), {"resume", "--restore", "mapped", kId}, kTerminal);
   EXPECT_THAT(mapped.out, HasSubstr("1024 of 65536 pages loaded (4 MiB of 256 MiB, mapped)"));
   EXPECT_EQ(json::parse(mapped.requests.at(0).body), (json{{"restore", "mapped"}}));
+  const Call loaded(always({.body = resumed.dump()}), {"resume", "--load", "100", kId}, kTerminal);
+  EXPECT_EQ(json::parse(loaded.requests.at(0).body), (json{{"background_load_mib_per_s", 100}}));
+  EXPECT_EQ(Call(always({}), {"resume", "--load", "0", kId}).status, 2);
 }
 
 TEST(Rollback, NamesTheSnapshotAndSaysWhatWasLoaded) {

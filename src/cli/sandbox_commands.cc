@@ -10,13 +10,23 @@ namespace {
 
 constexpr int kMaxPages = 10'000;
 
+struct RestoreOptions {
+  std::string way;
+  unsigned load_mib_per_s = 0;
+
+  void add_to(Json& body) const {
+    if (!way.empty()) body["restore"] = way;
+    if (load_mib_per_s != 0) body["background_load_mib_per_s"] = load_mib_per_s;
+  }
+};
+
 struct CreateOptions {
   std::string template_name;
   unsigned vcpus = 0;
   unsigned memory_mb = 0;
   unsigned disk_mb = 0;
   bool cold = false;
-  std::string restore;
+  RestoreOptions restore;
   unsigned timeout_sec = 0;
   std::vector<std::string> env;
   std::vector<std::string> metadata;
@@ -35,7 +45,7 @@ struct ListOptions {
 struct IdsOptions {
   std::vector<std::string> ids;
   unsigned timeout_sec = 0;
-  std::string restore;
+  RestoreOptions restore;
   bool all = false;
 };
 
@@ -43,7 +53,7 @@ struct RollbackOptions {
   std::string id;
   std::string snapshot;
   unsigned timeout_sec = 0;
-  std::string restore;
+  RestoreOptions restore;
 };
 
 // Only what was said: the server knows the defaults, and a snapshot has its own.
@@ -54,7 +64,7 @@ Result<Json> create_body(const CreateOptions& options) {
   if (options.memory_mb != 0) body["memory_mb"] = options.memory_mb;
   if (options.disk_mb != 0) body["disk_mb"] = options.disk_mb;
   if (options.cold) body["cold"] = true;
-  if (!options.restore.empty()) body["restore"] = options.restore;
+  options.restore.add_to(body);
   if (options.timeout_sec != 0) body["timeout_sec"] = options.timeout_sec;
   STASIS_ASSIGN(Json env, pairs_object(options.env, "--env"));
   STASIS_ASSIGN(Json metadata, pairs_object(options.metadata, "--metadata"));
@@ -191,14 +201,14 @@ Result<int> pause(Session& session, const IdsOptions& options) {
 Result<int> resume(Session& session, const IdsOptions& options) {
   Json body = Json::object();
   if (options.timeout_sec != 0) body["timeout_sec"] = options.timeout_sec;
-  if (!options.restore.empty()) body["restore"] = options.restore;
+  options.restore.add_to(body);
   return for_each_id(session, options.ids, {"resuming", posting("/resume", std::move(body)), resumed_line});
 }
 
 Result<int> rollback(Session& session, const RollbackOptions& options) {
   Json body = {{"snapshot", options.snapshot}};
   if (options.timeout_sec != 0) body["timeout_sec"] = options.timeout_sec;
-  if (!options.restore.empty()) body["restore"] = options.restore;
+  options.restore.add_to(body);
   return for_each_id(session, {options.id}, {"rolling back", posting("/rollback", std::move(body)), resumed_line});
 }
 
@@ -218,9 +228,13 @@ Result<int> remove(Session& session, const IdsOptions& options) {
                      {"destroying", destroy, [](const Json& gone) { return text_field(gone, "id") + " is gone"; }});
 }
 
-void add_restore(CLI::App& command, std::string& restore) {
-  command.add_option("--restore", restore, "How memory comes back: mapped or uffd (default: mapped where it can)")
+void add_restore(CLI::App& command, RestoreOptions& restore) {
+  command.add_option("--restore", restore.way, "How memory comes back: mapped or uffd (default: mapped where it can)")
       ->check(CLI::IsMember({"uffd", "mapped"}));
+  command
+      .add_option("--load", restore.load_mib_per_s,
+                  "Load all of its memory in the background, so many MiB a second (default: only what is touched)")
+      ->check(CLI::PositiveNumber);
 }
 
 void add_create(CommandLine& line) {

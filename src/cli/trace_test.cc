@@ -36,6 +36,7 @@ const json kTrace = {
     {"sources", {{{"layer_id", nullptr}, {"bytes", 8192}}, {{"layer_id", "layer-id"}, {"bytes", 266'240}}}},
     {"events",
      {event(120, 0, 64, "prefetch", false), event(900, 100, 1, "fault", false), event(5000, 102, 2, "around", true)}},
+    {"load", {{"state", "ended"}, {"complete", false}, {"left_bytes", 4096}, {"error", "a frame is damaged"}}},
     {"left_out", 7}};
 
 TEST(Trace, TellsPagesByTimeFaultsAndSources) {
@@ -43,6 +44,7 @@ TEST(Trace, TellsPagesByTimeFaultsAndSources) {
   EXPECT_EQ(call.status, 0) << call.err;
   EXPECT_EQ(call.requests.at(0).target, "/v1/sandboxes/box/trace");
   EXPECT_THAT(call.out, HasSubstr("box: uffd (it was asked for); 67 of 65536 pages came\n"
+                                  "background loading: ended, 4 KiB left: a frame is damaged\n"
                                   "3 faults, 12 us each:  2 under 8 us  1 over 16 us\n"));
   EXPECT_THAT(call.out, HasSubstr("3  write  removed   zeroed"));
   std::istringstream lines(call.out);

@@ -22,13 +22,14 @@ struct Way {
   const char* title;
   const char* colour;
 };
-constexpr std::array<Way, 6> kWays{{{"fault", "FAULT", "#d62728"},
+constexpr std::array<Way, 7> kWays{{{"fault", "FAULT", "#d62728"},
                                     {"around", "AROUND", "#ff9f40"},
                                     {"prefetch", "PREFETCH", "#1f77b4"},
+                                    {"background", "BACKGROUND", "#17becf"},
                                     {"mapped", "MAPPED", "#2ca02c"},
                                     {"copied", "COPIED", "#9467bd"},
                                     {"zeros", "ZEROS", "#aaaaaa"}}};
-constexpr size_t kZeros = 5;
+constexpr size_t kZeros = 6;
 
 size_t way_of(const Json& row) {
   const auto zeros = row.find("zeros");
@@ -73,6 +74,14 @@ void print_faults(std::ostream& out, const Json& trace) {
   if (table.empty()) return;
   out << '\n';
   table.print(out);
+}
+
+void print_load(std::ostream& out, const Json& trace) {
+  const Json& load = object_field(trace, "load");
+  if (load.empty()) return;
+  const std::string error = printable(text_field(load, "error"));
+  out << fmt::format("background loading: {}, {} left{}\n", printable(text_field(load, "state")),
+                     size_field(load, "left_bytes"), error.empty() ? "" : ": " + error);
 }
 
 // Pages by the time until which they came: slices grow, because most happens at the start.
@@ -186,6 +195,7 @@ void print_trace(std::ostream& out, const Json& trace) {
   out << fmt::format("{}: {}{}; {:.0f} of {:.0f} pages came\n", id, method,
                      text_field(trace, "reason").empty() ? "" : " (" + printable(text_field(trace, "reason")) + ")",
                      came, number_field(trace, "total_pages"));
+  print_load(out, trace);
   print_times(out, trace);
   print_faults(out, trace);
   print_slices(out, trace);

@@ -103,6 +103,7 @@ ActivityStats Activity::stats() const {
   }
   stats.parked = get(parked_);
   stats.prefetch_left = get(prefetch_left_);
+  stats.load_left = get(load_left_);
   stats.largest_batch = get(largest_batch_);
   return stats;
 }

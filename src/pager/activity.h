@@ -49,8 +49,9 @@ struct ActivityStats {
     uint64_t bytes = 0;
   };
   std::vector<Source> sources;  // those that gave anything; zeros first
-  uint64_t parked = 0;          // faults that wait for a REMOVE event to be read
+  uint64_t parked = 0;          // faults that wait, for a REMOVE event to be read or for their frame to be fetched
   uint64_t prefetch_left = 0;   // bytes that are still to be brought in ahead
+  uint64_t load_left = 0;       // the same in the background
   uint64_t largest_batch = 0;   // most events that one read gave
 
   uint64_t pages_of(Arrival how, bool zeros) const { return pages[static_cast<size_t>(how)][zeros ? 1 : 0]; }
@@ -79,6 +80,7 @@ class Activity {
     parked_.store(faults, std::memory_order_relaxed);
   }
   void set_prefetch_left(uint64_t bytes) { prefetch_left_.store(bytes, std::memory_order_relaxed); }
+  void set_load_left(uint64_t bytes) { load_left_.store(bytes, std::memory_order_relaxed); }
 
   ActivityStats stats() const;
   Timeline timeline() const { return trace_.read(); }
@@ -108,6 +110,7 @@ class Activity {
   size_t last_layer_ = 0;  // in layers_: faults near each other mostly have it in common
   Counter parked_{0};
   Counter prefetch_left_{0};
+  Counter load_left_{0};
   Counter largest_batch_{0};
   ArrivalTrace trace_;
 };

@@ -10,7 +10,8 @@ namespace {
 
 // A block's number has 32 bits, because an address space has at most 2^32 of them; their count too.
 constexpr uint32_t kZerosBit = 1U << 8;
-constexpr std::array<std::string_view, kArrivals> kNames{"fault", "around", "prefetch", "mapped", "copied"};
+constexpr std::array<std::string_view, kArrivals> kNames{"fault",      "around", "prefetch",
+                                                         "background", "mapped", "copied"};
 
 }  // namespace
 

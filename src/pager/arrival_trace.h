@@ -12,10 +12,10 @@
 
 namespace stasis::pager {
 
-// How a page came: because it was touched, beside one that was, ahead of being touched, or with a mapped restore, which
-// maps the layers and copies their short runs.
-enum class Arrival : uint8_t { kFault, kAround, kPrefetch, kMapped, kCopied };
-inline constexpr size_t kArrivals = 5;
+// How a page came: because it was touched, beside one that was, ahead of being touched, with the rest in the
+// background, or with a mapped restore, which maps the layers and copies their short runs.
+enum class Arrival : uint8_t { kFault, kAround, kPrefetch, kBackground, kMapped, kCopied };
+inline constexpr size_t kArrivals = 6;
 std::string_view name_of(Arrival how);
 
 struct ArrivalEvent {

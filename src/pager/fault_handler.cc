@@ -318,6 +318,7 @@ Result<FaultHandler::Answer> FaultHandler::settle(const Region& region, Range ru
 }
 
 void FaultHandler::mark_installed(Range run, bool zeros) {
+  installed_bytes_ += run.length;
   for (uint64_t at = run.offset; at < run.end(); at += page_size_) pages_.installed(page_of(at), zeros);
 }
 

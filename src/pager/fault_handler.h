@@ -7,14 +7,17 @@
 #include <chrono>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <vector>
 
 #include "base/poll.h"
+#include "base/rate_limit.h"
 #include "pager/activity.h"
 #include "pager/bulk_load.h"
 #include "pager/fault_window.h"
 #include "pager/handshake.h"
+#include "pager/load_report.h"
 #include "pager/page_table.h"
 #include "snapshot/frame_fetcher.h"
 #include "snapshot/layer.h"
@@ -59,6 +62,18 @@ class FaultHandler {
   // ask for it, and if it does, its fault tells. Same answers as handle_events.
   Result<bool> prefetch_step();
 
+  // Background loading: what layers hold and the guest has not touched comes in by pieces, sorted, when nothing else is
+  // to be done, at most so many bytes a second. Zeros are no layer's: they come when they are touched. A piece that
+  // cannot be had ends it, nothing else. `rest`: ranges of guest memory that come from layers.
+  void load_rest(std::vector<Range> rest, uint64_t bytes_per_second);
+  // There is something to load that waits for no frame; it is its turn at load_due(). Not while faults are written
+  // down: a guest whose memory comes by itself does not tell what it needs.
+  bool can_load() const { return !recording_ && rest_.is_ready() && prefetch_.is_empty(); }
+  RateLimit::Clock::time_point load_due() const { return load_rate_.next(); }
+  // Same answers as handle_events.
+  Result<bool> load_step();
+  LoadReport load_report() const;
+
   // From now on (until stop_recording) demand faults are written down, with their neighbours, up to a limit.
   void record();
   void stop_recording() { recording_ = false; }
@@ -102,6 +117,7 @@ class FaultHandler {
     uint64_t bytes = 0;  // 0: nothing for now
     bool gone = false;
   };
+  Result<bool> bulk_step(BulkLoad& load);
   Result<BulkStep> bulk_one(BulkLoad& load, uint64_t most);
   Result<Answer> bulk_piece(const BulkLoad& load, Range piece);
   void ask_ahead(const BulkLoad& load);
@@ -118,7 +134,8 @@ class FaultHandler {
   Result<bool> answer_waiting(Which which, const Error* failure);
   Result<bool> answer_removed();
   bool wants_snapshot(const WaitingFault& waiting) const { return pages_.wants_snapshot(page_of(waiting.offset)); }
-  void end_bulk(BulkLoad& load);
+  void end_bulk(BulkLoad& load, const Error& why);
+  void show_left();
   void show_parked() { activity_.set_parked(parked_.size() + waiting_.size()); }
   void mark_installed(Range run, bool zeros);
   void await_applied() const;
@@ -139,6 +156,11 @@ class FaultHandler {
   std::vector<WaitingFault> answering_;
   FaultWindow window_;
   BulkLoad prefetch_{Arrival::kPrefetch, snapshot::FetchUrgency::kAhead};
+  BulkLoad rest_{Arrival::kBackground, snapshot::FetchUrgency::kBackground};
+  RateLimit load_rate_;
+  std::atomic<LoadState> load_state_{LoadState::kNone};
+  std::optional<Error> load_error_;  // set before the state says so
+  uint64_t installed_bytes_ = 0;
   bool recording_ = false;
   std::chrono::steady_clock::time_point recording_since_;
   std::vector<snapshot::WorkingSetEntry> recorded_;

@@ -65,21 +65,46 @@ Result<bool> FaultHandler::take_fetched() {
     const auto waits_for_it = [&](const WaitingFault& waiting) { return waiting.frame == fetched.frame; };
     STASIS_ASSIGN(const bool go_on, answer_waiting(waits_for_it, fetched.status ? nullptr : &fetched.status.error()));
     if (!go_on) return false;
-    if (!fetched.status && fetched.urgency == prefetch_.urgency()) end_bulk(prefetch_);
+    for (BulkLoad* load : {&prefetch_, &rest_}) {
+      if (!fetched.status && fetched.urgency == load->urgency()) end_bulk(*load, fetched.status.error());
+    }
   }
   prefetch_.frames_came();
+  rest_.frames_came();
   return true;
 }
 
 void FaultHandler::expect(std::vector<Range> ranges) {
   prefetch_.expect(std::move(ranges));
-  activity_.set_prefetch_left(prefetch_.left());
+  show_left();
+}
+
+Result<bool> FaultHandler::prefetch_step() { return bulk_step(prefetch_); }
+
+void FaultHandler::load_rest(std::vector<Range> rest, uint64_t bytes_per_second) {
+  rest_.expect(std::move(rest));
+  load_rate_ = RateLimit(bytes_per_second);
+  load_state_ = rest_.is_empty() ? LoadState::kComplete : LoadState::kLoading;
+  show_left();
+}
+
+Result<bool> FaultHandler::load_step() {
+  const uint64_t before = installed_bytes_;
+  STASIS_ASSIGN(const bool go_on, bulk_step(rest_));
+  load_rate_.took(installed_bytes_ - before, RateLimit::Clock::now());
+  if (rest_.is_empty() && load_state_ == LoadState::kLoading) load_state_ = LoadState::kComplete;
+  return go_on;
+}
+
+LoadReport FaultHandler::load_report() const {
+  const LoadState state = load_state_;
+  return {state, state == LoadState::kEnded ? load_error_ : std::nullopt};
 }
 
 // Short runs come several at once: one at a time, a guest that is at work meanwhile has faulted on most of them itself.
-Result<bool> FaultHandler::prefetch_step() {
-  for (uint64_t done = 0; done < kBulkPiece && has_prefetch();) {
-    STASIS_ASSIGN(const BulkStep step, bulk_one(prefetch_, kBulkPiece - done));
+Result<bool> FaultHandler::bulk_step(BulkLoad& load) {
+  for (uint64_t done = 0; done < kBulkPiece && load.is_ready();) {
+    STASIS_ASSIGN(const BulkStep step, bulk_one(load, kBulkPiece - done));
     if (step.gone) return false;
     if (step.bytes == 0) return true;  // an event waits to be read; then the same piece again
     done += step.bytes;
@@ -91,7 +116,7 @@ Result<FaultHandler::BulkStep> FaultHandler::bulk_one(BulkLoad& load, uint64_t m
   const Range piece = load.piece(most);
   const Result<Answer> answer = bulk_piece(load, piece);
   if (!answer) {
-    end_bulk(load);
+    end_bulk(load, answer.error());
     return BulkStep{};
   }
   switch (*answer) {
@@ -107,7 +132,7 @@ Result<FaultHandler::BulkStep> FaultHandler::bulk_one(BulkLoad& load, uint64_t m
       break;
   }
   load.advance(piece.length);
-  activity_.set_prefetch_left(prefetch_.left());
+  show_left();
   return BulkStep{.bytes = piece.length};
 }
 
@@ -117,7 +142,12 @@ Result<FaultHandler::Answer> FaultHandler::bulk_piece(const BulkLoad& load, Rang
   Answer all = Answer::kDone;
   for (uint64_t at = piece.offset; at < piece.end();) {
     const Region* region = region_at(at);
-    if (region == nullptr) return all;  // between regions: nothing of the guest's
+    if (region == nullptr) {  // between regions: nothing of the guest's
+      const auto next = std::ranges::upper_bound(regions_by_offset_, at, {}, &Region::offset);
+      if (next == regions_by_offset_.end()) break;
+      at = next->offset;
+      continue;
+    }
     const snapshot::Extent extent = memory_->map().find(at);
     const uint64_t first = round_down(at, page_size_);
     const bool huge = page_size_ >= snapshot::kFrameSize;
@@ -149,9 +179,18 @@ void FaultHandler::ask_ahead(const BulkLoad& load) {
   }
 }
 
-void FaultHandler::end_bulk(BulkLoad& load) {
+// What could not be had may never be asked for.
+void FaultHandler::end_bulk(BulkLoad& load, const Error& why) {
   load.end();
+  show_left();
+  if (&load != &rest_ || load_state_ != LoadState::kLoading) return;
+  load_error_ = why;
+  load_state_ = LoadState::kEnded;
+}
+
+void FaultHandler::show_left() {
   activity_.set_prefetch_left(prefetch_.left());
+  activity_.set_load_left(rest_.left());
 }
 
 }  // namespace stasis::pager

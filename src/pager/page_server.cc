@@ -18,6 +18,17 @@ namespace {
 // While a fault is parked the kernel does not deliver it again: look again this often.
 constexpr Milliseconds kParkedPause{1};
 
+// What an address space has from layers.
+std::vector<Range> from_layers(const snapshot::BlockMap& map) {
+  std::vector<Range> ranges;
+  for (uint64_t at = 0; at < map.size();) {
+    const snapshot::Extent extent = map.find(at);
+    if (!extent.is_zero()) append_range(ranges, {extent.offset, extent.length});
+    at = extent.end();
+  }
+  return ranges;
+}
+
 }  // namespace
 
 struct PageServer::State {
@@ -45,6 +56,7 @@ struct PageServer::State {
   Result<bool> serve();
   Result<std::optional<UniqueFd>> accept_vmm();
   Result<bool> serve_events(int handshake_socket);
+  Result<bool> serve_one();
   // When to look again though nothing is to be read.
   Deadline next_look(const std::optional<Deadline>& recording_ends) const;
 };
@@ -56,6 +68,8 @@ void PageServer::State::run() {
 
 // False: stopped, or the VMM has gone.
 Result<bool> PageServer::State::serve() {
+  std::vector<Range> rest;
+  if (options.load_bytes_per_second > 0) rest = from_layers(memory->map());  // now, while nobody waits
   STASIS_ASSIGN(const std::optional<UniqueFd> connection, accept_vmm());
   if (!connection) return false;
   auto handshake =
@@ -66,6 +80,7 @@ Result<bool> PageServer::State::serve() {
   handler = std::make_unique<FaultHandler>(std::move(*handshake), memory, std::move(fetcher));
   handler->expect(std::move(options.prefetch));
   if (options.record_for > Milliseconds(0)) handler->record();
+  if (options.load_bytes_per_second > 0) handler->load_rest(std::move(rest), options.load_bytes_per_second);
   serving.store(true, std::memory_order_release);
   handed_over.set();
   return serve_events(connection->get());
@@ -104,14 +119,8 @@ Result<bool> PageServer::State::serve_events(int handshake_socket) {
       STASIS_ASSIGN(const bool go_on, handler->take_fetched());
       if (!go_on) return false;
     }
-    if (handler->has_parked()) {
-      STASIS_ASSIGN(const bool go_on, handler->retry_parked());
-      if (!go_on) return false;
-    } else if (handler->has_prefetch()) {
-      // Also after a fault: a guest that touches its working set at once would else fault on nearly all of it.
-      STASIS_ASSIGN(const bool go_on, handler->prefetch_step());
-      if (!go_on) return false;
-    }
+    STASIS_ASSIGN(const bool go_on, serve_one());
+    if (!go_on) return false;
     if (recording_ends && recording_ends->passed()) {
       recording_ends.reset();
       handler->stop_recording();
@@ -120,12 +129,22 @@ Result<bool> PageServer::State::serve_events(int handshake_socket) {
   }
 }
 
+// What comes before the next look: the first of these that there is.
+Result<bool> PageServer::State::serve_one() {
+  if (handler->has_parked()) return handler->retry_parked();
+  // Also after a fault: a guest that touches its working set at once would else fault on nearly all of it.
+  if (handler->has_prefetch()) return handler->prefetch_step();
+  if (handler->can_load() && handler->load_due() <= Deadline::Clock::now()) return handler->load_step();
+  return true;
+}
+
 Deadline PageServer::State::next_look(const std::optional<Deadline>& recording_ends) const {
   if (handler->has_parked()) return Deadline::after(kParkedPause);
   if (handler->has_prefetch()) return Deadline::after(Milliseconds(0));  // what the guest waits for goes first
-  const Deadline recorded_at = recording_ends.value_or(Deadline::never());
-  if (!handler->has_waiting()) return recorded_at;
-  return Deadline::from(std::min(recorded_at.at(), handler->fetch_deadline().at()));
+  auto at = recording_ends.value_or(Deadline::never()).at();
+  if (handler->has_waiting()) at = std::min(at, handler->fetch_deadline().at());
+  if (handler->can_load()) at = std::min(at, handler->load_due());
+  return Deadline::from(at);
 }
 
 PageServer::PageServer(std::unique_ptr<State> state) : state_(std::move(state)) {}
@@ -176,6 +195,7 @@ PageServerStats PageServer::stats() const {
   stats.pages_by_fault = activity.pages_of(Arrival::kFault, false);
   stats.pages_around = activity.pages_of(Arrival::kAround, false);
   stats.pages_prefetched = activity.pages_of(Arrival::kPrefetch, false);
+  stats.pages_loaded = activity.pages_of(Arrival::kBackground, false);
   for (const auto& [data, zeros] : activity.pages) stats.pages_zero += zeros;
   stats.pages_removed = counters.pages_removed.load(std::memory_order_relaxed);
   return stats;
@@ -187,6 +207,12 @@ ActivityStats PageServer::activity() const {
 
 Timeline PageServer::timeline() const {
   return state_->serving.load(std::memory_order_acquire) ? state_->handler->activity().timeline() : Timeline{};
+}
+
+LoadReport PageServer::load() const {
+  if (state_->options.load_bytes_per_second == 0) return {};
+  return state_->serving.load(std::memory_order_acquire) ? state_->handler->load_report()
+                                                         : LoadReport{LoadState::kLoading, {}};
 }
 
 std::vector<Range> PageServer::removed() const {

@@ -17,6 +17,7 @@
 #include "base/unix_socket.h"
 #include "pager/activity.h"
 #include "pager/handshake.h"
+#include "pager/load_report.h"
 #include "snapshot/fetch_queue.h"
 #include "snapshot/layer.h"
 #include "snapshot/working_set.h"
@@ -30,16 +31,21 @@ struct PageServerOptions {
   std::vector<Range> prefetch;
   // How long from the handshake on demand faults are written down (the working set); zero: not at all.
   Milliseconds record_for{0};
+  // Everything that layers hold comes in, once the working set has been brought in and written down, at most so many
+  // bytes a second; 0: only what is touched.
+  uint64_t load_bytes_per_second = 0;
   // How often and how long frames that are not in memory are tried before a guest that waits for them is ended.
   snapshot::FetchLimits fetch = {};
 };
 
-// Counts since the handshake. pages_* are 4 KiB pages; fault + around + prefetched + zero = all pages installed.
+// Counts since the handshake. pages_* are 4 KiB pages; fault + around + prefetched + loaded + zero = all pages that
+// were installed.
 struct PageServerStats {
   uint64_t faults = 0;
   uint64_t pages_by_fault = 0;  // the faulting pages themselves, from layers
   uint64_t pages_around = 0;    // their neighbours, from layers
   uint64_t pages_prefetched = 0;
+  uint64_t pages_loaded = 0;   // in the background
   uint64_t pages_zero = 0;     // zero pages
   uint64_t pages_removed = 0;  // given back by the guest
   uint64_t total_pages = 0;    // of guest memory
@@ -68,6 +74,7 @@ class PageServer {
   // Empty before the handshake.
   ActivityStats activity() const;
   Timeline timeline() const;
+  LoadReport load() const;
   // Guest memory that the guest has given back since the last take_removed(): it reads as zeros where it has not been
   // written since. Sorted, merged. A capture takes it before it asks what was written (what is given back from then on
   // is told to the next one too), looks once more afterwards, and keeps what it took until it has succeeded.

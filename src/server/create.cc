@@ -57,7 +57,8 @@ pb::CreateSandboxRequest agent_request(const SandboxRecord& record, const Create
     message.set_disk_mb(request.disk_mb.value_or(0));
     message.set_cold(request.cold);
   }
-  message.set_restore(request.restore);
+  message.set_restore(request.restore.way);
+  message.set_load_mib_per_s(request.restore.load_mib_per_s);
   message.set_timeout_sec(record.timeout_sec);
   for (const auto& [name, value] : record.env.items()) (*message.mutable_env())[name] = value.get<std::string>();
   message.set_access_token(record.access_token);

@@ -24,13 +24,14 @@ bool valid_env(const Json& env) {
   return true;
 }
 
-// "" if it is not there.
-std::string way_to_restore(JsonReader& reader) {
-  std::string way = reader.text("restore", 16).value_or("");
-  if (!way.empty() && way != "uffd" && way != "mapped") {
+RestoreOptions restore_options(JsonReader& reader) {
+  RestoreOptions options;
+  options.way = reader.text("restore", 16).value_or("");
+  if (!options.way.empty() && options.way != "uffd" && options.way != "mapped") {
     reader.reject({Code::kInvalidArgument, "field 'restore' is neither 'uffd' nor 'mapped'", "leave it out"});
   }
-  return way;
+  options.load_mib_per_s = reader.number("background_load_mib_per_s", kMaxLoadMibPerS).value_or(0);
+  return options;
 }
 
 Result<CreateRequest> create_request(const Json& body) {
@@ -41,9 +42,10 @@ Result<CreateRequest> create_request(const Json& body) {
   request.memory_mb = reader.number("memory_mb", kAnyNumber);
   request.disk_mb = reader.number("disk_mb", kAnyNumber);
   request.cold = reader.flag("cold").value_or(false);
-  request.restore = way_to_restore(reader);
-  if (request.cold && !request.restore.empty()) {
-    reader.reject({Code::kInvalidArgument, "a cold create boots: there is nothing to restore", "leave 'restore' out"});
+  request.restore = restore_options(reader);
+  if (request.cold && (!request.restore.way.empty() || request.restore.load_mib_per_s > 0)) {
+    reader.reject({Code::kInvalidArgument, "a cold create boots: there is nothing to restore or to load",
+                   "leave 'restore' and 'background_load_mib_per_s' out"});
   }
   request.timeout_sec = reader.number("timeout_sec", kMaxTimeoutSec).value_or(0);
   if (auto metadata = reader.text_map("metadata", kMaxMetadataEntries, kMaxMetadataBytes)) request.metadata = *metadata;
@@ -163,9 +165,9 @@ Result<HttpResponse> resume(Services& services, Exchange& exchange, const std::s
   STASIS_ASSIGN(const Json body, read_json(exchange));
   JsonReader reader(body);
   const std::optional<uint32_t> timeout = reader.number("timeout_sec", kMaxTimeoutSec);
-  const std::string way = way_to_restore(reader);
+  const RestoreOptions options = restore_options(reader);
   STASIS_TRY(reader.finish());
-  STASIS_ASSIGN(const SandboxRecord record, services.operations.resume(id, timeout, way));
+  STASIS_ASSIGN(const SandboxRecord record, services.operations.resume(id, timeout, options));
   return json_response(200, sandbox_json(record));
 }
 
@@ -176,7 +178,7 @@ Result<HttpResponse> rollback(Services& services, Exchange& exchange, const std:
   const auto snapshot = reader.text("snapshot", 255);
   reader.require("snapshot", snapshot.has_value());
   request.timeout_sec = reader.number("timeout_sec", kMaxTimeoutSec);
-  request.restore = way_to_restore(reader);
+  request.restore = restore_options(reader);
   STASIS_TRY(reader.finish());
   request.snapshot = *snapshot;
   STASIS_ASSIGN(const SandboxRecord record, services.operations.rollback(id, request));

@@ -41,6 +41,13 @@ Json events_json(const pb::RestoreTrace& trace) {
   return rows;
 }
 
+Json load_json(const pb::RestoreTrace& trace) {
+  return {{"state", trace.load()},
+          {"complete", trace.load() == "complete"},
+          {"left_bytes", trace.metrics().load_left_bytes()},
+          {"error", trace.load_error().empty() ? Json() : Json(trace.load_error())}};
+}
+
 Result<HttpResponse> trace(Services& services, const std::string& id) {
   STASIS_TRY(services.operations.running(id));
   pb::GetRestoreTraceRequest request;
@@ -60,6 +67,7 @@ Result<HttpResponse> trace(Services& services, const std::string& id) {
                              {"parked", metrics.parked()},
                              {"prefetch_left_bytes", metrics.prefetch_left_bytes()},
                              {"largest_batch", metrics.largest_batch()},
+                             {"load", reply.load().empty() ? Json() : load_json(reply)},
                              {"events", events_json(reply)},
                              {"left_out", reply.left_out()}});
 }

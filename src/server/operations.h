@@ -15,13 +15,19 @@
 
 namespace stasis::server {
 
+// How memory comes back.
+struct RestoreOptions {
+  std::string way;              // "uffd", "mapped"; empty: the best that is possible
+  uint32_t load_mib_per_s = 0;  // all of it in the background, so fast at most; 0: only what is touched
+};
+
 struct CreateRequest {
   std::string template_name = "base";
   std::optional<uint32_t> vcpus;
   std::optional<uint32_t> memory_mb;
   std::optional<uint32_t> disk_mb;
   bool cold = false;
-  std::string restore;  // "uffd", "mapped"; empty: the best that is possible
+  RestoreOptions restore;
   uint32_t timeout_sec = 0;
   Json metadata = Json::object();  // strings
   Json env = Json::object();       // strings
@@ -48,9 +54,10 @@ struct SnapshotRequest {
 struct RollbackRequest {
   std::string snapshot;  // its name
   std::optional<uint32_t> timeout_sec;
-  std::string restore;  // "uffd", "mapped", or "" for what can be
+  RestoreOptions restore;
 };
 
+inline constexpr uint32_t kMaxLoadMibPerS = 65'536;
 inline constexpr uint32_t kMaxTimeoutSec = 366 * 24 * 3600;
 
 // ^[a-z0-9][a-z0-9._-]{0,62}$ without "..".
@@ -65,7 +72,8 @@ class Operations {
 
   Result<CreateOutcome> create(const CreateRequest& request, const std::optional<IdempotencyKey>& key);
   Result<SandboxRecord> pause(const std::string& id);
-  Result<SandboxRecord> resume(const std::string& id, std::optional<uint32_t> timeout_sec, const std::string& way);
+  Result<SandboxRecord> resume(const std::string& id, std::optional<uint32_t> timeout_sec,
+                               const RestoreOptions& options);
   // The sandbox as it was when `request.snapshot` was taken of it, under the same id. What it is now is kept until that
   // has come back: if it does not, the sandbox is paused as it was.
   Result<SandboxRecord> rollback(const std::string& id, const RollbackRequest& request);
@@ -89,7 +97,7 @@ class Operations {
     std::string snapshot_id;     // empty: of its pause
     std::string_view operation;  // "resume"
     std::string_view wish;       // "be resumed"
-    std::string way;             // as CreateRequest::restore
+    RestoreOptions options;
   };
   Result<SandboxRecord> restore(const std::string& id, const Restore& how);
   // It runs, and stays restorable from `snapshot_id` (empty: from nothing yet); what it was before is released.

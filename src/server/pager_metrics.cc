@@ -56,9 +56,12 @@ std::string pager_metrics_text(const pb::PagerMetrics* metrics) {
   for (const pb::SourceBytes& row : metrics->sources()) {
     fmt::format_to(to, "stasis_pager_bytes_total{{source=\"{}\"}} {}\n", row.layer(), row.bytes());
   }
-  gauge(to, "stasis_pager_parked_faults", "Page faults that wait for another event to be read.", metrics->parked());
+  gauge(to, "stasis_pager_parked_faults", "Page faults that wait, for another event to be read or for their frame.",
+        metrics->parked());
   gauge(to, "stasis_pager_prefetch_left_bytes", "Bytes that are still to be brought in ahead.",
         metrics->prefetch_left_bytes());
+  gauge(to, "stasis_pager_load_left_bytes", "Bytes that are still to be loaded in the background.",
+        metrics->load_left_bytes());
   gauge(to, "stasis_pager_largest_batch", "Most events that one read of a userfaultfd gave.", metrics->largest_batch());
   return out;
 }

@@ -8,7 +8,7 @@ namespace stasis::server {
 namespace {
 
 pb::ResumeSandboxRequest agent_request(const SandboxRecord& record, const std::string& snapshot_id,
-                                       const std::string& way) {
+                                       const RestoreOptions& options) {
   pb::ResumeSandboxRequest request;
   request.set_sandbox_id(record.id);
   request.set_snapshot_id(snapshot_id);
@@ -16,7 +16,8 @@ pb::ResumeSandboxRequest agent_request(const SandboxRecord& record, const std::s
   for (const auto& [name, value] : record.env.items()) (*request.mutable_env())[name] = value.get<std::string>();
   request.set_access_token(record.access_token);
   request.set_hostname(record.id);
-  request.set_restore(way);
+  request.set_restore(options.way);
+  request.set_load_mib_per_s(options.load_mib_per_s);
   return request;
 }
 
@@ -73,8 +74,8 @@ Result<SandboxRecord> Operations::pause(const std::string& id) {
 }
 
 Result<SandboxRecord> Operations::resume(const std::string& id, std::optional<uint32_t> timeout_sec,
-                                         const std::string& way) {
-  return restore(id, {timeout_sec, "", "resume", "be resumed", way});
+                                         const RestoreOptions& options) {
+  return restore(id, {timeout_sec, "", "resume", "be resumed", options});
 }
 
 // From `how.snapshot_id`, or if that is empty from the sandbox's last pause. The row refers to both until it is known
@@ -89,7 +90,7 @@ Result<SandboxRecord> Operations::restore(const std::string& id, const Restore& 
   if (how.timeout_sec) record.timeout_sec = *how.timeout_sec;
   record.deadline_ms = deadline_after(record.timeout_sec);  // a life begins anew
   const std::string from = how.snapshot_id.empty() ? record.snapshot_id : how.snapshot_id;
-  const auto reply = agent_.resume_sandbox(agent_request(record, from, how.way));
+  const auto reply = agent_.resume_sandbox(agent_request(record, from, how.options));
   if (!reply) {
     Error error = reply.error();
     error.message = std::string(how.operation) + " failed: " + error.message;

@@ -78,6 +78,10 @@ TEST_F(RestSandboxes, PauseAndResumeKeepTheIdentity) {
 
   const Answer again = pause(id);
   EXPECT_NE(again.body["snapshot_id"], first);
+  EXPECT_EQ(client().post(path(id, "/resume"), {{"background_load_mib_per_s", 65'537}}).status, 400u);
+  ASSERT_EQ(client().post(path(id, "/resume"), {{"background_load_mib_per_s", 7}}).status, 200u);
+  agent_->edit([&](auto& sandboxes, auto&) { EXPECT_EQ(sandboxes.at(id).load_mib_per_s, 7u); });
+  ASSERT_EQ(pause(id).status, 200u);
   EXPECT_FALSE(agent_->has_snapshot(first)) << "the pause before may go only when the new one is there";
   EXPECT_EQ(client().remove(path(id)).status, 204u);
   EXPECT_TRUE(agent_->snapshots().empty());
@@ -97,6 +101,8 @@ TEST_F(RestSandboxes, ATraceTellsHowItsMemoryCame) {
       answer.body["events"],
       Json::array({{{"when_us", 1500}, {"offset", 1 << 20}, {"length", 4096}, {"how", "fault"}, {"zeros", true}}}));
   EXPECT_EQ(answer.body["left_out"], 2);
+  EXPECT_EQ(answer.body["load"],
+            Json({{"state", "ended"}, {"complete", false}, {"left_bytes", 4096}, {"error", "damaged"}}));
   ASSERT_EQ(pause(id).status, 200u);
   EXPECT_EQ(client().get(path(id, "/trace")).status, 409u);
   EXPECT_EQ(client().get(path("nosuchsandbox0000000", "/trace")).status, 404u);
@@ -176,6 +182,8 @@ TEST_F(RestSandboxes, BadRequestsAreRefusedBeforeAnythingIsMade) {
   const std::vector<Json> bad = {{{"vcpus", 0}},
                                  {{"restore", "teleport"}},
                                  {{"cold", true}, {"restore", "mapped"}},
+                                 {{"cold", true}, {"background_load_mib_per_s", 1}},
+                                 {{"background_load_mib_per_s", "fast"}},
                                  {{"vcpus", 33}},
                                  {{"memory_mb", 127}},
                                  {{"memory_mb", 65537}},

@@ -51,6 +51,7 @@ TEST_F(RestTransport, MetricsTellWhatThePageServersOfTheHostHaveDone) {
   EXPECT_THAT(text, HasSubstr("stasis_pager_bytes_total{source=\"zeros\"} 4096\n"
                               "stasis_pager_bytes_total{source=\"layers\"} 8192\n"));
   EXPECT_THAT(text, HasSubstr("stasis_pager_prefetch_left_bytes 12288\n"));
+  EXPECT_THAT(text, HasSubstr("stasis_pager_load_left_bytes 4096\n"));
   agent_->stop();
   const std::string alone = client().send_plain("GET", "/metrics", "", {}).text;
   EXPECT_THAT(alone, HasSubstr("stasis_host_agent_up 0\n"));

@@ -47,6 +47,7 @@ PagerReport read_report(const json& object) {
   report.parked = object.at("parked").get<uint64_t>();
   report.prefetch_left = object.at("prefetch_left").get<uint64_t>();
   report.largest_batch = object.at("largest_batch").get<uint64_t>();
+  report.load_left = object.value("load_left", uint64_t{0});  // a supervisor that is older does not tell
   return report;
 }
 
@@ -69,6 +70,7 @@ void add_to(PagerReport& sum, const PagerReport& more, bool layers_apart) {
   }
   sum.parked += more.parked;
   sum.prefetch_left += more.prefetch_left;
+  sum.load_left += more.load_left;
   sum.largest_batch = std::max(sum.largest_batch, more.largest_batch);
 }
 
@@ -94,7 +96,8 @@ json to_json(const PagerReport& report) {
   return {{"faults", std::move(faults)},           {"service", report.service},
           {"service_ns", report.service_ns},       {"pages", std::move(pages)},
           {"sources", std::move(sources)},         {"parked", report.parked},
-          {"prefetch_left", report.prefetch_left}, {"largest_batch", report.largest_batch}};
+          {"prefetch_left", report.prefetch_left}, {"largest_batch", report.largest_batch},
+          {"load_left", report.load_left}};
 }
 
 json to_json(const TraceReply& reply) {
@@ -102,8 +105,9 @@ json to_json(const TraceReply& reply) {
   for (const auto& event : reply.events) {
     events.push_back({event.when_us, event.offset, event.length, event.how, event.zeros});
   }
-  return {{"method", reply.method},          {"reason", reply.reason},      {"total_pages", reply.total_pages},
-          {"report", to_json(reply.report)}, {"events", std::move(events)}, {"left_out", reply.left_out}};
+  return {{"method", reply.method},          {"reason", reply.reason},    {"total_pages", reply.total_pages},
+          {"report", to_json(reply.report)}, {"load", reply.load},        {"load_error", reply.load_error},
+          {"events", std::move(events)},     {"left_out", reply.left_out}};
 }
 
 Result<PagerReport> report_from_json(const json& object) {
@@ -117,6 +121,8 @@ Result<TraceReply> trace_from_json(const json& object) {
     reply.reason = object.at("reason").get<std::string>();
     reply.total_pages = object.at("total_pages").get<uint64_t>();
     reply.report = read_report(object.at("report"));
+    reply.load = object.value("load", "");
+    reply.load_error = object.value("load_error", "");
     for (auto& [when_us, offset, length, how, zeros] :
          rows_of<uint32_t, uint64_t, uint64_t, std::string, bool>(object, "events")) {
       reply.events.push_back({when_us, offset, length, std::move(how), zeros});

@@ -40,6 +40,7 @@ struct PagerReport {
   std::vector<Source> sources;
   uint64_t parked = 0;         // faults that wait
   uint64_t prefetch_left = 0;  // bytes
+  uint64_t load_left = 0;      // bytes, in the background
   uint64_t largest_batch = 0;  // events
   friend bool operator==(const PagerReport&, const PagerReport&) = default;
 };
@@ -49,6 +50,10 @@ struct PagerReport {
 void add_to(PagerReport& sum, const PagerReport& more, bool layers_apart);
 // Half (part = 0.5) of the faults took less than this; 0 without faults.
 uint64_t service_quantile_us(const std::vector<uint64_t>& service, double part);
+
+inline constexpr const char* kLoading = "loading";
+inline constexpr const char* kLoadComplete = "complete";
+inline constexpr const char* kLoadEnded = "ended";
 
 // A restore's timeline.
 struct TraceReply {
@@ -66,6 +71,9 @@ struct TraceReply {
   PagerReport report;
   std::vector<Event> events;  // at most 16,384, in the order in which they came
   uint64_t left_out = 0;      // that were more
+  // Background loading: kLoading, kLoadComplete, kLoadEnded; empty: was not asked for.
+  std::string load = {};
+  std::string load_error = {};  // why it ended
 };
 
 // Rows are arrays: [kind, cause, outcome, count] and so on, as the fields stand above.

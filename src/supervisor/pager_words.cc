@@ -46,6 +46,7 @@ PagerReport report_of(const ActivityStats& stats) {
   for (const auto& source : stats.sources) report.sources.push_back({source_name(source.layer), source.bytes});
   report.parked = stats.parked;
   report.prefetch_left = stats.prefetch_left;
+  report.load_left = stats.load_left;
   report.largest_batch = stats.largest_batch;
   return report;
 }
@@ -61,6 +62,23 @@ PagerReport report_of(const MappedPlan& plan) {
   add_pages(report, pages);
   for (size_t i = 0; i < bytes.size(); ++i) report.sources.push_back({plan.layers[i]->id().text(), bytes[i]});
   return report;
+}
+
+void add_load(TraceReply& reply, const LoadReport& load) {
+  switch (load.state) {
+    case LoadState::kNone:
+      break;
+    case LoadState::kLoading:
+      reply.load = kLoading;
+      break;
+    case LoadState::kComplete:
+      reply.load = kLoadComplete;
+      break;
+    case LoadState::kEnded:
+      reply.load = kLoadEnded;
+      reply.load_error = load.why->message;
+      break;
+  }
 }
 
 void add_timeline(TraceReply& reply, const Timeline& timeline) {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "pager/activity.h"
+#include "pager/load_report.h"
 #include "pager/mapped_plan.h"
 #include "supervisor/pager_report.h"
 
@@ -10,6 +11,7 @@ namespace stasis::supervisor {
 PagerReport report_of(const pager::ActivityStats& stats);
 // A mapped memory has everything at once, and nobody sees what is touched of it.
 PagerReport report_of(const pager::MappedPlan& plan);
+void add_load(TraceReply& reply, const pager::LoadReport& load);
 void add_timeline(TraceReply& reply, const pager::Timeline& timeline);
 void add_timeline(TraceReply& reply, const pager::MappedPlan& plan);
 

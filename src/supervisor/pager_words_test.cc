@@ -43,11 +43,13 @@ TEST_F(PagerWordsTest, OfAPageServer) {
   activity.by(pager::Arrival::kAround);
   activity.came(blocks(40, 3), true);
   activity.set_prefetch_left(8192);
+  activity.set_load_left(4096);
   const PagerReport report = report_of(activity.stats());
   EXPECT_EQ(report.faults, (std::vector<Faults>{{"write", "absent", "copied", 1}}));
   EXPECT_EQ(report.pages, (std::vector<Pages>{{"fault", false, 1}, {"around", true, 3}}));
   EXPECT_EQ(report.sources, (std::vector<Source>{{PagerReport::kZeros, 3 * kBlockSize}, {old_.text(), kBlockSize}}));
   EXPECT_EQ(report.prefetch_left, 8192U);
+  EXPECT_EQ(report.load_left, 4096U);
   EXPECT_EQ(report.largest_batch, 2U);
   EXPECT_EQ(report.service.size(), pager::kServiceBuckets);
   TraceReply trace;
@@ -57,6 +59,20 @@ TEST_F(PagerWordsTest, OfAPageServer) {
   EXPECT_EQ(trace.events[1].offset, 40 * kBlockSize);
   EXPECT_EQ(trace.events[1].length, 3 * kBlockSize);
   EXPECT_TRUE(trace.events[1].zeros);
+}
+
+TEST_F(PagerWordsTest, OfBackgroundLoading) {
+  const auto told = [](pager::LoadReport load) {
+    TraceReply trace;
+    add_load(trace, load);
+    return std::pair(trace.load, trace.load_error);
+  };
+  using pager::LoadState;
+  EXPECT_EQ(told({}), std::pair(std::string(), std::string()));
+  EXPECT_EQ(told({LoadState::kLoading, {}}), std::pair(std::string(kLoading), std::string()));
+  EXPECT_EQ(told({LoadState::kComplete, {}}), std::pair(std::string(kLoadComplete), std::string()));
+  EXPECT_EQ(told({LoadState::kEnded, Error{Code::kDataLoss, "damaged"}}),
+            std::pair(std::string(kLoadEnded), std::string("damaged")));
 }
 
 TEST_F(PagerWordsTest, OfAMapping) {

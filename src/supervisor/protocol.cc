@@ -86,6 +86,21 @@ json stats_json(const GenerationStats& stats) {
 
 }  // namespace
 
+Status check_restore(const std::string& restore, uint32_t load_mib_per_s) {
+  if (!restore.empty() && restore != kRestoreUffd && restore != kRestoreMapped) {
+    return fail(Code::kInvalidArgument, "there is no way to restore called '" + restore + "'", "uffd or mapped");
+  }
+  if (load_mib_per_s > kMaxLoadMibPerS) {
+    return fail(Code::kInvalidArgument,
+                "background loading goes at most at " + std::to_string(kMaxLoadMibPerS) + " MiB a second");
+  }
+  if (load_mib_per_s > 0 && restore == kRestoreMapped) {
+    return fail(Code::kInvalidArgument, "a mapped memory is not loaded: its pages stay those of its layers",
+                "restore it by uffd, or leave background loading out");
+  }
+  return {};
+}
+
 json to_json(const SandboxConfig& config) {
   return {{"sandbox_id", config.sandbox_id},
           {"store", config.store.string()},
@@ -94,7 +109,8 @@ json to_json(const SandboxConfig& config) {
           {"memory_mib", config.shape.memory_mib},
           {"disk_bytes", config.disk_bytes},
           {"vmm", config.vmm},
-          {"restore", config.restore}};
+          {"restore", config.restore},
+          {"load_mib_per_s", config.load_mib_per_s}};
 }
 
 Result<SandboxConfig> config_from_json(const json& object) {
@@ -108,6 +124,7 @@ Result<SandboxConfig> config_from_json(const json& object) {
   fields.read("disk_bytes", config.disk_bytes);
   fields.read("vmm", config.vmm);
   fields.read_if_there("restore", config.restore);
+  fields.read_if_there("load_mib_per_s", config.load_mib_per_s);
   return fields.finish(std::move(config), "sandbox configuration");
 }
 

@@ -40,7 +40,13 @@ struct SandboxConfig {
   uint64_t disk_bytes = 0;       // 0: as the base
   std::string vmm;               // "qemu", "firecracker"
   std::string restore = {};      // "uffd", "mapped"; empty: the best that is possible
+  uint32_t load_mib_per_s = 0;   // of a restored memory, in the background; 0: only what is touched
 };
+
+inline constexpr uint32_t kMaxLoadMibPerS = 65'536;
+
+// Whether this can be asked for at all; kInvalidArgument says what cannot.
+Status check_restore(const std::string& restore, uint32_t load_mib_per_s);
 
 struct StateReply {
   std::string sandbox_id;

@@ -22,11 +22,12 @@ PagerReport some_report() {
           {{PagerReport::kZeros, 4096}, {"a-layer", 8192}},
           1,
           2,
+          5,
           3};
 }
 
 TEST(ProtocolTest, EveryMessageLeadsBack) {
-  SandboxConfig config{"abc", "/store", snapshot::SnapshotId::random(), {2, 512}, 1 << 30, "qemu", "mapped"};
+  SandboxConfig config{"abc", "/store", snapshot::SnapshotId::random(), {2, 512}, 1 << 30, "qemu", "uffd", 100};
   const auto config_back = config_from_json(to_json(config));
   ASSERT_TRUE(config_back);
   EXPECT_EQ(to_json(*config_back), to_json(config));
@@ -50,20 +51,38 @@ TEST(ProtocolTest, EveryMessageLeadsBack) {
 
   EXPECT_EQ(report_from_json(to_json(some_report())), some_report());
   const TraceReply trace{
-      "uffd", "why", 9, some_report(), {{7, 4096, 8192, "around", true}, {8, 0, 4096, "fault", false}}, 3};
+      "uffd", "why",      9,         some_report(), {{7, 4096, 8192, "around", true}, {8, 0, 4096, "fault", false}},
+      3,      kLoadEnded, "a reason"};
   EXPECT_EQ(to_json(trace_from_json(to_json(trace)).value()), to_json(trace));
 }
 
 TEST(ProtocolTest, WhatAnOlderVersionDoesNotSayIsEmpty) {
   nlohmann::json config = to_json(SandboxConfig{});
   config.erase("restore");
+  config.erase("load_mib_per_s");
   EXPECT_EQ(config_from_json(config).value().restore, "");
+  EXPECT_EQ(config_from_json(config).value().load_mib_per_s, 0U);
+  nlohmann::json trace = to_json(TraceReply{});
+  trace.erase("load");
+  trace.erase("load_error");
+  trace["report"].erase("load_left");
+  EXPECT_EQ(to_json(trace_from_json(trace).value()), to_json(TraceReply{}));
   nlohmann::json state = to_json(StateReply{});
   for (const char* name : {"restore_reason", "mapped_bytes", "copied_bytes", "resident_pages", "write_faults",
                            "fault_p50_us", "fault_p99_us"}) {
     state.erase(name);
   }
   EXPECT_EQ(to_json(state_from_json(state).value()), to_json(StateReply{}));
+}
+
+TEST(ProtocolTest, WhatCannotBeAskedForIsRefused) {
+  EXPECT_TRUE(check_restore("", 0));
+  EXPECT_TRUE(check_restore(kRestoreMapped, 0));
+  EXPECT_TRUE(check_restore(kRestoreUffd, kMaxLoadMibPerS));
+  EXPECT_TRUE(check_restore("", 1));
+  EXPECT_EQ(check_restore("teleport", 0).error().code, Code::kInvalidArgument);
+  EXPECT_EQ(check_restore("", kMaxLoadMibPerS + 1).error().code, Code::kInvalidArgument);
+  EXPECT_EQ(check_restore(kRestoreMapped, 1).error().code, Code::kInvalidArgument);
 }
 
 TEST(PagerReportTest, ReportsAddUp) {
@@ -85,6 +104,7 @@ TEST(PagerReportTest, ReportsAddUp) {
   EXPECT_EQ(sum.sources.size(), 3U);
   EXPECT_EQ(sum.parked, 2U);
   EXPECT_EQ(sum.prefetch_left, 4U);
+  EXPECT_EQ(sum.load_left, 10U);
   EXPECT_EQ(sum.largest_batch, 3U);
   PagerReport host;
   add_to(host, sum, false);

@@ -22,18 +22,18 @@ Result<RestoreWay> plan_mapped(const snapshot::Store& store, std::shared_ptr<con
 
 }  // namespace
 
-Result<RestoreWay> choose_restore_way(const std::string& asked, const snapshot::Store& store,
+Result<RestoreWay> choose_restore_way(const SandboxConfig& config, const snapshot::Store& store,
                                       std::shared_ptr<const snapshot::AddressSpace> memory, bool maps_one_file) {
-  if (asked == kRestoreUffd) return RestoreWay{{}, {}, "asked for"};
-  if (!asked.empty() && asked != kRestoreMapped) {
-    return fail(Code::kInvalidArgument, "there is no way to restore called '" + asked + "'", "uffd or mapped");
-  }
+  STASIS_TRY(check_restore(config.restore, config.load_mib_per_s));
+  const std::string& method = config.restore;
+  if (method == kRestoreUffd) return RestoreWay{{}, {}, "asked for"};
+  if (config.load_mib_per_s > 0) return RestoreWay{{}, {}, "all of it is to be loaded in the background"};
   auto way = plan_mapped(store, std::move(memory), maps_one_file);
   if (way) {
-    if (!asked.empty()) way->reason = "asked for";
+    if (!method.empty()) way->reason = "asked for";
     return way;
   }
-  if (!asked.empty()) return fail(std::move(way).error().with_context("this memory cannot be mapped"));
+  if (!method.empty()) return fail(std::move(way).error().with_context("this memory cannot be mapped"));
   return RestoreWay{{}, {}, std::move(way).error().message};
 }
 

@@ -17,9 +17,9 @@ struct RestoreWay {
   std::string reason;
 };
 
-// `asked`: kRestoreUffd, kRestoreMapped, or empty for the best that is possible. kFailedPrecondition, with the reason,
-// if what was asked for is not.
-Result<RestoreWay> choose_restore_way(const std::string& asked, const snapshot::Store& store,
+// What a sandbox's configuration asks for: kFailedPrecondition, with the reason, if that is not possible. Only a page
+// server loads in the background.
+Result<RestoreWay> choose_restore_way(const SandboxConfig& config, const snapshot::Store& store,
                                       std::shared_ptr<const snapshot::AddressSpace> memory, bool maps_one_file);
 
 }  // namespace stasis::supervisor

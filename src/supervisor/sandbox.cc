@@ -156,7 +156,7 @@ Status Sandbox::restore() {
   spec.saved_with.name = base_.vmm;
   spec.saved_with.version = base_.vmm_version;
   spec.saved_with.cpu_model = base_.cpu_model;
-  STASIS_ASSIGN(restore_way_, choose_restore_way(config_.restore, store_, memory_, vmm_->maps_one_file()));
+  STASIS_ASSIGN(restore_way_, choose_restore_way(config_, store_, memory_, vmm_->maps_one_file()));
   if (restore_way_->mapped) {
     spec.mapped = restore_way_->mapped;
     spec.mapped_file = restore_way_->file;
@@ -188,6 +188,7 @@ Status Sandbox::serve_pages(vmm::RestoreSpec& spec) {
 pager::PageServerOptions Sandbox::page_server_options() {
   pager::PageServerOptions options;
   options.on_failure = [this](const Error& error) { page_server_failed(error); };
+  options.load_bytes_per_second = uint64_t{config_.load_mib_per_s} << 20;
   auto set = snapshot::load_working_set(store_, base_.id);
   const bool fits = set && set->memory_size == memory_->size();
   if (fits) options.prefetch = snapshot::prefetch_ranges(set->entries, snapshot::kMaxPrefetchBytes);
@@ -296,6 +297,7 @@ TraceReply Sandbox::trace() const {
   reply.total_pages = memory_->size() / kBlockSize;
   reply.report = pager_report();
   if (page_server_) {
+    add_load(reply, page_server_->load());
     add_timeline(reply, page_server_->timeline());
   } else {
     add_timeline(reply, *restore_way_->mapped);

@@ -175,6 +175,29 @@ class RestoreCases:
 class UffdRestoreTest(RestoreCases, StasisTestCase):
     way = "uffd"
 
+    def test_loaded_in_the_background_it_asks_its_layers_for_nothing_more(self):
+        sandbox = self.create("--cold", "--memory", "256")
+        digest = self.stasis.start_counter(sandbox)
+        self.stasis.json("pause", sandbox)
+        self.assert_refused("invalid_argument", "resume", "--load", "1024", "--restore", "mapped", sandbox)
+        restore = self.stasis.json("resume", "--load", "1024", sandbox)["restore"]
+        self.assertEqual(restore["method"], "uffd")
+        self.assertIn("loaded in the background", restore["reason"])
+        self.stasis.wait_until(lambda: self.stasis.json("trace", sandbox)["load"]["complete"], "all of its memory to be there")
+        trace = self.stasis.json("trace", sandbox)
+        self.assertEqual(trace["load"], {"state": "complete", "complete": True, "left_bytes": 0, "error": None})
+        came = self.pages_of_layers(trace)
+        self.assertGreater(came["background"], 10 * MIB / 4096)
+        self.assertEqual(self.stasis.checksum(sandbox), digest)
+        self.assertEqual(self.pages_of_layers(self.stasis.json("trace", sandbox)), came)
+        self.stasis.json("pause", sandbox)
+        self.resume(sandbox)
+        self.assertIsNone(self.stasis.json("trace", sandbox)["load"])
+        self.assertEqual(self.stasis.checksum(sandbox), digest)
+
+    def pages_of_layers(self, trace):
+        return {row["how"]: row["pages"] for row in trace["pages"] if not row["zeros"]}
+
 
 class MappedRestoreTest(RestoreCases, StasisTestCase):
     way = "mapped"

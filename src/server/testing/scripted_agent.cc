@@ -129,6 +129,7 @@ class ScriptedAgent::Service final : public pb::HostAgent::Service {
       sandbox.memory_mb = snapshot->second.memory_mb;
       sandbox.disk_bytes = snapshot->second.disk_bytes;
       sandbox.files = snapshot->second.files;
+      sandbox.load_mib_per_s = request->load_mib_per_s();
       begin(sandbox, *request);
       sandboxes_[request->sandbox_id()] = sandbox;
       started(sandbox, true, request->restore(), *reply);
@@ -158,6 +159,8 @@ class ScriptedAgent::Service final : public pb::HostAgent::Service {
       event->set_how("fault");
       event->set_zeros(true);
       reply->set_left_out(2);
+      reply->set_load("ended");
+      reply->set_load_error("damaged");
       return Status::OK;
     });
   }
@@ -570,6 +573,7 @@ class ScriptedAgent::Service final : public pb::HostAgent::Service {
     source->set_layer(layer);
     source->set_bytes(8192);
     metrics.set_prefetch_left_bytes(12'288);
+    metrics.set_load_left_bytes(4096);
     return metrics;
   }
 

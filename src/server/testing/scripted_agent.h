@@ -29,6 +29,7 @@ struct ScriptedSandbox {
   uint32_t memory_mb = 256;
   uint64_t disk_bytes = uint64_t{64} << 20;
   int64_t deadline_ms = 0;
+  uint32_t load_mib_per_s = 0;  // of its resume
   std::map<std::string, std::string> files;
 };
 
