@@ -133,7 +133,8 @@ class Fake {
       if (does("no-report")) await_go();
       (void)send_message(socket, json{{"ok", to_json(report())}}.dump());
     } else if (op == "trace") {
-      const TraceReply trace{kRestoreUffd, "asked for", 32'768, report(), {{7, 4096, 8192, "around", true}}, 1, spare_};
+      TraceReply trace{kRestoreUffd, "asked for", 32'768, report(), {{7, 4096, 8192, "around", true}}, 1};
+      trace.spare = spare_;
       (void)send_message(socket, json{{"ok", to_json(trace)}}.dump());
     } else if (op == "stop") {
       const int status = end({true, "stopped: " + request.value("reason", ""), {}});
