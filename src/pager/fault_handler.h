@@ -10,7 +10,6 @@
 #include <span>
 #include <vector>
 
-#include "base/memory.h"
 #include "pager/activity.h"
 #include "pager/fault_window.h"
 #include "pager/handshake.h"
@@ -84,7 +83,7 @@ class FaultHandler {
   Result<Answer> install_zeros(const Region& region, Range run);
   Result<Answer> settle(const Region& region, Range run, bool zeros, const InstallResult& result, uint64_t& done);
   Status read_memory(uint64_t offset, std::span<std::byte> out) const;
-  Status found(uint64_t offset);
+  bool lacks_huge_pages(uint64_t page);
   void mark_installed(Range run, bool zeros);
   void await_applied() const;
   // Where pages must come write-protected (ZEROPAGE cannot), and huge pages (which have no ZEROPAGE).
@@ -108,7 +107,9 @@ class FaultHandler {
   std::vector<snapshot::WorkingSetEntry> recorded_;  // as many as are counted; never moved
   std::atomic<size_t> recorded_count_{0};
   std::vector<std::byte> buffer_;  // the largest window, or one huge page
-  Mapping zeros_;                  // as large, never written: it takes no memory
+  // As large, and in memory: of a source that is not there yet the kernel makes a copy first, which of a huge page
+  // takes a second one from the pool.
+  std::vector<std::byte> zeros_;
   FaultCounters counters_;
   Activity activity_;
   // Set while events that were read are not yet applied. A flag and not a lock: the path of a fault takes none.
