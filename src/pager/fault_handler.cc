@@ -79,7 +79,7 @@ FaultHandler::FaultHandler(Handshake handshake, std::shared_ptr<const snapshot::
       pages_(memory_->size(), page_size_),
       fetcher_(std::move(fetcher)),
       buffer_(std::max(page_size_, kBulkPiece)),
-      zeros_(Mapping::anonymous(buffer_.size()).value()),
+      zeros_(buffer_.size()),
       activity_(memory_->map()) {
   parked_.reserve(kMaxParked);
   retrying_.reserve(kMaxParked);
@@ -281,7 +281,7 @@ Result<FaultHandler::Answer> FaultHandler::install_zeros(const Region& region, R
   for (uint64_t done = 0; done < run.length;) {
     const uint64_t address = region.host_address + (run.offset - region.offset) + done;
     const InstallResult result =
-        copy ? handshake_.uffd.copy(address, zeros_.bytes().first(run.length - done), handshake_.write_protect)
+        copy ? handshake_.uffd.copy(address, std::span(zeros_).first(run.length - done), handshake_.write_protect)
              : handshake_.uffd.zero({address, run.length - done});
     STASIS_ASSIGN(const Answer answer, settle(region, run, true, result, done));
     if (answer != Answer::kDone) return answer;
@@ -299,11 +299,15 @@ Result<FaultHandler::Answer> FaultHandler::settle(const Region& region, Range ru
     case InstallOutcome::kDone:
       return Answer::kDone;
     case InstallOutcome::kExists: {
+      const uint64_t page = page_of(run.offset + done);
+      if (lacks_huge_pages(page)) {
+        return fail(why_not_installed({InstallOutcome::kFailed, 0, ENOMEM}, run.offset + done, page_size_));
+      }
       // Someone was faster with the page at `done`: whoever waits for it must be woken, as no copy did.
       const Range there{region.host_address + (run.offset - region.offset) + done, page_size_};
       STASIS_TRY(handshake_.uffd.wake(there));
       activity_.was_there();
-      STASIS_TRY(found(run.offset + done));
+      pages_.found(page);
       done += page_size_;
       return Answer::kDone;
     }
@@ -319,15 +323,13 @@ Result<FaultHandler::Answer> FaultHandler::settle(const Region& region, Range ru
   return fail(why_not_installed(result, run.offset + done, page_size_));
 }
 
-// Of a huge page the kernel (6.18) says so too when its pool has none left: what then is woken faults again, for ever.
-// It would be zeros if the page were taken for one that is there and the pool got pages again. That each thread which
-// waits finds the page once is no reason; that they find more than there can be is.
-Status FaultHandler::found(uint64_t offset) {
-  const uint64_t page = page_of(offset);
-  const bool huge = page_size_ != snapshot::kBlockSize;
-  if (!huge || !pages_.wants_snapshot(page)) pages_.found(page);
-  if (!huge || ++found_in_a_row_ <= kMaxParked) return {};
-  return fail(why_not_installed({InstallOutcome::kFailed, 0, ENOMEM}, offset, page_size_));
+// Of a huge page the kernel (6.18) says "exists" too when its pool has none left; whoever is woken then faults again,
+// for ever, and zeros would come if the page were taken for one that is there and the pool got pages again. Nobody else
+// installs huge pages, so one that this table does not have is not there. Of those that it has, each thread that waits
+// may find the page once, but not more of them than there can be.
+bool FaultHandler::lacks_huge_pages(uint64_t page) {
+  if (page_size_ == snapshot::kBlockSize) return false;
+  return !pages_.is_installed(page) || ++found_in_a_row_ > kMaxParked;
 }
 
 void FaultHandler::mark_installed(Range run, bool zeros) {

@@ -11,7 +11,6 @@
 #include <span>
 #include <vector>
 
-#include "base/memory.h"
 #include "base/poll.h"
 #include "base/rate_limit.h"
 #include "pager/activity.h"
@@ -126,7 +125,8 @@ class FaultHandler {
   Result<Progress> install_run(const Region& region, Range run, bool zero);
   Result<Answer> install_zeros(const Region& region, Range run);
   Result<Answer> settle(const Region& region, Range run, bool zeros, const InstallResult& result, uint64_t& done);
-  Status found(uint64_t offset);
+  Status read_memory(uint64_t offset, std::span<std::byte> out) const;
+  bool lacks_huge_pages(uint64_t page);
   // Asks for the first frame of `range`, or, of a huge page, for all that are not here. Returns where to go on behind
   // it.
   uint64_t ask_for(Range range, snapshot::FetchUrgency urgency);
@@ -169,7 +169,9 @@ class FaultHandler {
   std::vector<snapshot::WorkingSetEntry> recorded_;  // as many as are counted; never moved
   std::atomic<size_t> recorded_count_{0};
   std::vector<std::byte> buffer_;  // the largest window, or one huge page
-  Mapping zeros_;                  // as large, never written: it takes no memory
+  // As large, and in memory: of a source that is not there yet the kernel makes a copy first, which of a huge page
+  // takes a second one from the pool.
+  std::vector<std::byte> zeros_;
   FaultCounters counters_;
   Activity activity_;
   // Set while events that were read are not yet applied. A flag and not a lock: the path of a fault takes none.

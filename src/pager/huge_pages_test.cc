@@ -111,7 +111,8 @@ class HugePagesTest : public ServedTest, public ::testing::WithParamInterface<bo
       const PageServerStats stats = server_->stats();
       return stats.pages_by_fault + stats.pages_around + stats.pages_prefetched + stats.pages_zero;
     };
-    while (all() < blocks) std::this_thread::yield();
+    const Deadline deadline = Deadline::after(Milliseconds(20'000));
+    while (all() < blocks && !deadline.passed()) std::this_thread::yield();
     EXPECT_EQ(all(), blocks);
   }
 };
@@ -180,6 +181,7 @@ TEST_P(HugePagesTest, APoolThatRunsEmptyUnderThePrefetchEndsNothingAndLeavesNoZe
   expect_page(1);
   while (server_->activity().prefetch_left > 0) std::this_thread::yield();
   pool.add(kPages - 2);
+  if (pool.free() != kPages - 2) GTEST_SKIP() << "this host gives " << pool.free() << " huge pages more";
   for (uint64_t page = 2; page < kPages; ++page) expect_page(page);
   server_.reset();
   EXPECT_EQ(failure_.get_future().wait_for(Milliseconds(0)), std::future_status::timeout);
