@@ -29,19 +29,17 @@ class CountingFileSystem final : public testing::FaultyFileSystem {
  public:
   Result<size_t> read_at(int fd, uint64_t offset, std::span<std::byte> out) override {
     STASIS_ASSIGN(const size_t n, FaultyFileSystem::read_at(fd, offset, out));
-    for (uint64_t at = offset; at < offset + n;) {
-      const off_t data = ::lseek(fd, static_cast<off_t>(at), SEEK_DATA);
-      if (data < 0 || static_cast<uint64_t>(data) >= offset + n) break;
-      const off_t hole = ::lseek(fd, data, SEEK_HOLE);
-      at = std::min<uint64_t>(offset + n, static_cast<uint64_t>(hole));
-      read += at - static_cast<uint64_t>(data);
+    // Not SEEK_HOLE, which passes over all data up to the next hole: of a dense layer, 2 ms for each read.
+    for (uint64_t at = offset; counting && at < offset + n; at += kBlockSize) {
+      if (::lseek(fd, static_cast<off_t>(at), SEEK_DATA) == static_cast<off_t>(at)) read += kBlockSize;
     }
     return n;
   }
   Status write_at(int fd, uint64_t offset, std::span<const std::byte> data) override {
-    written += data.size();
+    if (counting) written += data.size();
     return FaultyFileSystem::write_at(fd, offset, data);
   }
+  bool counting = false;
   uint64_t read = 0;
   uint64_t written = 0;
 };
@@ -82,7 +80,7 @@ void bench(nlohmann::json& out, const Path& directory, uint64_t run_blocks, cons
   must(store.begin(id).map([](const Path&) {}));
   manifest.memory_map = must(store.write_map(id, "memory.map", map));
   must(store.publish(manifest));
-  fs.read = fs.written = 0;
+  fs.counting = true;
   CompactResult result;
   const double seconds = seconds_of([&] { result = must(compact(store, id)); });
   const auto live = static_cast<double>(live_bytes(map));
