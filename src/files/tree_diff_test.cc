@@ -190,7 +190,7 @@ TEST_F(TreeDiffTest, DamagedFileSystemsGiveAnAnswerOrAnError) {
   const Bytes whole = snapshot::testing::read_whole_file(before);
   std::mt19937_64 random(7);
   int errors = 0;
-  for (int round = 0; round < 100; ++round) {
+  for (int round = 0; round < 60; ++round) {
     Bytes bytes = whole;
     for (int i = 0; i < 8; ++i) {
       const size_t at = round % 2 == 0 ? 1024 + random() % 1024 : random() % (400 * 1024);
