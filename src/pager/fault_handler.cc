@@ -308,6 +308,7 @@ void FaultHandler::note_fault(Range run) {
   const auto age = std::chrono::steady_clock::now() - recording_since_;
   const auto us = std::chrono::duration_cast<std::chrono::microseconds>(age).count();
   recorded_.push_back({run, static_cast<uint32_t>(us)});
+  recorded_count_.store(recorded_.size(), std::memory_order_release);
 }
 
 Result<FaultHandler::Answer> FaultHandler::install_run(const Region& region, Range run, bool zero) {

@@ -46,8 +46,10 @@ class FaultHandler {
   // From now on (until stop_recording) demand faults are written down, with their neighbours, up to a limit.
   void record();
   void stop_recording() { recording_ = false; }
-  // The caller sees to it that nothing is recorded meanwhile.
-  const std::vector<snapshot::WorkingSetEntry>& recorded() const { return recorded_; }
+  // Until now; from any thread. What is there stays where it is.
+  std::span<const snapshot::WorkingSetEntry> recorded() const {
+    return {recorded_.data(), recorded_count_.load(std::memory_order_acquire)};
+  }
 
   const FaultCounters& counters() const { return counters_; }
   const Activity& activity() const { return activity_; }
@@ -102,7 +104,8 @@ class FaultHandler {
   uint64_t prefetch_left_ = 0;  // bytes
   bool recording_ = false;
   std::chrono::steady_clock::time_point recording_since_;
-  std::vector<snapshot::WorkingSetEntry> recorded_;
+  std::vector<snapshot::WorkingSetEntry> recorded_;  // never grows beyond what record() has reserved
+  std::atomic<size_t> recorded_count_ = 0;
   std::vector<std::byte> buffer_;  // the largest window, or one huge page
   std::vector<std::byte> zeros_;
   FaultCounters counters_;

@@ -192,8 +192,9 @@ std::vector<Range> PageServer::take_removed() {
 int PageServer::working_set_fd() const { return state_->recorded.fd(); }
 
 std::vector<snapshot::WorkingSetEntry> PageServer::working_set() const {
-  const auto ended = wait_readable(state_->recorded.fd(), Deadline::after(Milliseconds(0)));
-  return ended && *ended ? state_->handler->recorded() : std::vector<snapshot::WorkingSetEntry>{};
+  if (!state_->serving.load(std::memory_order_acquire)) return {};
+  const auto recorded = state_->handler->recorded();
+  return {recorded.begin(), recorded.end()};
 }
 
 std::vector<Region> PageServer::regions() const {

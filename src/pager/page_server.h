@@ -70,9 +70,9 @@ class PageServer {
   // is told to the next one too), looks once more afterwards, and keeps what it took until it has succeeded.
   std::vector<Range> removed() const;
   std::vector<Range> take_removed();
-  // Readable once working_set() is there: `record_for` after the handshake.
+  // Readable once working_set() is complete: `record_for` after the handshake.
   int working_set_fd() const;
-  // In the order in which they were needed. Empty before.
+  // Until now, in the order in which they were needed. Empty before the handshake.
   std::vector<snapshot::WorkingSetEntry> working_set() const;
   // The regions of the handshake; empty before it.
   std::vector<Region> regions() const;

@@ -184,9 +184,9 @@ TEST_F(PageServerTest, DamageThatOnlyThePrefetchMeetsEndsNothing) {
   EXPECT_EQ(failure_.get_future().wait_for(std::chrono::milliseconds(0)), std::future_status::timeout);
 }
 
-TEST_F(PageServerTest, WhatWasNeededIsToldInItsOrder) {
+TEST_F(PageServerTest, WhatWasNeededIsToldWhileItIsWrittenDown) {
   PageServerOptions options;
-  options.record_for = Milliseconds(1000);
+  options.record_for = Milliseconds(3'600'000);
   start_server(std::move(options));
   FakeVmm vmm;
   vmm.set_up();
@@ -194,7 +194,22 @@ TEST_F(PageServerTest, WhatWasNeededIsToldInItsOrder) {
   vmm.hand_over(socket_path());
   ASSERT_EQ(vmm.touch(90), content_of(90));
   ASSERT_EQ(vmm.touch(3), content_of(3));
+  while (server_->working_set().size() < 2) std::this_thread::yield();  // also before it is complete
+  EXPECT_FALSE(wait_readable(server_->working_set_fd(), Deadline::after(Milliseconds(0))).value());
+  server_.reset();
+}
+
+TEST_F(PageServerTest, WhatWasNeededIsToldInItsOrder) {
+  PageServerOptions options;
+  options.record_for = Milliseconds(1000);
+  start_server(std::move(options));
+  FakeVmm vmm;
+  vmm.set_up();
+  server_->expect_peer(::getpid());
   EXPECT_THAT(server_->working_set(), IsEmpty());
+  vmm.hand_over(socket_path());
+  ASSERT_EQ(vmm.touch(90), content_of(90));
+  ASSERT_EQ(vmm.touch(3), content_of(3));
   ASSERT_TRUE(wait_readable(server_->working_set_fd(), Deadline::after(Milliseconds(20'000))).value());
   const auto set = server_->working_set();
   ASSERT_EQ(set.size(), 2U);
