@@ -189,11 +189,17 @@ pager::PageServerOptions Sandbox::page_server_options() {
   return options;
 }
 
+// What was brought in ahead may have been touched or not: it comes last.
+std::vector<snapshot::WorkingSetEntry> Sandbox::touched() const {
+  if (!records_) return touched_;
+  std::vector<snapshot::WorkingSetEntry> entries = page_server_->working_set();
+  entries.insert(entries.end(), touched_.begin(), touched_.end());
+  if (entries.size() > snapshot::kMaxWorkingSetEntries) entries.resize(snapshot::kMaxWorkingSetEntries);
+  return entries;
+}
+
 void Sandbox::keep_working_set() {
-  // What was brought in ahead may have been touched or not: it comes last.
-  snapshot::WorkingSet set{memory_->size(), 1, page_server_->working_set()};
-  set.entries.insert(set.entries.end(), touched_.begin(), touched_.end());
-  if (set.entries.size() > snapshot::kMaxWorkingSetEntries) set.entries.resize(snapshot::kMaxWorkingSetEntries);
+  snapshot::WorkingSet set{memory_->size(), 1, touched()};
   records_ = false;
   // Another clone may have been first: what both have touched is what the next one will touch.
   const auto there = snapshot::load_working_set(store_, base_.id);

@@ -68,6 +68,7 @@ class Sandbox {
   Status restore();
   Status serve_pages(vmm::RestoreSpec& spec);
   pager::PageServerOptions page_server_options();
+  std::vector<snapshot::WorkingSetEntry> touched() const;
   void page_server_failed(const Error& error);
   void distrust_mapped_layers();
   Error prefer_page_server_failure(const Error& error);
@@ -99,10 +100,11 @@ class Sandbox {
   std::optional<Error> failure_;
   UniqueFd failing_vmm_;  // pidfd, for the page server's thread
   std::unique_ptr<pager::PageServer> page_server_;
-  std::vector<Range> removed_;                      // taken from the page server, and in no snapshot yet
-  bool records_ = false;                            // the page server writes down what is touched
-  std::optional<RestoreWay> restore_way_;           // none: booted
-  std::vector<snapshot::WorkingSetEntry> touched_;  // by this restore, as far as it is known
+  std::vector<Range> removed_;             // taken from the page server, and in no snapshot yet
+  bool records_ = false;                   // the page server writes down what is touched
+  std::optional<RestoreWay> restore_way_;  // none: booted
+  // What this restore has touched, once that is known; until then what it expected.
+  std::vector<snapshot::WorkingSetEntry> touched_;
   bool from_spare_ = false;
   Shell shell_;
 };

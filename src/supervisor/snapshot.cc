@@ -126,7 +126,7 @@ Result<SnapshotReply> Sandbox::publish(SnapshotId id, const snapshot::CaptureRes
   // Of the first generation everything is new: that says nothing about what is touched next.
   if (memory.map.metadata().generation > 0) {
     const snapshot::LayerId newest = memory.layer ? memory.layer->id : snapshot::LayerId{};
-    (void)snapshot::write_first_guess(store_, id, memory.map, newest, touched_);
+    (void)snapshot::write_first_guess(store_, id, memory.map, newest, touched());
   }
   // The snapshot exists. If the sandbox's own record of it cannot be written, the sandbox keeps standing on what it
   // stood on; the VMM's tracking has moved on, so the next capture must look at everything.

@@ -14,6 +14,7 @@
 #include "snapshot/compact.h"
 #include "snapshot/store.h"
 #include "snapshot/verified.h"
+#include "snapshot/working_set.h"
 #include "supervisor/client.h"
 
 namespace stasis::supervisor {
@@ -212,6 +213,30 @@ TEST_F(SupervisorTest, BootPauseRestorePauseRestore) {
   EXPECT_EQ(last->memory.generation, 2U);
   EXPECT_LT(last->memory.stored_bytes, paused->memory.stored_bytes / 2);
   ASSERT_TRUE((*third.process->wait(Deadline::never()))->success());
+}
+
+// The recording of what a restore touches takes three seconds; a pause before has what there is.
+TEST_F(SupervisorTest, APauseSoonAfterTheRestoreKeepsWhatWasTouched) {
+  Running booted = start(image_, "soon");
+  ASSERT_TRUE(booted.client->state(Milliseconds(60'000)));
+  await_daemon(*booted.client);
+  const SnapshotId first = SnapshotId::random();
+  ASSERT_TRUE(booted.client->pause(first, Milliseconds(60'000)));
+  ASSERT_TRUE(booted.process->wait(Deadline::never()));
+
+  Running restored = start(first, "soon-restored", kRestoreUffd);
+  const auto state = restored.client->state(Milliseconds(60'000));
+  ASSERT_TRUE(state);
+  ASSERT_GT(state->pages_by_fault + state->pages_around, 0U);
+  const SnapshotId second = SnapshotId::random();
+  const auto paused = restored.client->pause(second, Milliseconds(60'000));
+  ASSERT_TRUE(paused) << paused.error().message;
+  const auto guess = snapshot::load_working_set(*store_, second);
+  ASSERT_TRUE(guess);
+  uint64_t bytes = 0;
+  for (const auto& entry : guess->entries) bytes += entry.range.length;
+  const uint64_t touched = (state->pages_by_fault + state->pages_around) * snapshot::kBlockSize;
+  EXPECT_GE(bytes, touched) << "only what it has written: " << paused->memory.stored_bytes;
 }
 
 // Of a paused guest's snapshot: what is not mapped is told, and what is asked for is not exchanged for something else.
