@@ -285,6 +285,8 @@ TEST_F(RestSandboxes, PingMovesTheDeadline) {
 TEST_F(RestSandboxes, WithoutAnAgentItAnswersAndRecovers) {
   const std::string id = create();
   agent_->stop();
+  // Until the server has noticed, a request that breaks on its way may have been heard: the sandbox's state waits then.
+  ASSERT_TRUE(eventually([&] { return client().get("/v1/store/usage").status == 503; }));
   EXPECT_EQ(client().get("/healthz").status, 200u);
   EXPECT_EQ(state(id), "running");
   for (const Answer& answer : {pause(id), client().post("/v1/sandboxes")}) {
