@@ -85,6 +85,29 @@ class RestoreCases:
         self.assertLess(abs(float(self.stasis.guest(second["id"], "date +%s.%N")) - time.time()), 2)
         self.assertEqual([one["type"] for one in self.stasis.json("snapshot", "ls")["snapshots"]], ["base"])
 
+    def test_the_next_restore_takes_a_vmm_that_was_started_ahead(self):
+        sandbox = self.create("--cold", "--memory", "272")
+        digest = self.stasis.start_counter(sandbox)
+        self.stasis.guest(sandbox, "echo kept > /root/kept; sync")
+        self.stasis.json("snapshot", "create", sandbox, "ahead")
+        self.clone("ahead")
+        self.stasis.wait_for_spare(272)
+        clone = self.stasis.json("create", "--template", "ahead", "--restore", self.way)
+        self.assertTrue(clone["restore"]["spare"], clone["restore"])
+        self.assertEqual(clone["restore"]["method"], self.way)
+        self.assertTrue(self.stasis.json("trace", clone["id"])["spare"])
+        self.assertEqual(self.stasis.checksum(clone["id"]), digest)
+        self.assertEqual(self.stasis.guest(clone["id"], "cat /root/kept; echo more >> /root/kept; hostname").split(),
+                         ["kept", self.stasis.guest(clone["id"], "hostname")])
+        self.assertNotEqual(self.stasis.guest(clone["id"], "cat /etc/machine-id"), self.stasis.guest(sandbox, "cat /etc/machine-id"))
+        self.assertEqual(set(self.stasis.metrics_pids(clone["id"])), {"supervisor", "vmm"})
+        self.stasis.wait_for_spare(272)
+        self.stasis.json("pause", clone["id"])
+        self.assertEqual(self.stasis.metrics_pids(clone["id"]), {})
+        self.assertTrue(self.resume(clone["id"])["restore"]["spare"])
+        self.assertEqual(self.stasis.guest(clone["id"], "cat /root/kept").split(), ["kept", "more"])
+        self.assertEqual(self.stasis.checksum(clone["id"]), digest)
+
     def test_three_pauses_in_a_row_keep_counter_memory_and_disk(self):
         sandbox = self.create("--cold", "--memory", "256")
         digest = self.stasis.start_counter(sandbox)
@@ -272,29 +295,6 @@ class MappedRestoreTest(RestoreCases, StasisTestCase):
             self.stasis.json("pause", one)
             self.resume(one)
             self.assertEqual(self.stasis.checksum(one), digest)
-
-    def test_the_next_restore_takes_a_vmm_that_was_started_ahead(self):
-        sandbox = self.create("--cold", "--memory", "272")
-        digest = self.stasis.start_counter(sandbox)
-        self.stasis.guest(sandbox, "echo kept > /root/kept; sync")
-        self.stasis.json("snapshot", "create", sandbox, "ahead")
-        self.clone("ahead")
-        self.stasis.wait_for_spare(272)
-        clone = self.stasis.json("create", "--template", "ahead", "--restore", self.way)
-        self.assertTrue(clone["restore"]["spare"], clone["restore"])
-        self.assertEqual(clone["restore"]["method"], self.way)
-        self.assertTrue(self.stasis.json("trace", clone["id"])["spare"])
-        self.assertEqual(self.stasis.checksum(clone["id"]), digest)
-        self.assertEqual(self.stasis.guest(clone["id"], "cat /root/kept; echo more >> /root/kept; hostname").split(),
-                         ["kept", self.stasis.guest(clone["id"], "hostname")])
-        self.assertNotEqual(self.stasis.guest(clone["id"], "cat /etc/machine-id"), self.stasis.guest(sandbox, "cat /etc/machine-id"))
-        self.assertEqual(set(self.stasis.metrics_pids(clone["id"])), {"supervisor", "vmm"})
-        self.stasis.wait_for_spare(272)
-        self.stasis.json("pause", clone["id"])
-        self.assertEqual(self.stasis.metrics_pids(clone["id"]), {})
-        self.assertTrue(self.resume(clone["id"])["restore"]["spare"])
-        self.assertEqual(self.stasis.guest(clone["id"], "cat /root/kept").split(), ["kept", "more"])
-        self.assertEqual(self.stasis.checksum(clone["id"]), digest)
 
     def test_clones_share_what_none_of_them_has_written(self):
         sandbox = self.create("--cold", "--memory", "256")
