@@ -133,6 +133,7 @@ class BlockMap {
   struct Piece;  // of that table (block_map_codec.cc)
   // Takes the extents of a piece; what is wrong with them, or the empty string.
   std::string take(const Piece& piece, std::span<uint8_t> used);
+  std::string first_fault(const Piece& piece) const;
 
   Metadata metadata_;
   std::vector<LayerId> layers_;

