@@ -142,7 +142,7 @@ class SparesTest : public AgentSparesTest {
     options.most = most;
     options.keep = keep;
     options.dir = state() / "spares";
-    options.supervisor_program = bin_ / "agent_fake_supervisor";
+    options.supervisor_program = program_;
     options.vmm = "qemu";
     options.tick = Milliseconds(5);
     options.memory_is_short = [this] { return is_short_.load(); };
@@ -156,6 +156,7 @@ class SparesTest : public AgentSparesTest {
 
   static constexpr SpareShape kShape{{1, 128}, 1 << 20};
   static constexpr SpareShape kOther{{2, 128}, 1 << 20};
+  Path program_ = bin_ / "agent_fake_supervisor";
   std::atomic<bool> is_short_ = false;
 };
 
@@ -215,6 +216,14 @@ TEST_F(SparesTest, NoneIsStartedWhileSomethingIsRestored) {
     EXPECT_TRUE(spare_dirs().empty());
   }
   EXPECT_TRUE(await(*spares, 1));
+}
+
+TEST_F(SparesTest, OneThatCannotBeStartedLeavesNothing) {
+  program_ = "/nonexistent/stasis-supervisor";
+  const auto spares = started(1);
+  spares->want(kShape);
+  ASSERT_TRUE(eventually([&] { return spares->counts().failed == 1; }));
+  EXPECT_TRUE(spare_dirs().empty());
 }
 
 TEST_F(SparesTest, MoreThanSixteenAreRefused) {

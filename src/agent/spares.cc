@@ -204,6 +204,7 @@ void Spares::start_one(const SpareShape& shape) {
 Result<std::unique_ptr<Spare>> Spares::make(const SpareShape& shape) {
   FileSystem& fs = real_file_system();
   const Path dir = options_.dir / Uuid::random().text();
+  auto spare = std::make_unique<Spare>(dir);
   STASIS_TRY(fs.make_directory(dir));
   const supervisor::SpareConfig config{shape.machine, shape.disk_bytes, options_.vmm};
   STASIS_TRY(publish_file(fs, dir / supervisor::kSpareFile, to_json(config).dump()));
@@ -214,8 +215,7 @@ Result<std::unique_ptr<Spare>> Spares::make(const SpareShape& shape) {
   spawned.stderr_fd = log.get();
   spawned.new_session = true;
   spawned.die_with_parent = true;
-  STASIS_ASSIGN(Process process, spawn(spawned));
-  auto spare = std::make_unique<Spare>(dir, std::move(process));
+  STASIS_ASSIGN(spare->process, spawn(spawned));
   const Status ready = [&]() -> Status {
     STASIS_ASSIGN(spare->client, connect(dir, *spare->process));
     {

@@ -52,7 +52,7 @@ struct SpareCounts {
 // to the sandbox's.
 class Spare {
  public:
-  Spare(Path dir, Process spawned) : process(std::move(spawned)), dir_(std::move(dir)) {}
+  explicit Spare(Path dir) : dir_(std::move(dir)) {}
   ~Spare();
   Spare(const Spare&) = delete;
   Spare& operator=(const Spare&) = delete;
