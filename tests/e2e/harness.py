@@ -108,7 +108,7 @@ class Stasis:
         found = []
         for entry in Path("/proc").iterdir():
             with contextlib.suppress(OSError):
-                if entry.name.isdigit() and os.readlink(entry / "fd/1").startswith(f"{self.state}/spares/"):
+                if entry.name.isdigit() and f"{self.state}/spares/" in os.readlink(entry / "fd/1"):
                     found.append(int(entry.name))
         return found
 
@@ -141,9 +141,10 @@ class Stasis:
         found = {}
         for entry in Path("/proc").iterdir():
             with contextlib.suppress(OSError):
-                name = logs.get(os.readlink(entry / "fd/1")) if entry.name.isdigit() else None
-                if name:
-                    found[name] = int(entry.name)
+                output = os.readlink(entry / "fd/1") if entry.name.isdigit() else ""
+                for log, name in logs.items():
+                    if output.endswith(log):  # in a chroot, the path begins with the host's
+                        found[name] = int(entry.name)
         return found
 
     def child_pid(self, word):
