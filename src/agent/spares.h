@@ -25,8 +25,8 @@ struct SpareShape {
   friend bool operator==(const SpareShape&, const SpareShape&) = default;
 };
 
-// A few MiB each, and a VMM's 30 to 40: less than 10% of the last seconds lost by waiting for memory, and at least this
-// much left.
+// 10% or more of the last ten seconds were lost by waiting for memory, or less than 512 MiB are left. A spare takes 24
+// MiB of it (PSS of a supervisor and QEMU; 16 are its own).
 bool host_is_short_of_memory();
 
 struct SpareOptions {
