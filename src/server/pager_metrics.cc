@@ -9,8 +9,10 @@ void spares(MetricsOut to, const pb::SpareCounts& counts) {
   metric_gauge(to, "stasis_spares", "VMMs that wait for a snapshot.", counts.ready());
   metric_counter(to, "stasis_spares_started_total", "VMMs started ahead of a restore.", counts.started());
   metric_counter(to, "stasis_spares_used_total", "Restores that took one.", counts.used());
-  metric_counter(to, "stasis_spares_failed_total", "That did not start, died, or did not become a sandbox.", counts.failed());
-  metric_counter(to, "stasis_spares_dropped_total", "Ended for memory, for room, or because nobody asked.", counts.dropped());
+  metric_counter(to, "stasis_spares_failed_total", "That did not start, died, or did not become a sandbox.",
+                 counts.failed());
+  metric_counter(to, "stasis_spares_dropped_total", "Ended for memory, for room, or because nobody asked.",
+                 counts.dropped());
 }
 
 // Bucket i of the agent ends at 2^i microseconds; the last has no end.

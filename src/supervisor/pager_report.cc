@@ -105,15 +105,9 @@ json to_json(const TraceReply& reply) {
   for (const auto& event : reply.events) {
     events.push_back({event.when_us, event.offset, event.length, event.how, event.zeros});
   }
-  return {{"method", reply.method},
-          {"reason", reply.reason},
-          {"total_pages", reply.total_pages},
-          {"report", to_json(reply.report)},
-          {"load", reply.load},
-          {"load_error", reply.load_error},
-          {"events", std::move(events)},
-          {"left_out", reply.left_out},
-          {"spare", reply.spare}};
+  return {{"method", reply.method},          {"reason", reply.reason},     {"total_pages", reply.total_pages},
+          {"report", to_json(reply.report)}, {"load", reply.load},         {"load_error", reply.load_error},
+          {"events", std::move(events)},     {"left_out", reply.left_out}, {"spare", reply.spare}};
 }
 
 Result<PagerReport> report_from_json(const json& object) {

@@ -74,7 +74,7 @@ struct TraceReply {
   // Background loading: kLoading, kLoadComplete, kLoadEnded; empty: was not asked for.
   std::string load = {};
   std::string load_error = {};  // why it ended
-  bool spare = false;         // restored by a spare that was started ahead
+  bool spare = false;           // restored by a spare that was started ahead
 };
 
 // Rows are arrays: [kind, cause, outcome, count] and so on, as the fields stand above.

@@ -56,7 +56,7 @@ TEST(ProtocolTest, EveryMessageLeadsBack) {
 
   EXPECT_EQ(report_from_json(to_json(some_report())), some_report());
   const TraceReply trace{
-      "uffd", "why",      9,         some_report(), {{7, 4096, 8192, "around", true}, {8, 0, 4096, "fault", false}},
+      "uffd", "why",      9,          some_report(), {{7, 4096, 8192, "around", true}, {8, 0, 4096, "fault", false}},
       3,      kLoadEnded, "a reason", true};
   EXPECT_EQ(to_json(trace_from_json(to_json(trace)).value()), to_json(trace));
 }

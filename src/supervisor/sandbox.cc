@@ -230,11 +230,13 @@ void Sandbox::distrust_mapped_layers() {
 
 Error Sandbox::end_of_vmm() {
   const std::string end = shell_.vmm->stop();
-  if (auto broken = shell_.disk_export->failure()) return std::move(*broken).with_context("disk on snapshot " + base_.id.text());
+  if (auto broken = shell_.disk_export->failure())
+    return std::move(*broken).with_context("disk on snapshot " + base_.id.text());
   const bool mapped = restore_way_ && restore_way_->mapped;
   if (mapped && (end == kBusError || end == kGaveUp)) distrust_mapped_layers();
   if (mapped && end == kBusError) {
-    return {Code::kDataLoss, "a page of a mapped layer of snapshot " + base_.id.text() + " could not be read from the store",
+    return {Code::kDataLoss,
+            "a page of a mapped layer of snapshot " + base_.id.text() + " could not be read from the store",
             "stasis snapshot verify"};
   }
   if (end == "exit status 0") return prefer_page_server_failure({Code::kUnavailable, "the guest powered off"});
