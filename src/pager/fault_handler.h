@@ -125,7 +125,6 @@ class FaultHandler {
   Result<Progress> install_run(const Region& region, Range run, bool zero);
   Result<Answer> install_zeros(const Region& region, Range run);
   Result<Answer> settle(const Region& region, Range run, bool zeros, const InstallResult& result, uint64_t& done);
-  Status read_memory(uint64_t offset, std::span<std::byte> out) const;
   bool lacks_huge_pages(uint64_t page);
   // Asks for the first frame of `range`, or, of a huge page, for all that are not here. Returns where to go on behind
   // it.

@@ -5,7 +5,6 @@
 // number; those that are waited for by the caller, who has a fault for each. Not thread-safe.
 #pragma once
 
-#include <array>
 #include <chrono>
 #include <cstdint>
 #include <optional>
@@ -25,7 +24,6 @@ enum class FetchUrgency : uint8_t {
   kAhead,       // expected to be needed
   kBackground,  // some time
 };
-inline constexpr size_t kFetchUrgencies = 4;
 
 struct FetchLimits {
   // A medium that has a hiccup recovers within milliseconds.
