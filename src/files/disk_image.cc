@@ -11,6 +11,11 @@ namespace {
 
 constexpr size_t kPiece = 256 * 1024;  // compared at once
 
+Status check_within(const DiskImage& image, uint64_t offset, uint64_t length) {
+  if (offset <= image.size() && length <= image.size() - offset) return {};
+  return fail(Code::kOutOfRange, "the file system refers to what lies behind the end of the disk");
+}
+
 }  // namespace
 
 void DiskImage::replay(uint32_t block_size, std::map<uint64_t, Moved> blocks) {
@@ -29,9 +34,7 @@ DiskImage::Place DiskImage::place_of(uint64_t offset, uint64_t length) const {
 }
 
 Status DiskImage::read(uint64_t offset, std::span<std::byte> out) {
-  if (offset > size() || out.size() > size() - offset) {
-    return fail(Code::kOutOfRange, "the file system refers to what lies behind the end of the disk");
-  }
+  STASIS_TRY(check_within(*this, offset, out.size()));
   while (!out.empty()) {
     const Place place = place_of(offset, out.size());
     STASIS_TRY(read_place(place, out.first(place.length)));
@@ -67,9 +70,8 @@ Result<std::span<const std::byte>> DiskImage::window_at(uint64_t offset) {
 }
 
 Result<bool> same_bytes(DiskImage& a, uint64_t at_a, DiskImage& b, uint64_t at_b, uint64_t length) {
-  if (at_a > a.size() || length > a.size() - at_a || at_b > b.size() || length > b.size() - at_b) {
-    return fail(Code::kOutOfRange, "the file system refers to what lies behind the end of the disk");
-  }
+  STASIS_TRY(check_within(a, at_a, length));
+  STASIS_TRY(check_within(b, at_b, length));
   std::vector<std::byte> left;
   std::vector<std::byte> right;
   while (length > 0) {

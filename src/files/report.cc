@@ -107,6 +107,8 @@ bool get(Checked& in, Report& report) {
 
 bool is_printable(char letter) { return letter >= ' ' && letter <= '~'; }
 
+Error nonsense() { return {Code::kInternal, "stasis-files has answered nonsense"}; }
+
 // The error that they tell; kInternal if they tell none.
 Error get_error(Checked& in) {
   std::string message;
@@ -119,7 +121,7 @@ Error get_error(Checked& in) {
       return {static_cast<Code>(code), std::move(message)};
     }
   }
-  return {Code::kInternal, "stasis-files has answered nonsense"};
+  return nonsense();
 }
 
 }  // namespace
@@ -165,7 +167,7 @@ Result<Report> decode(std::span<const std::byte> bytes) {
     if (kind == kChanges && get(in, report)) return report;
     if (kind == kError) return fail(get_error(in));
   }
-  return fail(Code::kInternal, "stasis-files has answered nonsense");
+  return fail(nonsense());
 }
 
 }  // namespace stasis::files
