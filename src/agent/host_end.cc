@@ -28,7 +28,7 @@ Error Host::explain(const SandboxPtr& sandbox, Error error) const {
   auto gone = wait_readable(sandbox->supervisor_pidfd.get(), Deadline::after(kLastWords));
   if (!gone || !*gone) return error;
   const auto record = load_exit_record(sandbox->dir);
-  if (!record) return {Code::kInternal, "the supervisor died: " + log_tail(sandbox->dir / "supervisor.log")};
+  if (!record) return {Code::kInternal, "the supervisor died: " + log_tail(sandbox->dir / supervisor::kSupervisorLog)};
   if (record->expected) return {Code::kUnavailable, record->reason};
   return record->error;
 }

@@ -253,7 +253,7 @@ Status Host::become(const SandboxPtr& sandbox, Spare& spare) const {
 }
 
 Status Host::spawn_supervisor(const SandboxPtr& sandbox) {
-  STASIS_ASSIGN(const UniqueFd log, open_append(sandbox->dir / "supervisor.log"));
+  STASIS_ASSIGN(const UniqueFd log, open_append(sandbox->dir / supervisor::kSupervisorLog));
   SpawnOptions options;
   options.argv = {options_.supervisor_program.string(), "--sandbox-dir", sandbox->dir.string()};
   options.stdout_fd = log.get();
@@ -308,7 +308,8 @@ Status Host::await_daemon(const SandboxPtr& sandbox, const GuestClient& guest, M
     if (!deadline.passed()) continue;
     return fail(Code::kDeadlineExceeded,
                 "the guest daemon did not answer within " + std::to_string(limit.count() / 1000) + " s (" +
-                    answered.error().message + "); the console's last lines: " + log_tail(sandbox->dir / "vmm.log"),
+                    answered.error().message +
+                    "); the console's last lines: " + log_tail(sandbox->dir / supervisor::kVmmLog),
                 "check that the image was built by this version (make image)");
   }
 }

@@ -141,7 +141,7 @@ void Host::watch_one(const SandboxPtr& sandbox) {
   if (died()) {
     (void)await_end(*sandbox, Deadline::after(kDeadVmmDeadline));
     const auto exit = load_exit_record(sandbox->dir);
-    reason = exit ? exit->reason : "supervisor died: " + log_tail(sandbox->dir / "supervisor.log");
+    reason = exit ? exit->reason : "supervisor died: " + log_tail(sandbox->dir / supervisor::kSupervisorLog);
   } else if (due()) {
     end_processes(sandbox, kTimeout);
     reason = kTimeout;

@@ -21,6 +21,7 @@
 
 #include <chrono>
 #include <fstream>
+#include <iterator>
 #include <set>
 #include <thread>
 
@@ -31,6 +32,7 @@
 #include "base/signals.h"
 #include "base/unix_socket.h"
 #include "snapshot/store.h"
+#include "supervisor/config_file.h"
 #include "supervisor/protocol.h"
 
 namespace stasis::supervisor {
@@ -40,13 +42,18 @@ using nlohmann::json;
 
 constexpr uint64_t kFakeDisk = 1 << 20;
 
+std::set<std::string> words_in(const Path& path) {
+  std::ifstream file(path);
+  return {std::istream_iterator<std::string>(file), {}};
+}
+
 class Fake {
  public:
   Fake(Path dir, SandboxConfig config)
-      : dir_(std::move(dir)), config_(std::move(config)), fake_(config_.store.parent_path() / "fake") {
-    std::ifstream file(fake_ / config_.sandbox_id);
-    for (std::string word; file >> word;) words_.insert(word);
-  }
+      : dir_(std::move(dir)),
+        config_(std::move(config)),
+        fake_(config_.store.parent_path() / "fake"),
+        words_(words_in(fake_ / config_.sandbox_id)) {}
 
   // Of a spare: its socket, and the agent's connection.
   void was_spare(UniqueFd listener, UniqueFd client) {
@@ -234,10 +241,7 @@ class Fake {
 };
 
 int run_sandbox(const Path& dir, UniqueFd listener, UniqueFd client) {
-  const auto bytes = read_file(real_file_system(), dir / kConfigFile, 1 << 20);
-  if (!bytes) return 2;
-  const std::string text(reinterpret_cast<const char*>(bytes->data()), bytes->size());
-  auto config = config_from_json(json::parse(text, nullptr, false));
+  auto config = read_config_file<SandboxConfig>(dir / kConfigFile, config_from_json);
   if (!config) return 2;
   std::filesystem::create_directories(dir / "root" / "etc");
   std::filesystem::create_directories(dir / "root" / "run");
@@ -247,9 +251,7 @@ int run_sandbox(const Path& dir, UniqueFd listener, UniqueFd client) {
 }
 
 int run_spare(const Path& dir) {
-  std::set<std::string> words;
-  std::ifstream file(dir.parent_path().parent_path() / "fake" / "spare");
-  for (std::string word; file >> word;) words.insert(word);
+  const std::set<std::string> words = words_in(dir.parent_path().parent_path() / "fake" / "spare");
   if (words.contains("exit")) return 1;
   UniqueFd listener = listen_unix(dir / kControlSocket).value();
   UniqueFd client = accept_unix(listener.get(), Milliseconds(20'000)).value();
