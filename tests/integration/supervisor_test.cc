@@ -118,6 +118,16 @@ class SupervisorTest : public ::testing::Test {
     return {};
   }
 
+  // `id` is what a guest was paused in that had just booted.
+  void pause_booted(const std::string& name, SnapshotId& id) {
+    Running booted = start(image_, name);
+    ASSERT_TRUE(booted.client->state(Milliseconds(60'000)));
+    await_daemon(*booted.client);
+    id = SnapshotId::random();
+    ASSERT_TRUE(booted.client->pause(id, Milliseconds(60'000)));
+    ASSERT_TRUE(booted.process->wait(Deadline::never()));
+  }
+
   static nlohmann::json exit_record(const Running& running) {
     std::ifstream file(running.dir / kExitFile);
     return nlohmann::json::parse(file, nullptr, false);
@@ -229,12 +239,8 @@ TEST_F(SupervisorTest, BootPauseRestorePauseRestore) {
 
 // What a restore touches is written down for three seconds. A pause within them keeps what is known by then.
 TEST_F(SupervisorTest, APauseSoonAfterARestoreKeepsWhatWasTouched) {
-  Running booted = start(image_, "for-a-moment");
-  ASSERT_TRUE(booted.client->state(Milliseconds(60'000)));
-  await_daemon(*booted.client);
-  const SnapshotId first = SnapshotId::random();
-  ASSERT_TRUE(booted.client->pause(first, Milliseconds(60'000)));
-  ASSERT_TRUE(booted.process->wait(Deadline::never()));
+  SnapshotId first;
+  ASSERT_NO_FATAL_FAILURE(pause_booted("for-a-moment", first));
 
   Running restored = start(first, "moment", kRestoreUffd);
   ASSERT_TRUE(restored.client->state(Milliseconds(60'000)));
@@ -260,12 +266,8 @@ TEST_F(SupervisorTest, APauseSoonAfterARestoreKeepsWhatWasTouched) {
 
 // Of a paused guest's snapshot: what is not mapped is told, and what is asked for is not exchanged for something else.
 TEST_F(SupervisorTest, WhatIsNotKnownToBeWholeIsNotMapped) {
-  Running booted = start(image_, "unverified");
-  ASSERT_TRUE(booted.client->state(Milliseconds(60'000)));
-  await_daemon(*booted.client);
-  const SnapshotId id = SnapshotId::random();
-  ASSERT_TRUE(booted.client->pause(id, Milliseconds(60'000)));
-  ASSERT_TRUE(booted.process->wait(Deadline::never()));
+  SnapshotId id;
+  ASSERT_NO_FATAL_FAILURE(pause_booted("unverified", id));
   const snapshot::LayerId layer = layer_of_memory(id);
   snapshot::VerifiedLayers(*store_).forget(layer);
 
@@ -287,12 +289,8 @@ TEST_F(SupervisorTest, WhatIsNotKnownToBeWholeIsNotMapped) {
 }
 
 TEST_F(SupervisorTest, APageOfAMappedLayerThatCannotBeReadEndsTheSandboxWithTheReason) {
-  Running booted = start(image_, "to-cut");
-  ASSERT_TRUE(booted.client->state(Milliseconds(60'000)));
-  await_daemon(*booted.client);
-  const SnapshotId id = SnapshotId::random();
-  ASSERT_TRUE(booted.client->pause(id, Milliseconds(60'000)));
-  ASSERT_TRUE(booted.process->wait(Deadline::never()));
+  SnapshotId id;
+  ASSERT_NO_FATAL_FAILURE(pause_booted("to-cut", id));
   Running mapped = start(id, "cut", kRestoreMapped);
   ASSERT_TRUE(mapped.client->state(Milliseconds(60'000)));
   const snapshot::LayerId layer = layer_of_memory(id);
@@ -344,11 +342,8 @@ TEST_F(SupervisorTest, ASpareBecomesASandbox) {
 }
 
 TEST_F(SupervisorTest, ASpareOfAnotherShapeSaysSo) {
-  Running booted = start(image_, "for-another-shape");
-  ASSERT_TRUE(booted.client->state(Milliseconds(60'000)));
-  await_daemon(*booted.client);
-  const SnapshotId base = SnapshotId::random();
-  ASSERT_TRUE(booted.client->pause(base, Milliseconds(60'000)));
+  SnapshotId base;
+  ASSERT_NO_FATAL_FAILURE(pause_booted("for-another-shape", base));
   Running spare = start_spare("another-shape", 1 << 20);
   ASSERT_TRUE(become(spare, base, "misfit", ""));
   ASSERT_TRUE(spare.process->wait(Deadline::never()));
@@ -421,12 +416,8 @@ TEST_F(SupervisorTest, KilledVmmIsRecordedAndKilledSupervisorTakesItsVmmAlong) {
 }
 
 TEST_F(SupervisorTest, DamagedMemoryEndsTheRestoreWithTheReason) {
-  Running booted = start(image_, "to-damage");
-  ASSERT_TRUE(booted.client->state(Milliseconds(60'000)));
-  await_daemon(*booted.client);
-  const SnapshotId id = SnapshotId::random();
-  ASSERT_TRUE(booted.client->pause(id, Milliseconds(60'000)));
-  ASSERT_TRUE(booted.process->wait(Deadline::never()));
+  SnapshotId id;
+  ASSERT_NO_FATAL_FAILURE(pause_booted("to-damage", id));
   // Every frame of the memory's layer is damaged: the first fault finds it.
   const Path file = layer_data_path(store_->layers_dir(), layer_of_memory(id));
   std::filesystem::permissions(file, std::filesystem::perms(0600));
