@@ -164,6 +164,22 @@ TEST_F(AgentSurvivalTest, WhatEndedWhileNoAgentWasThere) {
   EXPECT_FALSE(std::filesystem::exists(sandbox_dir("stopped")));
 }
 
+// Records of running sandboxes are not synced: after a power cut they may be there in name only.
+TEST_F(AgentSurvivalTest, ATornMapOfWhatThePowerCutEndedIsNoErrorToACollection) {
+  start_program();
+  ASSERT_TRUE(create("one").ok());
+  kill_program();
+  signal_pidfd(started_[0].get(), SIGKILL);
+  ASSERT_TRUE(*wait_readable(started_[0].get(), Deadline::after(Milliseconds(5000))));
+  std::ofstream(sandbox_dir("one") / supervisor::kMemoryMapFile) << "torn";
+  start_agent();
+  EXPECT_EQ(info("one").state(), "dead");
+  grpc::ClientContext context;
+  v1::CollectStoreReply reply;
+  const grpc::Status collected = stub_->CollectStore(&context, {}, &reply);
+  EXPECT_TRUE(collected.ok()) << collected.error_message();
+}
+
 TEST_F(AgentSurvivalTest, ADeadlineThatPassedMeanwhileIsKept) {
   start_program();
   v1::CreateSandboxRequest request = create_request("one");

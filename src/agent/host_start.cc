@@ -113,7 +113,7 @@ Status Host::make_directory(const SandboxPtr& sandbox, const StartSpec& spec) co
   STASIS_TRY(fs.make_directory(sandbox->dir));
   const supervisor::SandboxConfig config{spec.id,         store_.root(), spec.base,    spec.shape,
                                          spec.disk_bytes, options_.vmm,  spec.restore, spec.load_mib_per_s};
-  STASIS_TRY(publish_file(fs, sandbox->dir / supervisor::kConfigFile, to_json(config).dump()));
+  STASIS_TRY(replace_file(fs, sandbox->dir / supervisor::kConfigFile, to_json(config).dump()));
   return save_record(sandbox->dir, sandbox->record);
 }
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "agent/host.h"
+#include "agent/roots.h"
 #include "base/clock.h"
 #include "base/log.h"
 
@@ -18,6 +19,15 @@ constexpr Milliseconds kSocketAppears{500};
 constexpr Milliseconds kBusyDeadline{30 * 60'000};
 constexpr std::chrono::seconds kSettleTogether{3};
 constexpr const char* kTimeout = "timeout";
+
+// The caller holds the sandbox's mutex. Nobody reads the layers of what has ended; and the maps that keep them may be
+// torn when the host itself went down, which would be an error to every collection.
+void mark_dead(Sandbox& sandbox, std::string reason) {
+  spdlog::warn("sandbox {}: {}", sandbox.id, reason);
+  sandbox.state = SandboxState::kDead;
+  sandbox.reason = std::move(reason);
+  forget_maps(sandbox.dir);
+}
 
 Result<std::unique_ptr<supervisor::Client>> find_supervisor(const Path& dir, bool may_be_starting) {
   const Deadline deadline = Deadline::after(may_be_starting ? kSocketAppears : Milliseconds(0));
@@ -104,9 +114,7 @@ void Host::ended_unseen(const SandboxPtr& sandbox) {
   if (!sandbox->record.initialised || expected) return take_down(sandbox, "");
   const std::lock_guard lock(sandbox->mutex);
   if (sandbox->destroyed) return;
-  sandbox->state = SandboxState::kDead;
-  sandbox->reason = timed_out ? kTimeout : exit ? exit->reason : "the supervisor died while no agent was there";
-  spdlog::warn("sandbox {}: {}", sandbox->id, sandbox->reason);
+  mark_dead(*sandbox, timed_out ? kTimeout : exit ? exit->reason : "the supervisor died while no agent was there");
 }
 
 void Host::watch() {
@@ -148,11 +156,8 @@ void Host::watch_one(const SandboxPtr& sandbox) {
   } else {
     return;
   }
-  spdlog::warn("sandbox {}: {}", sandbox->id, reason);
   const std::lock_guard lock(sandbox->mutex);
-  if (sandbox->destroyed) return;
-  sandbox->state = SandboxState::kDead;
-  sandbox->reason = std::move(reason);
+  if (!sandbox->destroyed) mark_dead(*sandbox, std::move(reason));
 }
 
 }  // namespace stasis::agent

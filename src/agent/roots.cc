@@ -38,4 +38,10 @@ Result<std::vector<snapshot::BlockMap>> sandbox_roots(const Path& sandboxes) {
   return roots;
 }
 
+void forget_maps(const Path& sandbox) {
+  for (const char* file : {supervisor::kMemoryMapFile, supervisor::kDiskMapFile}) {
+    (void)real_file_system().remove(sandbox / file);  // of one that ended early there is none
+  }
+}
+
 }  // namespace stasis::agent

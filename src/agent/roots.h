@@ -11,5 +11,7 @@ namespace stasis::agent {
 Result<std::vector<snapshot::SandboxMaps>> sandbox_maps(const Path& sandboxes);
 // The maps alone.
 Result<std::vector<snapshot::BlockMap>> sandbox_roots(const Path& sandboxes);
+// Of a sandbox whose processes have ended: the store need not keep anything for it.
+void forget_maps(const Path& sandbox);
 
 }  // namespace stasis::agent

@@ -60,7 +60,7 @@ Status save_record(const Path& sandbox_dir, const SandboxRecord& record) {
                     {"env", record.env},
                     {"deadline_unix_ms", record.deadline_unix_ms},
                     {"initialised", record.initialised}};
-  return publish_file(real_file_system(), sandbox_dir / kRecordFile,
+  return replace_file(real_file_system(), sandbox_dir / kRecordFile,
                       object.dump(-1, ' ', false, json::error_handler_t::replace));
 }
 

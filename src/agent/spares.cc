@@ -207,7 +207,7 @@ Result<std::unique_ptr<Spare>> Spares::make(const SpareShape& shape) {
   auto spare = std::make_unique<Spare>(dir);
   STASIS_TRY(fs.make_directory(dir));
   const supervisor::SpareConfig config{shape.machine, shape.disk_bytes, options_.vmm};
-  STASIS_TRY(publish_file(fs, dir / supervisor::kSpareFile, to_json(config).dump()));
+  STASIS_TRY(replace_file(fs, dir / supervisor::kSpareFile, to_json(config).dump()));
   STASIS_ASSIGN(const UniqueFd log, open_append(dir / supervisor::kSupervisorLog));
   SpawnOptions spawned;
   spawned.argv = {options_.supervisor_program.string(), "--spare-dir", dir.string()};

@@ -85,6 +85,17 @@ TEST(FileSystemTest, PublishedFileIsWholeAndNoTemporaryStays) {
   EXPECT_EQ(read_file(fs, dir.path() / "record", 2).error().code, Code::kDataLoss);
 }
 
+TEST(FileSystemTest, ReplacedFileIsWholeAndNoTemporaryStays) {
+  const TempDir dir;
+  FileSystem& fs = real_file_system();
+  ASSERT_TRUE(replace_file(fs, dir.path() / "record", std::string_view("one, and longer")));
+  ASSERT_TRUE(replace_file(fs, dir.path() / "record", std::string_view("two")));
+  const auto content = read_file(fs, dir.path() / "record", 100);
+  ASSERT_TRUE(content);
+  EXPECT_EQ(std::string(reinterpret_cast<const char*>(content->data()), content->size()), "two");
+  EXPECT_THAT(fs.list(dir.path()).value(), ElementsAre("record"));
+}
+
 TEST(FileSystemTest, WhatIsInMemoryIsReadWithoutWaiting) {
   const TempDir dir;
   FileSystem& fs = real_file_system();

@@ -205,23 +205,39 @@ Result<std::vector<std::byte>> read_file(FileSystem& fs, const Path& path, uint6
   return content;
 }
 
-Status publish_file(FileSystem& fs, const Path& path, std::span<const std::byte> content) {
+namespace {
+
+Status put_in_place(FileSystem& fs, const Path& path, std::span<const std::byte> content, bool durably) {
   const Path temporary = path.string() + ".tmp";
   auto write = [&]() -> Status {
     if (Status removed = fs.remove(temporary); !removed && removed.error().code != Code::kNotFound) return removed;
     STASIS_ASSIGN(const UniqueFd fd, fs.create(temporary));
     STASIS_TRY_CONTEXT(fs.write_at(fd.get(), 0, content), temporary.string());
-    STASIS_TRY_CONTEXT(fs.sync(fd.get()), temporary.string());
+    if (durably) STASIS_TRY_CONTEXT(fs.sync(fd.get()), temporary.string());
     STASIS_TRY(fs.rename(temporary, path));
-    return fs.sync_directory(path.parent_path());
+    return durably ? fs.sync_directory(path.parent_path()) : Status{};
   };
   Status status = write();
   if (!status) (void)fs.remove(temporary);
   return status;
 }
 
+}  // namespace
+
+Status publish_file(FileSystem& fs, const Path& path, std::span<const std::byte> content) {
+  return put_in_place(fs, path, content, true);
+}
+
 Status publish_file(FileSystem& fs, const Path& path, std::string_view content) {
   return publish_file(fs, path, std::as_bytes(std::span(content)));
+}
+
+Status replace_file(FileSystem& fs, const Path& path, std::span<const std::byte> content) {
+  return put_in_place(fs, path, content, false);
+}
+
+Status replace_file(FileSystem& fs, const Path& path, std::string_view content) {
+  return replace_file(fs, path, std::as_bytes(std::span(content)));
 }
 
 Status remove_tree(FileSystem& fs, const Path& directory) {

@@ -61,6 +61,9 @@ class Store {
  public:
   // Makes the directories, with their parents, if they are missing.
   static Result<Store> open(FileSystem& fs, Path root);
+  // A store that another process has opened and keeps: makes nothing and syncs nothing, which would cost a restore 6
+  // ms.
+  static Store attach(FileSystem& fs, Path root) { return {fs, std::move(root)}; }
 
   FileSystem& fs() const { return *fs_; }
   const Path& root() const { return root_; }

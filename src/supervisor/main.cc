@@ -21,7 +21,7 @@ namespace {
 void record_exit(const Path& dir, const ExitRecord& record) {
   spdlog::info("ends: {}", record.reason);
   // The directory may be gone already if the agent destroyed the sandbox: then nobody wants to know.
-  (void)publish_file(real_file_system(), dir / kExitFile, to_json(record).dump());
+  (void)replace_file(real_file_system(), dir / kExitFile, to_json(record).dump());
 }
 
 ExitRecord failed_start(Error error) { return {false, "start failed: " + error.message, std::move(error)}; }

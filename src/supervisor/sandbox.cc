@@ -65,7 +65,7 @@ Sandbox::~Sandbox() {
 
 Result<std::unique_ptr<Sandbox>> Sandbox::start(const SandboxConfig& config, const Path& dir,
                                                 std::optional<Shell> spare) {
-  STASIS_ASSIGN(snapshot::Store store, snapshot::Store::open(real_file_system(), config.store));
+  snapshot::Store store = snapshot::Store::attach(real_file_system(), config.store);
   STASIS_ASSIGN(Event failure_event, Event::create());
   std::unique_ptr<Sandbox> sandbox(new Sandbox(config, dir, std::move(store), std::move(failure_event)));
   STASIS_TRY(sandbox->run(std::move(spare)));
@@ -90,7 +90,7 @@ Status Sandbox::open_base() {
   last_snapshot_ = base_.id;
   STASIS_ASSIGN(BlockMap disk_map, disk_map_of(store_, base_, config_.disk_bytes));
   STASIS_ASSIGN(const auto disk_bytes, disk_map.encode());
-  STASIS_TRY(publish_file(store_.fs(), dir_ / kDiskMapFile, disk_bytes));
+  STASIS_TRY(replace_file(store_.fs(), dir_ / kDiskMapFile, disk_bytes));
   STASIS_ASSIGN(disk_base_, AddressSpace::open(store_.fs(), store_.layers_dir(), std::move(disk_map)));
   if (base_.kind == SnapshotKind::kImage) {
     shape_ = config_.shape;
@@ -106,7 +106,7 @@ Status Sandbox::open_base() {
 // From now on memory is compared with `memory_map`, and its layers are kept by the sandbox's own record of it.
 Status Sandbox::stand_on(const BlockMap& memory_map) {
   STASIS_ASSIGN(const auto bytes, memory_map.encode());
-  STASIS_TRY(publish_file(store_.fs(), dir_ / kMemoryMapFile, bytes));
+  STASIS_TRY(replace_file(store_.fs(), dir_ / kMemoryMapFile, bytes));
   STASIS_ASSIGN(memory_, AddressSpace::open(store_.fs(), store_.layers_dir(), memory_map));
   return {};
 }

@@ -146,7 +146,7 @@ Result<disk::SealResult> Sandbox::seal_disk() {
   auto sealed = disk_->seal(store_.layers_dir(), snapshot::LayerId::random());
   if (!sealed) return fail(std::move(sealed).error().with_context("store the disk"));
   STASIS_ASSIGN(const auto bytes, sealed->map.encode());
-  STASIS_TRY(publish_file(store_.fs(), dir_ / kDiskMapFile, bytes));
+  STASIS_TRY(replace_file(store_.fs(), dir_ / kDiskMapFile, bytes));
   return sealed;
 }
 

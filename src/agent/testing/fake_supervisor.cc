@@ -93,7 +93,7 @@ class Fake {
   int end(ExitRecord record) {
     if (guest_ != nullptr) record.pager = report();
     if (guest_ != nullptr) (void)guest_->kill_and_wait();
-    (void)publish_file(real_file_system(), dir_ / kExitFile, to_json(record).dump());
+    (void)replace_file(real_file_system(), dir_ / kExitFile, to_json(record).dump());
     return record.expected ? 0 : 1;
   }
 
