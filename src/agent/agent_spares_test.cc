@@ -1,5 +1,6 @@
 // Spares: who gets one, how many there are, and that nothing depends on them.
 #include <algorithm>
+#include <array>
 
 #include "agent/spares.h"
 #include "agent/testing/agent_fixture.h"
@@ -24,7 +25,7 @@ class AgentSparesTest : public AgentFixture {
   }
   // A snapshot, whose shape has been restored once.
   std::string restored_snapshot() {
-    const std::string id = new_id();
+    std::string id = new_id();
     EXPECT_TRUE(create("first").ok());
     EXPECT_TRUE(take_snapshot("first", id).ok());
     EXPECT_FALSE(clone("second", id).restore().spare()) << "nobody knew that it was coming";
@@ -165,8 +166,8 @@ TEST_F(SparesTest, NoMoreThanWereAskedFor) {
   spares->want(kShape);
   ASSERT_TRUE(await(*spares, 3));
   spares->want(kShape);
-  std::vector<std::unique_ptr<Spare>> taken;
-  for (int i = 0; i < 3; ++i) taken.push_back(spares->take(kShape));
+  std::array<std::unique_ptr<Spare>, 3> taken;
+  for (auto& spare : taken) spare = spares->take(kShape);
   EXPECT_EQ(std::count(taken.begin(), taken.end(), nullptr), 0);
   ASSERT_TRUE(await(*spares, 3));
   EXPECT_EQ(spares->counts().started, 6U);
