@@ -130,10 +130,10 @@ class BlockMap {
   // Takes the table of extents of an encoded map, checks it and makes the index: kDataLoss unless the entries are as
   // every constructor leaves them and their CRC is `crc`.
   Status load_entries(size_t count, uint32_t crc, const Source& source);
-  struct Piece;  // of that table (block_map_codec.cc)
-  // Takes the extents of a piece; what is wrong with them, or the empty string.
-  std::string take(const Piece& piece, std::span<uint8_t> used);
-  std::string first_fault(const Piece& piece) const;
+  struct Part;  // of that table (block_map_codec.cc)
+  // Takes the extents of a part; what is wrong with them, or the empty string.
+  std::string take(const Part& part, std::span<uint8_t> used);
+  std::string first_fault(const Part& part) const;
 
   Metadata metadata_;
   std::vector<LayerId> layers_;

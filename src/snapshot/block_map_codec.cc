@@ -81,8 +81,11 @@ Status check_layers(std::span<const LayerId> layers) {
 }
 
 constexpr uint64_t kMaxBlocks = kMaxAddressSpace / kBlockSize;
-// 64 KiB of the file, which stay in the second cache. By 16 KiB a million extents took 0.7 ms more, of system calls.
+// Read and summed at once: 64 KiB of the file, which stay in the second cache. By 16 KiB a million extents took 0.7 ms
+// more, of system calls.
 constexpr size_t kPieceExtents = 4096;
+// Checked and taken at once: 16 KiB, which stay in the first cache meanwhile. That is 0.2 ms of a million extents.
+constexpr size_t kPartExtents = 1024;
 
 struct Record {  // an extent as the file has it
   uint32_t first_block;
@@ -208,14 +211,13 @@ Result<BlockMap> BlockMap::read(uint64_t file_size, const Source& source) {
   return map;
 }
 
-struct BlockMap::Piece {
+struct BlockMap::Part {
   static Entry entry(const Record& record) { return {record.first_block, record.layer, layer_block(record)}; }
 
   size_t first;                     // index of records[1]
-  std::span<const Record> records;  // the first is the last one of the piece before
+  std::span<const Record> records;  // the first is the last one of the part before
 };
 
-// In pieces that stay in the cache while they are read, summed, checked and indexed.
 Status BlockMap::load_entries(size_t count, uint32_t crc, const Source& source) {
   entries_.resize(count);
   index_.start(count, size() / kBlockSize);
@@ -228,7 +230,10 @@ Status BlockMap::load_entries(size_t count, uint32_t crc, const Source& source) 
     const auto piece = std::span(records).subspan(1, std::min(kPieceExtents, count - done));
     STASIS_TRY(source(std::as_writable_bytes(piece)));
     found_crc = crc32c(std::as_bytes(piece), found_crc);
-    if (fault.empty()) fault = take({done, std::span(records).first(1 + piece.size())}, used);
+    for (size_t at = 0; at < piece.size() && fault.empty(); at += kPartExtents) {
+      const size_t extents = std::min(kPartExtents, piece.size() - at);
+      fault = take({done + at, std::span(records).subspan(at, 1 + extents)}, used);
+    }
     done += piece.size();
     records[0] = piece.back();
   }
@@ -242,33 +247,33 @@ Status BlockMap::load_entries(size_t count, uint32_t crc, const Source& source) 
   return {};
 }
 
-std::string BlockMap::take(const Piece& piece, std::span<uint8_t> used) {
-  const bool starts_at_zero = piece.first != 0 || piece.records[1].first_block == 0;
-  if (!starts_at_zero || !surely_sound(piece.records, size() / kBlockSize, layers_.size())) {
-    if (std::string fault = first_fault(piece); !fault.empty()) return fault;
+std::string BlockMap::take(const Part& part, std::span<uint8_t> used) {
+  const bool starts_at_zero = part.first != 0 || part.records[1].first_block == 0;
+  if (!starts_at_zero || !surely_sound(part.records, size() / kBlockSize, layers_.size())) {
+    if (std::string fault = first_fault(part); !fault.empty()) return fault;
   }
-  Entry* entry = entries_.data() + piece.first;
-  auto index = index_.adder(piece.first);
-  for (const Record& record : piece.records.subspan(1)) {
-    *entry++ = Piece::entry(record);
+  Entry* entry = entries_.data() + part.first;
+  auto index = index_.adder(part.first);
+  for (const Record& record : part.records.subspan(1)) {
+    *entry++ = Part::entry(record);
     used[record.layer] = 1;
     index.add(record.first_block);
   }
   return "";
 }
 
-std::string BlockMap::first_fault(const Piece& piece) const {
-  for (size_t i = 1; i < piece.records.size(); ++i) {
-    const Record& record = piece.records[i];
-    const size_t index = piece.first + i - 1;
+std::string BlockMap::first_fault(const Part& part) const {
+  for (size_t i = 1; i < part.records.size(); ++i) {
+    const Record& record = part.records[i];
+    const size_t index = part.first + i - 1;
     uint32_t faults = faults_of_start(record, size() / kBlockSize, layers_.size());
     if (index == 0) {
       faults |= fault_if(record.first_block != 0, 0);
     } else {
-      if (const uint32_t before = faults_of_end(piece.records[i - 1], record.first_block); before != 0) {
+      if (const uint32_t before = faults_of_end(part.records[i - 1], record.first_block); before != 0) {
         return describe(index - 1, before);
       }
-      faults |= fault_if(Builder::continues(Piece::entry(piece.records[i - 1]), Piece::entry(record)), 6);
+      faults |= fault_if(Builder::continues(Part::entry(part.records[i - 1]), Part::entry(record)), 6);
     }
     if (faults != 0) return describe(index, faults);
   }

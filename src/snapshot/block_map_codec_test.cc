@@ -192,8 +192,8 @@ class LargeForgery {
 };
 
 // At the ends of what is checked at once, and within.
-const std::vector<size_t> kPlaces = {1,    2,    3,    4094, 4095, 4096, 4097, 4098,
-                                     6001, 6002, 6003, 8191, 8192, 8193, 9998, 9999};
+const std::vector<size_t> kPlaces = {1,    2,    3,    1022, 1023, 1024, 1025, 1026, 4094, 4095,
+                                     4096, 4097, 4098, 6001, 6002, 8191, 8192, 9998, 9999};
 
 std::string extent(size_t index) { return "extent " + std::to_string(index) + " "; }
 

@@ -10,6 +10,8 @@
 #include <cstdint>
 #include <vector>
 
+#include "base/table_allocator.h"
+
 namespace stasis::snapshot {
 
 class BucketIndex {
@@ -75,7 +77,7 @@ class BucketIndex {
 
   unsigned shift_ = 0;
   // [b]: the last entry that starts before bucket b, or 0. The last bucket's end is behind them.
-  std::vector<uint32_t> bounds_;
+  std::vector<uint32_t, TableAllocator<uint32_t>> bounds_;
 };
 
 }  // namespace stasis::snapshot
