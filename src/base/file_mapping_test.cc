@@ -74,6 +74,18 @@ TEST_F(FileMappingTest, PlacesAreGivenBack) {
   EXPECT_TRUE(FileMapping::map(file_.get(), kPage));
 }
 
+TEST_F(FileMappingTest, TellsWhichPagesAreInMemoryAndFillsNoHole) {
+  const UniqueFd sparse = create_memory_file("sparse", 80 * kPage).value();
+  for (const size_t page : {0, 2, 70}) {
+    ASSERT_TRUE(fs_.write_at(sparse.get(), page * kPage, std::vector<std::byte>(kPage, std::byte{7})));
+  }
+  const FileMapping mapping = fs_.map(sparse.get(), 80 * kPage).value();
+  EXPECT_EQ(mapping.resident_pages({0, 16 * kPage}), 0b101U);
+  EXPECT_EQ(mapping.resident_pages({16 * kPage, 64 * kPage}), uint64_t{1} << 54);
+  EXPECT_EQ(mapping.resident_pages({0, 65 * kPage}), 0U) << "more than it can tell";
+  EXPECT_EQ(fs_.data_ranges(sparse.get())->size(), 3U);
+}
+
 using FileMappingDeathTest = FileMappingTest;
 
 TEST_F(FileMappingDeathTest, OtherBusErrorsStillEndTheProcess) {

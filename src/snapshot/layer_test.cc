@@ -174,6 +174,65 @@ TEST_F(LayerTest, WhatCannotBeMappedIsRead) {
   EXPECT_EQ(faulty.calls() - before, 1U) << "neighbours are read at once";
 }
 
+// Counts reads, and knows what is in memory: at most the pages of a mask.
+class KnowingFileSystem final : public stasis::testing::ForwardingFileSystem {
+ public:
+  KnowingFileSystem() : ForwardingFileSystem(real_file_system()) {}
+  void forget(size_t page) { known_ &= ~(uint64_t{1} << page); }
+  int reads() const { return reads_; }
+
+  Result<size_t> read_at(int fd, uint64_t offset, std::span<std::byte> out) override {
+    ++reads_;
+    return inner_.read_at(fd, offset, out);
+  }
+  uint64_t resident_pages(const FileMapping& mapping, Range range) override {
+    return inner_.resident_pages(mapping, range) & known_;
+  }
+  bool is_hole(int fd, Range range) override { return inner_.is_hole(fd, range); }
+
+ private:
+  std::optional<Error> before(const char* /*what*/) override { return std::nullopt; }
+  uint64_t known_ = ~uint64_t{0};
+  int reads_ = 0;
+};
+
+TEST_F(LayerTest, FramesThatAreInMemoryAreVerifiedWhereTheyAre) {
+  write_layer();
+  KnowingFileSystem knowing;
+  const auto layer = Layer::open(knowing, store_.layers_dir(), id_).value();
+  const int before = knowing.reads();
+  for (const Range range : {blocks(1, 1), blocks(5, 1), blocks(33, 2)}) {
+    Bytes bytes(range.length);
+    ASSERT_TRUE(layer->read(range.offset, bytes));
+    EXPECT_EQ(bytes, expected(range));
+  }
+  EXPECT_TRUE(layer->verified_whole());
+  EXPECT_EQ(knowing.reads(), before);
+}
+
+TEST_F(LayerTest, AFrameOfWhichABlockIsNotInMemoryIsRead) {
+  write_layer();
+  KnowingFileSystem knowing;
+  const auto layer = Layer::open(knowing, store_.layers_dir(), id_).value();
+  knowing.forget(1);
+  const int before = knowing.reads();
+  Bytes bytes(kBlockSize);
+  ASSERT_TRUE(layer->read(5 * kBlockSize, bytes));
+  EXPECT_EQ(bytes, expected(blocks(5, 1)));
+  EXPECT_EQ(knowing.reads(), before + 1);
+}
+
+TEST_F(LayerTest, DamageThatIsNotInMemoryIsNotTakenForAHole) {
+  write_layer();
+  testing::damage_file(data_path(), 9 * kBlockSize);
+  KnowingFileSystem knowing;
+  const auto layer = Layer::open(knowing, store_.layers_dir(), id_).value();
+  knowing.forget(9);
+  Bytes bytes(kBlockSize);
+  EXPECT_EQ(layer->read(5 * kBlockSize, bytes).error().code, Code::kDataLoss);
+  EXPECT_FALSE(layer->is_verified(0));
+}
+
 TEST_F(LayerTest, AViewIsOfVerifiedFramesOnly) {
   write_layer();
   const auto layer = open_layer();
