@@ -77,6 +77,8 @@ class BlockMap {
   // decode() of a file of `file_size` bytes that is never in memory as a whole: each byte is asked for once, in order,
   // until the first error.
   static Result<BlockMap> read(uint64_t file_size, const Source& source);
+  // What the head of such a file says of the map, without its extents: the head has a checksum of its own.
+  static Result<Metadata> read_metadata(uint64_t file_size, const Source& source);
   Result<std::vector<std::byte>> encode() const;
 
   // The next generation (of zeros(): generation 0): `changes` (sorted, disjoint) laid over this map; data changes point

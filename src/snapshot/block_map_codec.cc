@@ -211,6 +211,12 @@ Result<BlockMap> BlockMap::read(uint64_t file_size, const Source& source) {
   return map;
 }
 
+Result<BlockMap::Metadata> BlockMap::read_metadata(uint64_t file_size, const Source& source) {
+  std::vector<LayerId> layers;
+  STASIS_ASSIGN(const Header header, read_head(file_size, source, layers));
+  return header.metadata;
+}
+
 struct BlockMap::Part {
   static Entry entry(const Record& record) { return {record.first_block, record.layer, layer_block(record)}; }
 
