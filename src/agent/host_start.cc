@@ -209,9 +209,9 @@ Result<Started> Host::bring_up(const SandboxPtr& sandbox, const StartSpec& spec)
 std::optional<SpareShape> Host::shape_of(const StartSpec& spec) const {
   const auto base = store_.load(spec.base);
   if (!base || base->kind != SnapshotKind::kSnapshot || !base->disk_map) return std::nullopt;
-  const auto disk = store_.read_map(base->id, *base->disk_map);
+  const auto disk = store_.read_map_metadata(base->id, *base->disk_map);
   if (!disk) return std::nullopt;
-  return SpareShape{base->machine, disk->size()};
+  return SpareShape{base->machine, disk->size};
 }
 
 // A spare only saves time: whatever is wrong with it, the sandbox gets a supervisor of its own, which says the same if

@@ -123,6 +123,10 @@ TEST(FileSystemTest, DataRangesFollowHoles) {
   const std::vector<std::byte> block(4096, std::byte{7});
   ASSERT_TRUE(fs.write_at(fd->get(), 64 << 10, block));
   EXPECT_THAT(fs.data_ranges(fd->get()).value(), ElementsAre(Range{64 << 10, 4096}));
+  EXPECT_TRUE(fs.is_hole(fd->get(), {0, 64 << 10}));
+  EXPECT_FALSE(fs.is_hole(fd->get(), {60 << 10, 8 << 10}));
+  EXPECT_FALSE(fs.is_hole(fd->get(), {64 << 10, 4096}));
+  EXPECT_TRUE(fs.is_hole(fd->get(), {68 << 10, 4096})) << "nothing is behind it";
   ASSERT_TRUE(fs.punch_hole(fd->get(), {64 << 10, 4096}));
   EXPECT_TRUE(fs.data_ranges(fd->get())->empty());
 }

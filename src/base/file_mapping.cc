@@ -111,4 +111,14 @@ bool FileMapping::intact() const {
   return slot_ != nullptr && !slot_->broken.load(std::memory_order_acquire);
 }
 
+uint64_t FileMapping::resident_pages(Range range) const {
+  std::array<unsigned char, 64> pages;
+  const std::span<std::byte> bytes = mapping_.bytes().subspan(range.offset, range.length);
+  const size_t count = bytes.size() / FileMappingGuard::kPage;
+  if (count > pages.size() || ::mincore(bytes.data(), bytes.size(), pages.data()) != 0) return 0;
+  uint64_t resident = 0;
+  for (size_t i = 0; i < count; ++i) resident |= uint64_t{pages[i] & 1U} << i;
+  return resident;
+}
+
 }  // namespace stasis

@@ -8,6 +8,7 @@
 #include <span>
 
 #include "base/memory.h"
+#include "base/range.h"
 #include "base/result.h"
 
 namespace stasis {
@@ -30,6 +31,10 @@ class FileMapping {
   // False once any page could not be had: what was read since it was last true may be zeros that the file does not
   // hold. Thread-safe.
   bool intact() const;
+  // Which pages of a range of at most 64 (multiples of 4096, within bytes()) are in memory, the first as bit 0: reading
+  // those waits for no device. A hole of a file in tmpfs is not, and reading it here would fill it. Told to the file's
+  // owner and to root; to anybody else Linux says of each that it is. None if it cannot be found out.
+  uint64_t resident_pages(Range range) const;
 
  private:
   struct Slot;

@@ -5,6 +5,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <set>
 #include <thread>
 #include <vector>
 
@@ -72,6 +73,33 @@ TEST_F(FileMappingTest, PlacesAreGivenBack) {
   EXPECT_EQ(last.error().code, Code::kResourceExhausted);
   held.clear();
   EXPECT_TRUE(FileMapping::map(file_.get(), kPage));
+}
+
+TEST_F(FileMappingTest, TellsWhichPagesAreInMemoryAndFillsNoHole) {
+  const UniqueFd sparse = create_memory_file("sparse", 80 * kPage).value();
+  for (const size_t page : {0, 2, 70}) {
+    ASSERT_TRUE(fs_.write_at(sparse.get(), page * kPage, std::vector<std::byte>(kPage, std::byte{7})));
+  }
+  const FileMapping mapping = fs_.map(sparse.get(), 80 * kPage).value();
+  EXPECT_EQ(mapping.resident_pages({0, 16 * kPage}), 0b101U);
+  EXPECT_EQ(mapping.resident_pages({16 * kPage, 64 * kPage}), uint64_t{1} << 54);
+  EXPECT_EQ(mapping.resident_pages({0, 65 * kPage}), 0U) << "more than it can tell";
+  EXPECT_EQ(fs_.data_ranges(sparse.get())->size(), 3U);
+}
+
+// Bits 12 to 19 of their addresses: what the first cache of AMD's processors chooses by.
+TEST_F(FileMappingTest, LargeFilesOfOneSizeDoNotLieAtLikeAddresses) {
+  constexpr uint64_t kSize = uint64_t{256} << 20;
+  const UniqueFd large = create_memory_file("large", kSize).value();
+  std::vector<FileMapping> mappings;
+  std::set<uint64_t> places;
+  for (int i = 0; i < 16; ++i) {
+    mappings.push_back(fs_.map(large.get(), kSize).value());
+    EXPECT_EQ(mappings.back().bytes().size(), kSize);
+    places.insert(reinterpret_cast<uint64_t>(mappings.back().bytes().data()) >> 12 & 0xff);
+  }
+  EXPECT_EQ(places.size(), 16U);
+  EXPECT_FALSE(fs_.map(-1, kSize));
 }
 
 using FileMappingDeathTest = FileMappingTest;

@@ -100,6 +100,13 @@ class RealFileSystem : public FileSystem {
     }
   }
 
+  uint64_t resident_pages(const FileMapping& mapping, Range range) override { return mapping.resident_pages(range); }
+
+  bool is_hole(int fd, Range range) override {
+    const off_t data = ::lseek(fd, static_cast<off_t>(range.offset), SEEK_DATA);
+    return data < 0 ? errno == ENXIO : static_cast<uint64_t>(data) >= range.end();
+  }
+
   Status sync(int fd) override {
     if (::fsync(fd) != 0) return fail_errno(errno, "sync file");
     return {};

@@ -48,11 +48,15 @@ class FileSystem {
   virtual Result<FileMapping> map(int /*fd*/, uint64_t /*length*/) {
     return fail(Code::kUnimplemented, "this file system maps no files");
   }
+  // FileMapping::resident_pages() of a file that map() has mapped; none unless the file system tells.
+  virtual uint64_t resident_pages(const FileMapping& /*mapping*/, Range /*range*/) { return 0; }
   virtual Status write_at(int fd, uint64_t offset, std::span<const std::byte> data) = 0;
   virtual Status truncate(int fd, uint64_t size) = 0;
   virtual Status punch_hole(int fd, Range range) = 0;  // the range reads as zeros and is not allocated
   // The parts of [0, size) that hold data, in order (SEEK_DATA / SEEK_HOLE).
   virtual Result<std::vector<Range>> data_ranges(int fd) = 0;
+  // Whether nothing is stored of a range, so that it reads as zeros. False too if that cannot be told.
+  virtual bool is_hole(int /*fd*/, Range /*range*/) { return false; }
   virtual Status sync(int fd) = 0;
   virtual Status set_mode(int fd, unsigned mode) = 0;
 

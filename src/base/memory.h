@@ -34,6 +34,7 @@ class Mapping {
  private:
   Mapping(std::byte* address, size_t length) : address_(address), length_(length) {}
   static Result<Mapping> map(size_t length, int protection, int flags, int fd);
+  static Result<Mapping> map_file(size_t length, int protection, int fd);
   std::byte* address_ = nullptr;
   size_t length_ = 0;
 };

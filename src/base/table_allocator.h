@@ -1,6 +1,7 @@
-// An allocator for large tables of plain records. A table of 4 MiB or more lies on huge pages where the kernel allows
-// it: a search in 16 MiB of small pages misses the TLB at most of its steps, and the 4,096 page faults of filling it
-// cost more than the copy that does. resize() leaves new records uninitialised: they are about to be copied over.
+// An allocator for large tables of plain records. A table of 1 MiB or more lies on huge pages where the kernel allows
+// it, and takes up to 1 MiB more memory for that: a search in 16 MiB of small pages misses the TLB at most of its
+// steps, and the 4,096 page faults of filling it cost more than the copy that does. resize() leaves new records
+// uninitialised: they are about to be copied over.
 #pragma once
 
 #include <cstddef>

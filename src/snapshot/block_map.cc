@@ -89,9 +89,10 @@ Status BlockMap::seal() {
   if (entries_.capacity() - entries_.size() > entries_.size() / 8) entries_.shrink_to_fit();
   std::vector<uint8_t> used(layers_.size() + 1);
   index_.start(entries_.size(), size() / kBlockSize);
-  for (size_t i = 0; i < entries_.size(); ++i) {
-    used[entries_[i].layer] = 1;
-    index_.add(entries_[i].first_block, i);
+  auto index = index_.adder(0);
+  for (const Entry& entry : entries_) {
+    used[entry.layer] = 1;
+    index.add(entry.first_block);
   }
   index_.finish();
   if (std::find(used.begin() + 1, used.end(), 0) != used.end()) drop_unused(used);

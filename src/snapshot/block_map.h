@@ -77,6 +77,8 @@ class BlockMap {
   // decode() of a file of `file_size` bytes that is never in memory as a whole: each byte is asked for once, in order,
   // until the first error.
   static Result<BlockMap> read(uint64_t file_size, const Source& source);
+  // What the head of such a file says of the map, without its extents: the head has a checksum of its own.
+  static Result<Metadata> read_metadata(uint64_t file_size, const Source& source);
   Result<std::vector<std::byte>> encode() const;
 
   // The next generation (of zeros(): generation 0): `changes` (sorted, disjoint) laid over this map; data changes point
@@ -130,10 +132,10 @@ class BlockMap {
   // Takes the table of extents of an encoded map, checks it and makes the index: kDataLoss unless the entries are as
   // every constructor leaves them and their CRC is `crc`.
   Status load_entries(size_t count, uint32_t crc, const Source& source);
-  struct Piece;  // of that table (block_map_codec.cc)
-  // Takes the extents of a piece; what is wrong with them, or the empty string.
-  std::string take(const Piece& piece, std::span<uint8_t> used);
-  std::string first_fault(const Piece& piece) const;
+  struct Part;  // of that table (block_map_codec.cc)
+  // Takes the extents of a part; what is wrong with them, or the empty string.
+  std::string take(const Part& part, std::span<uint8_t> used);
+  std::string first_fault(const Part& part) const;
 
   Metadata metadata_;
   std::vector<LayerId> layers_;

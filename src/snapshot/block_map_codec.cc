@@ -81,7 +81,11 @@ Status check_layers(std::span<const LayerId> layers) {
 }
 
 constexpr uint64_t kMaxBlocks = kMaxAddressSpace / kBlockSize;
-constexpr size_t kPieceExtents = 1024;  // 16 KiB of the file
+// Read and summed at once: 64 KiB of the file, which stay in the second cache. By 16 KiB a million extents took 0.7 ms
+// more, of system calls.
+constexpr size_t kPieceExtents = 4096;
+// Checked and taken at once: 16 KiB, which stay in the first cache meanwhile. That is 0.2 ms of a million extents.
+constexpr size_t kPartExtents = 1024;
 
 struct Record {  // an extent as the file has it
   uint32_t first_block;
@@ -89,6 +93,8 @@ struct Record {  // an extent as the file has it
   uint64_t layer_offset;
 };
 static_assert(sizeof(Record) == kExtentSize);
+// Before the first: as surely_sound() takes numbers, it starts before 0 and is of no layer that there can be.
+constexpr Record kBeforeAll = {UINT32_MAX, UINT32_MAX, 0};
 
 // What can be wrong with an extent, as bits.
 constexpr std::array<const char*, 7> kFaults = {" does not start at 0",
@@ -98,6 +104,9 @@ constexpr std::array<const char*, 7> kFaults = {" does not start at 0",
                                                 " has a misaligned offset in its layer",
                                                 " ends behind the limit of a layer",
                                                 " continues the one before"};
+
+uint32_t layer_block(const Record& record) { return static_cast<uint32_t>(record.layer_offset / kBlockSize); }
+
 uint32_t fault_if(bool wrong, unsigned fault) { return static_cast<uint32_t>(wrong) << fault; }
 
 uint32_t faults_of_end(const Record& record, uint64_t end_block) {
@@ -112,25 +121,36 @@ uint32_t faults_of_start(const Record& record, uint64_t blocks, uint64_t layers)
          fault_if(record.layer_offset % kBlockSize != 0, 4);
 }
 
-// Whether any of those is wrong with the extents behind the first, or with where that one ends. All rules at once, and
-// nothing that says which: a million extents take 2.9 ms, and 5.4 when each rule's bit is kept. `begins`: the first one
-// stands for the start of the table and not for an extent.
-bool any_fault(std::span<const Record> records, bool begins, uint64_t blocks, uint64_t layers) {
-  int64_t first_block = begins ? -1 : int64_t{records[0].first_block};
-  uint64_t layer = begins ? UINT64_MAX : records[0].layer;
-  uint64_t layer_block = records[0].layer_offset / kBlockSize;
-  uint64_t wrong = begins ? records[1].first_block : 0;
-  for (const Record& next : records.subspan(1)) {
-    const uint64_t next_block = next.layer_offset / kBlockSize;
-    const uint64_t end = layer_block + static_cast<uint64_t>(next.first_block - first_block);
-    const bool continues = (next.layer == layer) & ((next.layer == 0) | (next_block == end));
-    wrong |= next.layer_offset & (next.layer == 0 ? UINT64_MAX : kBlockSize - 1);
-    wrong |= (next.layer > layers) | (next.first_block <= first_block) | (end > kMaxBlocks) | continues;
-    first_block = next.first_block;
-    layer = next.layer;
-    layer_block = next_block;
+// Whether the extents behind the first one are sound, and so is where the first one ends: never of a table that is not,
+// and not of every one that is. In halves of 32 bits, and looking back at one extent only, so that the compiler takes
+// four at a time: a million extents take 1.0 ms, and 2.2 by the rules as they stand above. Where an extent ends in its
+// layer is left out: if it is below 8 TiB and starts below 8 TiB there, that is below 16.
+bool surely_sound(std::span<const Record> records, uint64_t blocks, size_t layers) {
+  constexpr unsigned kUpperBits = 43 - 32;
+  const auto last_layer = static_cast<int32_t>(layers);
+  uint32_t lower_halves = 0;  // of all offsets
+  auto upper_halves = static_cast<uint32_t>(records[0].layer_offset >> 32);
+  int32_t all_layers = 0;
+  uint32_t wrong = 0;
+  for (size_t i = 1; i < records.size(); ++i) {
+    const Record& before = records[i - 1];
+    const Record& here = records[i];
+    const auto layer = static_cast<int32_t>(here.layer);
+    const auto lower = static_cast<uint32_t>(here.layer_offset);
+    const auto upper = static_cast<uint32_t>(here.layer_offset >> 32);
+    const uint32_t length = here.first_block - before.first_block;
+    const uint32_t distance = layer_block(here) - layer_block(before);
+    lower_halves |= lower;
+    upper_halves |= upper;
+    all_layers |= layer;
+    wrong |= layer == 0 ? lower | upper : 0;
+    wrong |= static_cast<uint32_t>(layer > last_layer) |
+             static_cast<uint32_t>(static_cast<int32_t>(here.first_block) <= static_cast<int32_t>(before.first_block)) |
+             (static_cast<uint32_t>(here.layer == before.layer) &
+              (static_cast<uint32_t>(layer == 0) | static_cast<uint32_t>(distance == length)));
   }
-  return wrong != 0 || records.back().first_block >= blocks;  // the others are less than the last
+  return wrong == 0 && all_layers >= 0 && lower_halves % kBlockSize == 0 && upper_halves >> kUpperBits == 0 &&
+         blocks <= kMaxBlocks / 2 && records.back().first_block < blocks;
 }
 
 std::string describe(size_t index, uint32_t faults) {
@@ -191,25 +211,35 @@ Result<BlockMap> BlockMap::read(uint64_t file_size, const Source& source) {
   return map;
 }
 
-struct BlockMap::Piece {
+Result<BlockMap::Metadata> BlockMap::read_metadata(uint64_t file_size, const Source& source) {
+  std::vector<LayerId> layers;
+  STASIS_ASSIGN(const Header header, read_head(file_size, source, layers));
+  return header.metadata;
+}
+
+struct BlockMap::Part {
+  static Entry entry(const Record& record) { return {record.first_block, record.layer, layer_block(record)}; }
+
   size_t first;                     // index of records[1]
-  std::span<const Record> records;  // the first is the last one of the piece before
+  std::span<const Record> records;  // the first is the last one of the part before
 };
 
-// In pieces that stay in the cache while they are read, summed, checked and indexed.
 Status BlockMap::load_entries(size_t count, uint32_t crc, const Source& source) {
   entries_.resize(count);
   index_.start(count, size() / kBlockSize);
   std::vector<uint8_t> used(layers_.size() + 1);
   std::array<Record, 1 + kPieceExtents> records;
-  records[0] = {};
+  records[0] = kBeforeAll;
   uint32_t found_crc = 0;
   std::string fault;  // the first
   for (size_t done = 0; done < count;) {
     const auto piece = std::span(records).subspan(1, std::min(kPieceExtents, count - done));
     STASIS_TRY(source(std::as_writable_bytes(piece)));
     found_crc = crc32c(std::as_bytes(piece), found_crc);
-    if (fault.empty()) fault = take({done, std::span(records).first(1 + piece.size())}, used);
+    for (size_t at = 0; at < piece.size() && fault.empty(); at += kPartExtents) {
+      const size_t extents = std::min(kPartExtents, piece.size() - at);
+      fault = take({done + at, std::span(records).subspan(at, 1 + extents)}, used);
+    }
     done += piece.size();
     records[0] = piece.back();
   }
@@ -223,35 +253,37 @@ Status BlockMap::load_entries(size_t count, uint32_t crc, const Source& source) 
   return {};
 }
 
-std::string BlockMap::take(const Piece& piece, std::span<uint8_t> used) {
-  const uint64_t layers = layers_.size();
-  const auto records = piece.records.subspan(1);
-  Entry* entry = entries_.data() + piece.first;
-  for (const Record& record : records) {
-    *entry++ = {record.first_block, record.layer, static_cast<uint32_t>(record.layer_offset / kBlockSize)};
-    used[std::min<uint64_t>(record.layer, layers)] = 1;
+std::string BlockMap::take(const Part& part, std::span<uint8_t> used) {
+  const bool starts_at_zero = part.first != 0 || part.records[1].first_block == 0;
+  if (!starts_at_zero || !surely_sound(part.records, size() / kBlockSize, layers_.size())) {
+    if (std::string fault = first_fault(part); !fault.empty()) return fault;
   }
-  if (any_fault(piece.records, piece.first == 0, size() / kBlockSize, layers)) return first_fault(piece);
-  for (size_t i = 0; i < records.size(); ++i) index_.add(records[i].first_block, piece.first + i);
+  Entry* entry = entries_.data() + part.first;
+  auto index = index_.adder(part.first);
+  for (const Record& record : part.records.subspan(1)) {
+    *entry++ = Part::entry(record);
+    used[record.layer] = 1;
+    index.add(record.first_block);
+  }
   return "";
 }
 
-std::string BlockMap::first_fault(const Piece& piece) const {
-  for (size_t i = 1; i < piece.records.size(); ++i) {
-    const Record& record = piece.records[i];
-    const size_t index = piece.first + i - 1;
+std::string BlockMap::first_fault(const Part& part) const {
+  for (size_t i = 1; i < part.records.size(); ++i) {
+    const Record& record = part.records[i];
+    const size_t index = part.first + i - 1;
     uint32_t faults = faults_of_start(record, size() / kBlockSize, layers_.size());
     if (index == 0) {
       faults |= fault_if(record.first_block != 0, 0);
     } else {
-      if (const uint32_t before = faults_of_end(piece.records[i - 1], record.first_block); before != 0) {
+      if (const uint32_t before = faults_of_end(part.records[i - 1], record.first_block); before != 0) {
         return describe(index - 1, before);
       }
-      faults |= fault_if(Builder::continues(entries_[index - 1], entries_[index]), 6);
+      faults |= fault_if(Builder::continues(Part::entry(part.records[i - 1]), Part::entry(record)), 6);
     }
     if (faults != 0) return describe(index, faults);
   }
-  return "is wrong";
+  return "";
 }
 
 }  // namespace stasis::snapshot

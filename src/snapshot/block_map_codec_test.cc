@@ -158,44 +158,101 @@ TEST(Crc32cTest, KnownValueAndBothWaysAgree) {
 // A table of more entries than are checked at once, sealed, with one of them changed.
 class LargeForgery {
  public:
-  static constexpr uint64_t kExtents = 3000;
+  static constexpr uint64_t kExtents = 10'000;
+  static constexpr uint64_t kBlocks = 2 * kExtents;
   LargeForgery() : bytes_(map().encode().value()) {}
 
+  // Of zeros and of a layer in turn, two blocks each.
   static BlockMap map() {
     std::vector<Change> changes;
-    for (uint64_t i = 0; i < kExtents; i += 2) changes.push_back({testing::blocks(2 * i, 2), false});
-    const BlockMap zeros = BlockMap::zeros(2 * kExtents * kBlockSize).value();
+    for (uint64_t i = 1; i < kExtents; i += 2) changes.push_back({testing::blocks(2 * i, 2), false});
+    const BlockMap zeros = BlockMap::zeros(kBlocks * kBlockSize).value();
     return zeros.merge(LayerId{Uuid{{1}}}, changes).value();
   }
-  std::string refusal(uint64_t size_in_blocks, size_t index, uint32_t first_block) {
-    Bytes bytes = bytes_;
-    const uint64_t size = size_in_blocks * kBlockSize;
-    std::memcpy(bytes.data() + 24, &size, sizeof(size));
-    std::memcpy(bytes.data() + kLayersAt + 16 + index * 16, &first_block, sizeof(first_block));
-    testing::Resealer(bytes).block_map();
-    const auto decoded = BlockMap::decode(bytes);
-    return decoded ? "" : decoded.error().message;
+  LargeForgery& set_blocks(uint64_t blocks) { return set(24, blocks * kBlockSize); }
+  LargeForgery& set_first_block(size_t index, uint32_t first_block) { return set(extent_at(index), first_block); }
+  LargeForgery& set_layer(size_t index, uint32_t layer) { return set(extent_at(index) + 4, layer); }
+  LargeForgery& set_layer_offset(size_t index, uint64_t offset) { return set(extent_at(index) + 8, offset); }
+  std::string refusal() {
+    testing::Resealer(bytes_).block_map();
+    const auto decoded = BlockMap::decode(bytes_);
+    if (!decoded) return decoded.error().message;
+    EXPECT_EQ(decoded->encode().value(), bytes_);
+    return "";
   }
 
  private:
+  static size_t extent_at(size_t index) { return kLayersAt + 16 + index * 16; }
+  template <typename T>
+  LargeForgery& set(size_t at, T value) {
+    std::memcpy(bytes_.data() + at, &value, sizeof(value));
+    return *this;
+  }
   Bytes bytes_;
 };
 
+// At the ends of what is checked at once, and within.
+const std::vector<size_t> kPlaces = {1,    2,    3,    1022, 1023, 1024, 1025, 1026, 4094, 4095,
+                                     4096, 4097, 4098, 6001, 6002, 8191, 8192, 9998, 9999};
+
+std::string extent(size_t index) { return "extent " + std::to_string(index) + " "; }
+
 TEST(BlockMapCodecTest, LargeTablesAreCheckedToTheLastEntry) {
-  LargeForgery forgery;
-  ASSERT_EQ(forgery.map().extent_count(), LargeForgery::kExtents);
-  EXPECT_EQ(forgery.refusal(6000, 0, 0), "");
-  EXPECT_EQ(BlockMap::decode(forgery.map().encode().value())->extents(), forgery.map().extents());
-  for (const size_t index : {1, 2, 1022, 1023, 1024, 1025, 2047, 2048, 2998, 2999}) {
+  ASSERT_EQ(LargeForgery::map().extent_count(), LargeForgery::kExtents);
+  EXPECT_EQ(LargeForgery().refusal(), "");
+  EXPECT_EQ(BlockMap::decode(LargeForgery::map().encode().value())->extents(), LargeForgery::map().extents());
+  for (const size_t index : kPlaces) {
     const auto before = static_cast<uint32_t>(2 * (index - 1));
-    EXPECT_EQ(forgery.refusal(6000, index, before + 1), "") << "another place, and still in order";
-    EXPECT_THAT(forgery.refusal(6000, index, before),
-                HasSubstr("extent " + std::to_string(index - 1) + " has no length"));
-    EXPECT_THAT(forgery.refusal(6000, index, 0xffffffff), HasSubstr("extent " + std::to_string(index) + " has no"));
+    EXPECT_EQ(LargeForgery().set_first_block(index, before + 1).refusal(), "") << "another place, and still in order";
+    EXPECT_THAT(LargeForgery().set_first_block(index, before).refusal(),
+                HasSubstr(extent(index - 1) + "has no length"));
+    for (const uint32_t behind : {0x7fffffffU, 0x80000000U, 0xffffffffU}) {
+      EXPECT_THAT(LargeForgery().set_first_block(index, behind).refusal(), HasSubstr(extent(index) + "has no length"));
+      EXPECT_THAT(LargeForgery().set_layer(index, behind).refusal(), HasSubstr(extent(index) + "names a layer"));
+    }
+    EXPECT_THAT(LargeForgery().set_layer(index, 2).refusal(), HasSubstr(extent(index) + "names a layer"));
   }
-  for (const uint64_t size : {1, 100, 3000, 5998}) {
-    EXPECT_THAT(forgery.refusal(size, 0, 0), HasSubstr("has no length")) << "an address space of " << size;
+  for (const uint64_t blocks : {uint64_t{1}, uint64_t{100}, LargeForgery::kBlocks / 2, LargeForgery::kBlocks - 2}) {
+    EXPECT_THAT(LargeForgery().set_blocks(blocks).refusal(), HasSubstr("has no length")) << blocks;
   }
+}
+
+TEST(BlockMapCodecTest, OffsetsInLargeTablesAreCheckedToTheLastEntry) {
+  for (const size_t index : kPlaces) {
+    const bool zeros = index % 2 == 0;
+    for (const uint64_t offset : {uint64_t{1} << 12, uint64_t{1} << 31, uint64_t{1} << 32, uint64_t{1} << 63}) {
+      if (zeros) {
+        EXPECT_THAT(LargeForgery().set_layer_offset(index, offset).refusal(), HasSubstr(extent(index) + "is of zeros"));
+      }
+    }
+    if (zeros) {
+      EXPECT_THAT(LargeForgery().set_layer(index - 1, 0).set_layer_offset(index - 1, 0).refusal(),
+                  HasSubstr("continues"));
+      const uint64_t goes_on = 2 * index * kBlockSize;
+      EXPECT_THAT(LargeForgery().set_layer(index, 1).set_layer_offset(index, goes_on).refusal(),
+                  HasSubstr(extent(index) + "continues"));
+      EXPECT_EQ(LargeForgery().set_layer(index, 1).set_layer_offset(index, goes_on + kBlockSize).refusal(), "");
+      continue;
+    }
+    EXPECT_EQ(LargeForgery().set_layer_offset(index, kMaxAddressSpace - 2 * kBlockSize).refusal(), "") << "at its end";
+    EXPECT_THAT(LargeForgery().set_layer_offset(index, kMaxAddressSpace - kBlockSize).refusal(),
+                HasSubstr(extent(index) + "ends behind"));
+    EXPECT_THAT(LargeForgery().set_layer_offset(index, ~uint64_t{4095}).refusal(), HasSubstr("ends behind"));
+    EXPECT_THAT(LargeForgery().set_layer_offset(index, 1).refusal(), HasSubstr(extent(index) + "has a misaligned"));
+  }
+}
+
+// Its entries are beyond what the fast check answers for.
+TEST(BlockMapCodecTest, LargeTablesOfTheLargestAddressSpaceAreTaken) {
+  constexpr uint64_t kBlocks = kMaxAddressSpace / kBlockSize;
+  EXPECT_EQ(LargeForgery().set_blocks(kBlocks).refusal(), "");
+  for (const uint32_t far : {0x7fffffffU, 0x80000000U, 0xffffffffU}) {
+    EXPECT_EQ(LargeForgery().set_blocks(kBlocks).set_first_block(9999, far).refusal(), "");
+    EXPECT_THAT(LargeForgery().set_blocks(kBlocks).set_first_block(9000, far).refusal(),
+                HasSubstr(extent(9000) + "has no length"));
+  }
+  EXPECT_THAT(LargeForgery().set_blocks(kBlocks).set_layer_offset(9999, kMaxAddressSpace / 2).refusal(),
+              HasSubstr(extent(9999) + "ends behind"));
 }
 
 }  // namespace

@@ -10,19 +10,37 @@
 #include <cstdint>
 #include <vector>
 
+#include "base/table_allocator.h"
+
 namespace stasis::snapshot {
 
 class BucketIndex {
  public:
-  // For `count` entries (fewer than 2^32) with keys below `limit` (at most 2^32). Then add() each in ascending order,
-  // then finish().
+  // Takes the keys of entries that follow each other. A copy of what it needs: what else the caller's loop writes
+  // cannot be that, so that the compiler keeps it in registers.
+  class Adder {
+   public:
+    void add(uint32_t key) { ends_[uint64_t{key} >> shift_] = entry_++; }
+
+   private:
+    friend class BucketIndex;
+    Adder(uint32_t* ends, unsigned shift, size_t first)
+        : ends_(ends), shift_(shift), entry_(static_cast<uint32_t>(first)) {}
+    uint32_t* ends_;  // of each bucket
+    unsigned shift_;
+    uint32_t entry_;
+  };
+
+  // For `count` entries (fewer than 2^32) with keys below `limit` (at most 2^32). Then each is added in ascending
+  // order, then finish().
   void start(size_t count, uint64_t limit) {
     const uint64_t most = std::max<uint64_t>(1, count / 2);
     shift_ = 0;
     while (((limit - 1) >> shift_) + 1 > most) ++shift_;
     bounds_.assign(((limit - 1) >> shift_) + 2, 0);
   }
-  void add(uint32_t key, size_t entry) { bounds_[(uint64_t{key} >> shift_) + 1] = static_cast<uint32_t>(entry); }
+  // For entry number `first` and those behind it.
+  Adder adder(size_t first) { return {bounds_.data() + 1, shift_, first}; }
   void finish() {
     for (size_t i = 1; i < bounds_.size(); ++i) bounds_[i] = std::max(bounds_[i - 1], bounds_[i]);
   }
@@ -59,7 +77,7 @@ class BucketIndex {
 
   unsigned shift_ = 0;
   // [b]: the last entry that starts before bucket b, or 0. The last bucket's end is behind them.
-  std::vector<uint32_t> bounds_;
+  std::vector<uint32_t, TableAllocator<uint32_t>> bounds_;
 };
 
 }  // namespace stasis::snapshot

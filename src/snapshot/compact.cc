@@ -9,10 +9,6 @@ namespace {
 
 // So that the sync at the end has little left to do, and nobody else's sync has to wait for gigabytes of ours.
 constexpr uint64_t kSyncEvery = 32 << 20;
-// A single layer is rewritten when at least this part of it is dead.
-constexpr uint64_t kDeadTimesLive = 2;
-// File systems account for their own blocks too: tiny layers would look mostly dead for ever.
-constexpr uint64_t kNotWorthIt = 1 << 20;
 
 struct Space {
   const char* name;  // what its block map's file begins with
@@ -181,7 +177,7 @@ Result<bool> worth_compacting(const Store& store, const BlockMap& map, LayerForm
   auto file = find_layer(store.fs(), store.layers_dir(), map.layers().front());
   if (!file && file.error().code == Code::kNotFound) file.error().code = Code::kDataLoss;
   if (!file) return fail(std::move(file).error());
-  return file->form != form || file->info.stored_bytes >= kDeadTimesLive * live_bytes(map) + kNotWorthIt;
+  return file->form != form || mostly_dead(file->info.stored_bytes, live_bytes(map));
 }
 
 Result<CompactResult> compact(const Store& store, SnapshotId id, CompactOptions options) {

@@ -46,4 +46,9 @@ Result<bool> worth_compacting(const Store& store, const BlockMap& map, LayerForm
 // Bytes of the extents that are not zeros.
 uint64_t live_bytes(const BlockMap& map);
 
+// Whether rewriting gives back at least what it writes: layers of `stored` bytes, which nobody else needs, hold twice
+// the live bytes of their map or more. And 1 MiB, for file systems account for their own blocks too: tiny layers would
+// look mostly dead for ever.
+inline bool mostly_dead(uint64_t stored, uint64_t live) { return stored >= 2 * live + (uint64_t{1} << 20); }
+
 }  // namespace stasis::snapshot

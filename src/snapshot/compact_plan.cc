@@ -7,11 +7,7 @@
 namespace stasis::snapshot {
 namespace {
 
-constexpr uint64_t kNotWorthIt = 1 << 20;
-
-bool mostly_dead(const SpaceUse& use) {
-  return use.layers > 0 && use.own_bytes >= kOwnTimesLive * use.live_bytes + kNotWorthIt;
-}
+bool mostly_dead(const SpaceUse& use) { return use.layers > 0 && snapshot::mostly_dead(use.own_bytes, use.live_bytes); }
 
 // Reading through a long chain is paid by who restores: the newest snapshot of a line, and those that are started.
 bool long_chain(const SnapshotUse& snapshot, const SpaceUse& use) {

@@ -14,8 +14,6 @@ namespace stasis::snapshot {
 inline constexpr size_t kLongChain = 32;
 // A snapshot that so many sandboxes were started from is a template: one layer can be mapped as one file.
 inline constexpr uint64_t kStartedOften = 4;
-// Rewriting gives back at least what it writes: layers that only this map needs hold twice its live bytes or more.
-inline constexpr uint64_t kOwnTimesLive = 2;
 // A snapshot of a sandbox that is resumed and paused again is soon followed by the next one.
 inline constexpr int64_t kSettledMs = 10 * 60'000;
 

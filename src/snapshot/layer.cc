@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <bit>
 #include <cstring>
 #include <utility>
 
@@ -62,14 +63,16 @@ struct Layer::State {
   Status read_verified(uint64_t offset, std::span<std::byte> out) const;
   Status read_unverified(size_t index, uint64_t offset, std::span<std::byte> out, Patience patience);
   Status read_frame(size_t index, std::span<std::byte> out, Patience patience);
+  bool verify_in_place(size_t index, Patience patience);
+  std::optional<uint64_t> checksum_of_parts(Range frame, uint64_t resident) const;
   Result<size_t> index_of(uint64_t offset) const;
 
   FileSystem& fs;
   const Path path;
   const LayerForm form;
   const UniqueFd fd;
-  // For frames that are verified. What comes from storage for the first time is read: an error of the device is then
-  // told with its reason, and a hole of a file in memory stays one.
+  // For frames that are verified, and those that are in memory. What comes from storage for the first time is
+  // read: an error of the device is then told with its reason, and a hole of a file in memory stays one.
   const FileMapping mapping;
   const LayerSums sums;
   const std::vector<uint64_t> offsets;  // of a packed layer's frames, in its file
@@ -236,6 +239,7 @@ Status Layer::State::read_bytes(uint64_t offset, std::span<std::byte> out, Patie
 
 Status Layer::State::read_unverified(size_t index, uint64_t offset, std::span<std::byte> out, Patience patience) {
   const Range range = sums.frame_range(sums.frames[index]);
+  if (verify_in_place(index, patience)) return read_verified(offset, out);
   if (out.size() == range.length) return read_frame(index, out, patience);
   thread_local FrameBuffer buffer;  // kept: an allocation for each frame of a capture adds up
   const auto frame = std::span(buffer.bytes).first(range.length);
@@ -246,6 +250,42 @@ Status Layer::State::read_unverified(size_t index, uint64_t offset, std::span<st
   }
   std::memcpy(out.data(), frame.data() + (offset - range.offset), out.size());
   return {};
+}
+
+// Verifies a frame where the file is mapped, if all that it holds is in memory; the rest are holes, which nobody may
+// touch there (tmpfs would fill them). False: it is not, or something is wrong, which reading the frame will tell.
+// Reading blocks in random order took half as long again while each frame was copied out first (store.read_ratio 1.37,
+// 0.95).
+bool Layer::State::verify_in_place(size_t index, Patience patience) {
+  if (packed() || !mapping.intact()) return false;
+  const Range frame = sums.frame_range(sums.frames[index]);
+  const uint64_t resident = fs.resident_pages(mapping, frame);
+  if (resident == 0) return false;
+  const bool whole = resident == (uint64_t{1} << frame.length / kBlockSize) - 1;
+  if (!whole && patience == Patience::kNow) return false;  // where holes are may be on the device
+  const auto bytes = mapping.bytes().subspan(frame.offset, frame.length);
+  const auto found = whole ? checksum(bytes) : checksum_of_parts(frame, resident);
+  if (found != sums.checksums[index] || !mapping.intact()) return false;
+  set_verified(index);
+  return true;
+}
+
+// Of a frame with holes where `resident` has no bit; nullopt if one of them is not a hole.
+std::optional<uint64_t> Layer::State::checksum_of_parts(Range frame, uint64_t resident) const {
+  FrameChecksum sum(frame.length);
+  while (sum.position() < frame.length) {
+    const uint64_t rest = resident >> sum.position() / kBlockSize;
+    const bool holds = (rest & 1) != 0;
+    const uint64_t blocks = static_cast<uint64_t>(holds ? std::countr_one(rest) : std::countr_zero(rest));
+    const Range part{frame.offset + sum.position(), std::min(blocks * kBlockSize, frame.length - sum.position())};
+    if (holds) {
+      sum.add(mapping.bytes().subspan(part.offset, part.length));
+    } else {
+      if (!fs.is_hole(fd.get(), part)) return std::nullopt;
+      sum.add_zeros(part.length);
+    }
+  }
+  return sum.digest();
 }
 
 Status Layer::State::unpack(size_t index, std::span<std::byte> out, Patience patience) const {

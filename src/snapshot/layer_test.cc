@@ -174,6 +174,65 @@ TEST_F(LayerTest, WhatCannotBeMappedIsRead) {
   EXPECT_EQ(faulty.calls() - before, 1U) << "neighbours are read at once";
 }
 
+// Counts reads, and knows what is in memory: at most the pages of a mask.
+class KnowingFileSystem final : public stasis::testing::ForwardingFileSystem {
+ public:
+  KnowingFileSystem() : ForwardingFileSystem(real_file_system()) {}
+  void forget(size_t page) { known_ &= ~(uint64_t{1} << page); }
+  int reads() const { return reads_; }
+
+  Result<size_t> read_at(int fd, uint64_t offset, std::span<std::byte> out) override {
+    ++reads_;
+    return inner_.read_at(fd, offset, out);
+  }
+  uint64_t resident_pages(const FileMapping& mapping, Range range) override {
+    return inner_.resident_pages(mapping, range) & known_;
+  }
+  bool is_hole(int fd, Range range) override { return inner_.is_hole(fd, range); }
+
+ private:
+  std::optional<Error> before(const char* /*what*/) override { return std::nullopt; }
+  uint64_t known_ = ~uint64_t{0};
+  int reads_ = 0;
+};
+
+TEST_F(LayerTest, FramesThatAreInMemoryAreVerifiedWhereTheyAre) {
+  write_layer();
+  KnowingFileSystem knowing;
+  const auto layer = Layer::open(knowing, store_.layers_dir(), id_).value();
+  const int before = knowing.reads();
+  for (const Range range : {blocks(1, 1), blocks(5, 1), blocks(33, 2)}) {
+    Bytes bytes(range.length);
+    ASSERT_TRUE(layer->read(range.offset, bytes));
+    EXPECT_EQ(bytes, expected(range));
+  }
+  EXPECT_TRUE(layer->verified_whole());
+  EXPECT_EQ(knowing.reads(), before);
+}
+
+TEST_F(LayerTest, AFrameOfWhichABlockIsNotInMemoryIsRead) {
+  write_layer();
+  KnowingFileSystem knowing;
+  const auto layer = Layer::open(knowing, store_.layers_dir(), id_).value();
+  knowing.forget(1);
+  const int before = knowing.reads();
+  Bytes bytes(kBlockSize);
+  ASSERT_TRUE(layer->read(5 * kBlockSize, bytes));
+  EXPECT_EQ(bytes, expected(blocks(5, 1)));
+  EXPECT_EQ(knowing.reads(), before + 1);
+}
+
+TEST_F(LayerTest, DamageThatIsNotInMemoryIsNotTakenForAHole) {
+  write_layer();
+  testing::damage_file(data_path(), 9 * kBlockSize);
+  KnowingFileSystem knowing;
+  const auto layer = Layer::open(knowing, store_.layers_dir(), id_).value();
+  knowing.forget(9);
+  Bytes bytes(kBlockSize);
+  EXPECT_EQ(layer->read(5 * kBlockSize, bytes).error().code, Code::kDataLoss);
+  EXPECT_FALSE(layer->is_verified(0));
+}
+
 TEST_F(LayerTest, AViewIsOfVerifiedFramesOnly) {
   write_layer();
   const auto layer = open_layer();
@@ -344,52 +403,6 @@ TEST_F(LayerTest, AnAdoptionThatFailsLeavesTheFileWhereAndWhatItWas) {
     EXPECT_EQ(mode_of(file), 0600U);
   }
   EXPECT_TRUE(open_layer()->verify_all());
-}
-
-LayerSums sample_sums() {
-  return {LayerId{Uuid{{1, 2, 3}}}, 5 * kFrameSize, 3 * kBlockSize, {0, 2, 4}, {0x0123456789abcdef, 42, ~uint64_t{0}}};
-}
-
-TEST(LayerSumsTest, Version1IsReadAsItWasWritten) {
-  const Bytes golden = testing::from_hex(
-      "5354415349534c5301000000000001000000050000000000003000000000000001020300000000000000000000000000"
-      "0100000000000000030000000000000018918a1ae1387ec5efcdab89674523012a00000000000000ffffffffffffffff"
-      "000000000200000004000000");
-  EXPECT_EQ(testing::hex(sample_sums().encode()), testing::hex(golden));
-  const auto sums = LayerSums::decode(golden);
-  ASSERT_TRUE(sums) << sums.error().message;
-  EXPECT_EQ(sums->id, sample_sums().id);
-  EXPECT_EQ(sums->size, sample_sums().size);
-  EXPECT_EQ(sums->data_bytes, sample_sums().data_bytes);
-  EXPECT_EQ(sums->frames, sample_sums().frames);
-  EXPECT_EQ(sums->checksums, sample_sums().checksums);
-}
-
-TEST(LayerSumsTest, TheChecksumIsXxh3) {
-  EXPECT_EQ(checksum_text(checksum({})), "2d06800538d394c2");  // the published value for nothing, seed 0
-  const std::string text = "Stasis";
-  EXPECT_EQ(checksum_text(checksum(std::as_bytes(std::span(text)))), "097d8a6e226a6f69");
-}
-
-TEST(LayerSumsTest, OnlyTheWholeFileDecodes) {
-  testing::expect_only_whole(sample_sums().encode(), [](const Bytes& bytes) { return LayerSums::decode(bytes); });
-}
-
-TEST(LayerSumsTest, TablesThatAreWrongAreRefused) {
-  const auto refusal = [](auto change) {
-    LayerSums sums = sample_sums();
-    change(sums);
-    const auto decoded = LayerSums::decode(sums.encode());
-    return decoded ? std::string() : decoded.error().message;
-  };
-  EXPECT_EQ(refusal([](LayerSums&) {}), "");
-  EXPECT_THAT(refusal([](LayerSums& sums) { sums.frames = {0, 2, 5}; }), HasSubstr("frame 5 behind"));
-  EXPECT_THAT(refusal([](LayerSums& sums) { sums.frames = {0, 2, 2}; }), HasSubstr("not sorted"));
-  EXPECT_THAT(refusal([](LayerSums& sums) { sums.frames = {2, 0, 4}; }), HasSubstr("not sorted"));
-  EXPECT_THAT(refusal([](LayerSums& sums) { sums.size = 0; }), HasSubstr("layer of 0 bytes"));
-  EXPECT_THAT(refusal([](LayerSums& sums) { sums.size = kMaxAddressSpace + kBlockSize; }), HasSubstr("layer of"));
-  EXPECT_THAT(refusal([](LayerSums& sums) { sums.data_bytes = 2 * kBlockSize; }), HasSubstr("8192 bytes in 3 frames"));
-  EXPECT_THAT(refusal([](LayerSums& sums) { sums.data_bytes = 4 * kFrameSize; }), HasSubstr("in 3 frames"));
 }
 
 }  // namespace

@@ -196,6 +196,20 @@ Result<std::vector<std::byte>> Store::read_part(SnapshotId id, const Part& part)
   return bytes;
 }
 
+namespace {
+
+// Reads a file from its start on; `position` is the caller's, so that it outlives the source.
+BlockMap::Source source_of(FileSystem& fs, int fd, uint64_t& position) {
+  return [&fs, fd, &position](std::span<std::byte> out) -> Status {
+    STASIS_ASSIGN(const size_t n, fs.read_at(fd, position, out));
+    if (n < out.size()) return fail(Code::kDataLoss, "the file ends at " + std::to_string(position + n));
+    position += n;
+    return {};
+  };
+}
+
+}  // namespace
+
 // Summed piece by piece as it is parsed: a map of a million extents is nowhere as bytes.
 Result<BlockMap> Store::read_map(SnapshotId id, const Part& part) const {
   STASIS_TRY(check_part_size(id, part));
@@ -203,11 +217,10 @@ Result<BlockMap> Store::read_map(SnapshotId id, const Part& part) const {
   if (!fd) return fail(unreadable(*this, id, part.file, fd.error()));
   Checksum sum;
   uint64_t position = 0;
+  const auto source = source_of(*fs_, fd->get(), position);
   auto map = BlockMap::read(part.size, [&](std::span<std::byte> out) -> Status {
-    STASIS_ASSIGN(const size_t n, fs_->read_at(fd->get(), position, out));
-    if (n < out.size()) return fail(Code::kDataLoss, "the file ends at " + std::to_string(position + n));
+    STASIS_TRY(source(out));
     sum.update(out);
-    position += n;
     return {};
   });
   if (map && sum.digest() == part.checksum) return map;
@@ -215,6 +228,16 @@ Result<BlockMap> Store::read_map(SnapshotId id, const Part& part) const {
   STASIS_TRY(verify_part(id, part));
   if (map) return fail(damaged_part(id, part));
   return fail(std::move(map).error().with_context(describe(id, part.file)));
+}
+
+Result<BlockMap::Metadata> Store::read_map_metadata(SnapshotId id, const Part& part) const {
+  STASIS_TRY(check_part_size(id, part));
+  const auto fd = fs_->open_read(snapshot_dir(id) / part.file);
+  if (!fd) return fail(unreadable(*this, id, part.file, fd.error()));
+  uint64_t position = 0;
+  auto metadata = BlockMap::read_metadata(part.size, source_of(*fs_, fd->get(), position));
+  if (!metadata) return fail(std::move(metadata).error().with_context(describe(id, part.file)));
+  return metadata;
 }
 
 Result<std::vector<SnapshotId>> Store::list() const {

@@ -97,6 +97,8 @@ class Store {
   // was removed since its manifest was read.
   Result<std::vector<std::byte>> read_part(SnapshotId id, const Part& part) const;
   Result<BlockMap> read_map(SnapshotId id, const Part& part) const;
+  // Only the head of a map, verified by its own checksum: 2 reads, however many extents it has.
+  Result<BlockMap::Metadata> read_map_metadata(SnapshotId id, const Part& part) const;
   // The same check without keeping the bytes, in constant memory.
   Status verify_part(SnapshotId id, const Part& part) const;
   // Ids of all published snapshots and images, sorted.

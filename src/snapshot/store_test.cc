@@ -91,6 +91,22 @@ TEST_F(StoreRoomTest, ADamagedMapNamesFileAndSnapshotWhereverItIsDamaged) {
   EXPECT_THAT(store_.read_map(manifest.id, *manifest.memory_map).error().message, HasSubstr("10 bytes instead of"));
 }
 
+TEST_F(StoreRoomTest, TheHeadOfAMapIsReadAlone) {
+  const Manifest manifest = publish_first();
+  const Part part = *manifest.memory_map;
+  const BlockMap map = store_.read_map(manifest.id, part).value();
+  const Path file = store_.snapshot_dir(manifest.id) / part.file;
+  testing::damage_file(file, part.size - 1);
+  EXPECT_EQ(store_.read_map_metadata(manifest.id, part).value(), map.metadata()) << "its extents are not looked at";
+  testing::damage_file(file, 24);
+  const auto damaged = store_.read_map_metadata(manifest.id, part);
+  ASSERT_FALSE(damaged);
+  EXPECT_EQ(damaged.error().code, Code::kDataLoss);
+  EXPECT_THAT(damaged.error().message, HasSubstr("memory.map"));
+  ASSERT_TRUE(store_.remove(manifest.id));
+  EXPECT_EQ(store_.read_map_metadata(manifest.id, part).error().code, Code::kNotFound);
+}
+
 // Whoever has its manifest already must not take it for damaged.
 TEST_F(StoreRoomTest, ASnapshotThatIsRemovedWhileItIsReadIsNotFound) {
   const Manifest manifest = publish_first();
