@@ -123,6 +123,8 @@ class FaultHandler {
   void ask_ahead(const BulkLoad& load);
   void note_fault(Range run);
   Result<Progress> install_run(const Region& region, Range run, bool zero);
+  Result<Progress> install_read(const Region& region, Range run);
+  Result<Answer> copy_in(const Region& region, Range run, std::span<const std::byte> source, uint64_t& done);
   Result<Answer> install_zeros(const Region& region, Range run);
   Result<Answer> settle(const Region& region, Range run, bool zeros, const InstallResult& result, uint64_t& done);
   bool lacks_huge_pages(uint64_t page);

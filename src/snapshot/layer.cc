@@ -53,6 +53,15 @@ struct Layer::State {
     if ((verified[index / 64].fetch_or(bit, std::memory_order_acq_rel) & bit) == 0) ++verified_count;
   }
 
+  // Every frame of it has been verified, and the file is mapped.
+  bool can_be_viewed(Range range) const {
+    for (uint64_t at = range.offset - range.offset % kFrameSize; at < range.end(); at += kFrameSize) {
+      const auto index = sums.find(static_cast<uint32_t>(at / kFrameSize));
+      if (!index || !is_verified(*index)) return false;
+    }
+    return mapping.intact();
+  }
+
   bool packed() const { return form == LayerForm::kPacked; }
 
   Status read_bytes(uint64_t offset, std::span<std::byte> out, Patience patience) const;
@@ -176,11 +185,13 @@ Result<uint64_t> Layer::verify_frame(size_t index, std::span<std::byte> buffer) 
 }
 
 std::span<const std::byte> Layer::view(uint64_t offset, uint64_t length) const {
-  for (uint64_t at = offset - offset % kFrameSize; at < offset + length; at += kFrameSize) {
-    const auto index = state_->sums.find(static_cast<uint32_t>(at / kFrameSize));
-    if (!index || !state_->is_verified(*index)) return {};
-  }
-  return state_->mapping.intact() ? state_->mapping.bytes().subspan(offset, length) : std::span<const std::byte>();
+  return state_->can_be_viewed({offset, length}) ? state_->mapping.bytes().subspan(offset, length)
+                                                 : std::span<const std::byte>();
+}
+
+std::span<const std::byte> Layer::view_for_kernel(uint64_t offset, uint64_t length) const {
+  return state_->can_be_viewed({offset, length}) ? state_->mapping.for_kernel().subspan(offset, length)
+                                                 : std::span<const std::byte>();
 }
 
 Status Layer::verify_all() {

@@ -184,6 +184,9 @@ TEST_F(LayerTest, AViewIsOfVerifiedFramesOnly) {
   EXPECT_EQ(Bytes(view.begin(), view.end()), expected(blocks(5, 1)));
   EXPECT_TRUE(layer->view(15 * kBlockSize, 2 * kBlockSize).empty()) << "the second frame holds nothing";
   EXPECT_TRUE(layer->view(33 * kBlockSize, kBlockSize).empty()) << "not verified";
+  const auto for_kernel = layer->view_for_kernel(5 * kBlockSize, kBlockSize);
+  EXPECT_EQ(Bytes(for_kernel.begin(), for_kernel.end()), expected(blocks(5, 1)));
+  EXPECT_TRUE(layer->view_for_kernel(33 * kBlockSize, kBlockSize).empty()) << "not verified";
 }
 
 TEST_F(LayerTest, AVerifiedFrameThatIsGoneIsDataLossAndNotASignal) {
