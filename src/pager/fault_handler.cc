@@ -79,7 +79,7 @@ FaultHandler::FaultHandler(Handshake handshake, std::shared_ptr<const snapshot::
       pages_(memory_->size(), page_size_),
       fetcher_(std::move(fetcher)),
       buffer_(std::max(page_size_, kBulkPiece)),
-      zeros_(buffer_.size()),
+      zeros_(zeros_are_copied() ? buffer_.size() : 0),
       activity_(memory_->map()) {
   parked_.reserve(kMaxParked);
   retrying_.reserve(kMaxParked);

@@ -170,8 +170,8 @@ class FaultHandler {
   std::vector<snapshot::WorkingSetEntry> recorded_;  // as many as are counted; never moved
   std::atomic<size_t> recorded_count_{0};
   std::vector<std::byte> buffer_;  // the largest window, or one huge page
-  // As large, and in memory: of a source that is not there yet the kernel makes a copy first, which of a huge page
-  // takes a second one from the pool.
+  // As large, where zeros are copied; and in memory: of a source that is not there yet the kernel makes a copy first,
+  // which of a huge page takes a second one from the pool.
   std::vector<std::byte> zeros_;
   FaultCounters counters_;
   Activity activity_;

@@ -110,8 +110,9 @@ class Layer {
  private:
   struct State;
   explicit Layer(std::unique_ptr<State> state);
-  static Result<std::shared_ptr<Layer>> open_raw(FileSystem& fs, const Path& layers_dir, LayerId id,
-                                                 std::span<const std::byte> sums);
+  struct RawTable;
+  static Result<RawTable> read_table(FileSystem& fs, const Path& sums_path);
+  static Result<std::shared_ptr<Layer>> open_raw(FileSystem& fs, const Path& layers_dir, LayerId id, RawTable table);
   static Result<std::shared_ptr<Layer>> open_packed(FileSystem& fs, const Path& layers_dir, LayerId id, UniqueFd fd);
   std::unique_ptr<State> state_;
 };
