@@ -13,7 +13,7 @@
 #include "base/file.h"
 #include "base/file_system.h"
 #include "base/memory.h"
-#include "base/poll.h"
+#include "base/poll_set.h"
 #include "base/process.h"
 #include "base/rate_limit.h"
 #include "base/testing/temp_dir.h"
@@ -151,6 +151,24 @@ TEST(PollTest, EventWakesAndDeadlinePasses) {
   EXPECT_TRUE(wait_readable(event->fd(), Deadline::never()).value());
   event->clear();
   EXPECT_FALSE(wait_readable(event->fd(), Deadline::after(Milliseconds(0))).value());
+}
+
+TEST(PollTest, ASetTellsWhichOfItAreReadableUntilTheyAreNot) {
+  const Event first = Event::create().value();
+  const Event second = Event::create().value();
+  auto [here, there] = unix_socket_pair().value();
+  const std::array fds{first.fd(), here.get(), second.fd()};
+  const PollSet set = PollSet::of(fds).value();
+  const auto ready = [&](Deadline deadline) { return set.wait(deadline)->to_ulong(); };
+  EXPECT_EQ(ready(Deadline::after(Milliseconds(1))), 0U);
+  second.set();
+  EXPECT_EQ(ready(Deadline::never()), 4U);
+  first.set();
+  EXPECT_EQ(ready(Deadline::after(Milliseconds(0))), 5U);
+  second.clear();
+  there.reset();
+  EXPECT_EQ(ready(Deadline::never()), 3U) << "a peer that has gone is told";
+  EXPECT_EQ(PollSet::of(std::array{first.fd(), first.fd()}).error().code, Code::kAlreadyExists);
 }
 
 TEST(UnixSocketTest, MessageCarriesDescriptors) {

@@ -88,16 +88,20 @@ struct FileMappingGuard {
 Result<FileMapping> FileMapping::map(int fd, size_t length) {
   STASIS_TRY(FileMappingGuard::install());
   STASIS_ASSIGN(Mapping mapping, Mapping::shared_read_only(fd, length));
+  STASIS_ASSIGN(Mapping for_kernel, Mapping::shared_read_only(fd, length));
   Slot* slot = FileMappingGuard::take(mapping.bytes());
   if (slot == nullptr) return fail(Code::kResourceExhausted, "too many files are mapped");
-  return FileMapping(std::move(mapping), slot);
+  return FileMapping(std::move(mapping), std::move(for_kernel), slot);
 }
 
 FileMapping::FileMapping(FileMapping&& other) noexcept
-    : mapping_(std::move(other.mapping_)), slot_(std::exchange(other.slot_, nullptr)) {}
+    : mapping_(std::move(other.mapping_)),
+      for_kernel_(std::move(other.for_kernel_)),
+      slot_(std::exchange(other.slot_, nullptr)) {}
 
 FileMapping& FileMapping::operator=(FileMapping&& other) noexcept {
   std::swap(mapping_, other.mapping_);
+  std::swap(for_kernel_, other.for_kernel_);
   std::swap(slot_, other.slot_);
   return *this;
 }

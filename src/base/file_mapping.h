@@ -1,6 +1,8 @@
 // A file mapped for reading whose loss is told instead of killing the process. A page that cannot be had (the device
 // fails, the file was cut short) raises SIGBUS; the handler that the first FileMapping installs puts a page of zeros in
-// its place and marks the mapping as broken. So: read, then ask intact(), and only then believe what was read.
+// its place and marks the mapping as broken. So: read, then ask intact(), and only then believe what was read. Who
+// hands the bytes to the kernel instead, and cannot take them back when it asks afterwards, has them at a second
+// address.
 #pragma once
 
 #include <cstddef>
@@ -28,6 +30,9 @@ class FileMapping {
 
   // To be read only.
   std::span<const std::byte> bytes() const { return mapping_.bytes(); }
+  // The same for system calls only, as what they are to read. Nobody else touches this range, so no page of it is ever
+  // replaced: of one that cannot be had the call says EFAULT.
+  std::span<const std::byte> for_kernel() const { return for_kernel_.bytes(); }
   // False once any page could not be had: what was read since it was last true may be zeros that the file does not
   // hold. Thread-safe.
   bool intact() const;
@@ -39,8 +44,10 @@ class FileMapping {
  private:
   struct Slot;
   friend struct FileMappingGuard;
-  FileMapping(Mapping mapping, Slot* slot) : mapping_(std::move(mapping)), slot_(slot) {}
+  FileMapping(Mapping mapping, Mapping for_kernel, Slot* slot)
+      : mapping_(std::move(mapping)), for_kernel_(std::move(for_kernel)), slot_(slot) {}
   Mapping mapping_;
+  Mapping for_kernel_;
   Slot* slot_ = nullptr;
 };
 

@@ -5,6 +5,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <cerrno>
 #include <set>
 #include <thread>
 #include <vector>
@@ -43,6 +44,19 @@ TEST_F(FileMappingTest, APageThatIsGoneReadsAsZerosAndIsTold) {
   EXPECT_FALSE(mapping.intact());
   EXPECT_EQ(mapping.bytes()[0], std::byte{7}) << "only that page is replaced";
   EXPECT_TRUE(other.intact());
+}
+
+TEST_F(FileMappingTest, WhatASystemCallReadsIsNeverReplaced) {
+  const FileMapping mapping = fs_.map(file_.get(), 4 * kPage).value();
+  ASSERT_TRUE(fs_.truncate(file_.get(), kPage));
+  ASSERT_EQ(mapping.bytes()[2 * kPage], std::byte{0}) << "zeros, which the file does not hold";
+  const UniqueFd out = fs_.create(dir_.path() / "out").value();
+  const auto page = [&](size_t number) { return mapping.for_kernel().subspan(number * kPage, kPage); };
+  ASSERT_TRUE(fs_.write_at(out.get(), 0, page(0)));
+  const UniqueFd copy = fs_.open_read(dir_.path() / "out").value();
+  EXPECT_EQ(fs_.map(copy.get(), kPage)->bytes()[kPage - 1], std::byte{7});
+  EXPECT_EQ(::pwrite(out.get(), page(2).data(), kPage, 0), -1);
+  EXPECT_EQ(errno, EFAULT);
 }
 
 TEST_F(FileMappingTest, EveryThreadIsToldOfWhatItReads) {

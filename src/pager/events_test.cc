@@ -90,6 +90,27 @@ TEST_F(EventsTest, TheSameForZeros) {
   EXPECT_LT(times, 0);
 }
 
+TEST_F(EventsTest, WhatTheKernelCannotHaveFromALayersPagesIsRead) {
+  ASSERT_TRUE(space_->layer(space_->map().layers()[0])->verify_all());
+  serve();
+  std::atomic<int> times{1};
+  const AtPoint refuse("userfaultfd.copy", answering({InstallOutcome::kFailed, 0, EFAULT}, times));
+  EXPECT_THAT(vmm_->read_now(3), Optional(content_of(3)));
+  EXPECT_LT(times, 0);
+  expect_content(0, 100);
+}
+
+TEST_F(EventsTest, AVerifiedPageThatIsGoneEndsTheSandbox) {
+  ASSERT_TRUE(space_->layer(space_->map().layers()[0])->verify_all());
+  serve();
+  std::filesystem::permissions(layer_file_, std::filesystem::perms(0600));
+  std::filesystem::resize_file(layer_file_, 0);
+  (void)vmm_->read(3);
+  const Error error = failure();
+  EXPECT_EQ(error.code, Code::kDataLoss);
+  EXPECT_THAT(error.message, HasSubstr(layer_file_.string() + " ends"));
+}
+
 TEST_F(EventsTest, APageThatSomebodyElseInstalledStaysAndItsReaderIsWoken) {
   serve();
   StopAt before_copy("userfaultfd.copy");

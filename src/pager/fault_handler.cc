@@ -79,7 +79,7 @@ FaultHandler::FaultHandler(Handshake handshake, std::shared_ptr<const snapshot::
       pages_(memory_->size(), page_size_),
       fetcher_(std::move(fetcher)),
       buffer_(std::max(page_size_, kBulkPiece)),
-      zeros_(buffer_.size()),
+      zeros_(zeros_are_copied() ? buffer_.size() : 0),
       activity_(memory_->map()) {
   parked_.reserve(kMaxParked);
   retrying_.reserve(kMaxParked);
@@ -265,15 +265,35 @@ Result<FaultHandler::Progress> FaultHandler::install_run(const Region& region, R
     STASIS_ASSIGN(const Answer answer, install_zeros(region, run));
     return Progress{answer};
   }
+  uint64_t done = 0;
+  STASIS_ASSIGN(const Answer answer, copy_in(region, run, memory_->view_for_kernel(run.offset, run.length), done));
+  if (answer != Answer::kDone || done == run.length) return Progress{answer};
+  return install_read(region, {run.offset + done, run.length - done});
+}
+
+// What comes from storage for the first time, and what the kernel could not read: an error is told with its reason.
+Result<FaultHandler::Progress> FaultHandler::install_read(const Region& region, Range run) {
   const uint64_t here = memory_->read_now(run.offset, std::span(buffer_.data(), run.length));
-  const std::span data(buffer_.data(), round_down(here, page_size_));
-  for (uint64_t done = 0; done < data.size();) {
-    const uint64_t address = region.host_address + (run.offset - region.offset) + done;
-    const InstallResult result = handshake_.uffd.copy(address, data.subspan(done), handshake_.write_protect);
-    STASIS_ASSIGN(const Answer answer, settle(region, run, false, result, done));
-    if (answer != Answer::kDone) return Progress{answer};
-  }
+  const uint64_t whole = round_down(here, page_size_);
+  uint64_t done = 0;
+  STASIS_ASSIGN(const Answer answer, copy_in(region, run, std::span(buffer_).first(whole), done));
+  if (answer != Answer::kDone) return Progress{answer};
+  if (done < whole) return fail(why_not_installed({InstallOutcome::kFailed, 0, EFAULT}, run.offset + done, page_size_));
   return here == run.length ? Progress{} : Progress{Answer::kWait, run.offset + here};
+}
+
+// kDone with `done` short of `source`: the kernel cannot read on there. Straight from a layer's pages: a copy of ours
+// in between took 4% of a fault's time and 12% of a working set's.
+Result<FaultHandler::Answer> FaultHandler::copy_in(const Region& region, Range run, std::span<const std::byte> source,
+                                                   uint64_t& done) {
+  while (done < source.size()) {
+    const uint64_t address = region.host_address + (run.offset - region.offset) + done;
+    const InstallResult result = handshake_.uffd.copy(address, source.subspan(done), handshake_.write_protect);
+    if (result.outcome == InstallOutcome::kFailed && result.error_number == EFAULT) return Answer::kDone;
+    STASIS_ASSIGN(const Answer answer, settle(region, run, false, result, done));
+    if (answer != Answer::kDone) return answer;
+  }
+  return Answer::kDone;
 }
 
 Result<FaultHandler::Answer> FaultHandler::install_zeros(const Region& region, Range run) {

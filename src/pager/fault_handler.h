@@ -123,6 +123,8 @@ class FaultHandler {
   void ask_ahead(const BulkLoad& load);
   void note_fault(Range run);
   Result<Progress> install_run(const Region& region, Range run, bool zero);
+  Result<Progress> install_read(const Region& region, Range run);
+  Result<Answer> copy_in(const Region& region, Range run, std::span<const std::byte> source, uint64_t& done);
   Result<Answer> install_zeros(const Region& region, Range run);
   Result<Answer> settle(const Region& region, Range run, bool zeros, const InstallResult& result, uint64_t& done);
   bool lacks_huge_pages(uint64_t page);
@@ -168,8 +170,8 @@ class FaultHandler {
   std::vector<snapshot::WorkingSetEntry> recorded_;  // as many as are counted; never moved
   std::atomic<size_t> recorded_count_{0};
   std::vector<std::byte> buffer_;  // the largest window, or one huge page
-  // As large, and in memory: of a source that is not there yet the kernel makes a copy first, which of a huge page
-  // takes a second one from the pool.
+  // As large, where zeros are copied; and in memory: of a source that is not there yet the kernel makes a copy first,
+  // which of a huge page takes a second one from the pool.
   std::vector<std::byte> zeros_;
   FaultCounters counters_;
   Activity activity_;

@@ -8,7 +8,7 @@
 #include <optional>
 #include <thread>
 
-#include "base/poll.h"
+#include "base/poll_set.h"
 #include "base/sync_point.h"
 #include "pager/fault_handler.h"
 
@@ -115,11 +115,13 @@ Result<std::optional<UniqueFd>> PageServer::State::accept_vmm(Deadline deadline)
 }
 
 Result<bool> PageServer::State::serve_events(int handshake_socket) {
+  // Kept by the kernel: with poll(2) its four descriptors were 4% of a fault.
   const std::array fds{handler->fd(), handshake_socket, stop.fd(), handler->fetched_fd()};
+  STASIS_ASSIGN(const PollSet events, PollSet::of(fds));
   std::optional<Deadline> recording_ends;
   if (options.record_for > Milliseconds(0)) recording_ends = Deadline::after(options.record_for);
   for (;;) {
-    STASIS_ASSIGN(const auto ready, wait_any(fds, next_look(recording_ends)));
+    STASIS_ASSIGN(const auto ready, events.wait(next_look(recording_ends)));
     if (ready[2]) return false;
     if (ready[1]) return vmm_has_gone(handshake_socket);
     if (ready[0]) {

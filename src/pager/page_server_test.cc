@@ -31,8 +31,6 @@ using ::testing::IsEmpty;
 using testing::kPages;
 using testing::kSize;
 
-class PageServerTest : public testing::PageServerFixture {};
-
 // The VMM's side.
 struct FakeVmm {
   Mapping memory;
@@ -43,13 +41,8 @@ struct FakeVmm {
     return {{"base_host_virt_addr", address}, {"size", size}, {"offset", offset}, {"page_size_kib", 4096}};
   }
 
-  void set_up(bool shared = false) {
-    if (shared) {
-      const auto file = create_memory_file("guest", kSize);
-      memory = std::move(*Mapping::shared(file->get(), kSize));
-    } else {
-      memory = std::move(*Mapping::anonymous(kSize));
-    }
+  void set_up() {
+    memory = std::move(*Mapping::anonymous(kSize));
     uffd = std::move(*UserFaultFd::create(false));
     ASSERT_TRUE(uffd.register_missing({memory.address(), kSize}, false));
   }
@@ -67,6 +60,19 @@ struct FakeVmm {
   }
   std::byte touch(uint64_t page) const {
     return *static_cast<volatile std::byte*>(memory.bytes().data() + page * kBlockSize + 17);
+  }
+};
+
+class PageServerTest : public testing::PageServerFixture {
+ protected:
+  // A page server, and the VMM that has handed its memory over to it.
+  FakeVmm serve(PageServerOptions options = {}) {
+    start_server(std::move(options));
+    FakeVmm vmm;
+    vmm.set_up();
+    server_->expect_peer(::getpid());
+    vmm.hand_over(socket_path());
+    return vmm;
   }
 };
 
@@ -111,11 +117,7 @@ TEST_F(PageServerTest, WhatIsExpectedComesWithoutAFault) {
   PageServerOptions options;
   // Two extents and an edge between regions (page 128).
   options.prefetch = {{10 * kBlockSize, 100 * kBlockSize}, {120 * kBlockSize, 100 * kBlockSize}};
-  start_server(std::move(options));
-  FakeVmm vmm;
-  vmm.set_up();
-  server_->expect_peer(::getpid());
-  vmm.hand_over(socket_path());
+  FakeVmm vmm = serve(std::move(options));
   PageServerStats stats = server_->stats();
   while (stats.pages_prefetched + stats.pages_zero < 200) stats = server_->stats();
   for (uint64_t page = 10; page < 110; ++page) ASSERT_EQ(vmm.touch(page), content_of(page)) << page;
@@ -155,11 +157,7 @@ TEST_F(PageServerTest, WhatTheGuestGaveBackIsNotPrefetched) {
     PageServerOptions options;
     options.prefetch = {{0, 100 * kBlockSize}, {200 * kBlockSize, 56 * kBlockSize}};
     failure_ = {};
-    start_server(std::move(options));
-    FakeVmm vmm;
-    vmm.set_up();
-    server_->expect_peer(::getpid());
-    vmm.hand_over(socket_path());
+    FakeVmm vmm = serve(std::move(options));
     // Beside the prefetch, before or behind it: what reads as zeros once stays so.
     ASSERT_TRUE(discard_anonymous(vmm.memory.bytes().subspan(200 * kBlockSize, 40 * kBlockSize)));
     ASSERT_TRUE(discard_anonymous(vmm.memory.bytes().subspan(0, 5 * kBlockSize)));
@@ -174,11 +172,7 @@ TEST_F(PageServerTest, DamageThatOnlyThePrefetchMeetsEndsNothing) {
   snapshot::testing::damage_file(layer_file_, 20 * kBlockSize);
   PageServerOptions options;
   options.prefetch = {{16 * kBlockSize, 84 * kBlockSize}};
-  start_server(std::move(options));
-  FakeVmm vmm;
-  vmm.set_up();
-  server_->expect_peer(::getpid());
-  vmm.hand_over(socket_path());
+  FakeVmm vmm = serve(std::move(options));
   for (uint64_t page = 200; page < kPages; ++page) ASSERT_EQ(vmm.touch(page), content_of(page));
   while (server_->activity().prefetch_left > 0) std::this_thread::yield();
   EXPECT_EQ(server_->stats().pages_prefetched, 48U) << "the whole frames of the piece in which it ended";
@@ -189,11 +183,7 @@ TEST_F(PageServerTest, DamageThatOnlyThePrefetchMeetsEndsNothing) {
 TEST_F(PageServerTest, WhatWasNeededIsToldInItsOrder) {
   PageServerOptions options;
   options.record_for = Milliseconds(1000);
-  start_server(std::move(options));
-  FakeVmm vmm;
-  vmm.set_up();
-  server_->expect_peer(::getpid());
-  vmm.hand_over(socket_path());
+  FakeVmm vmm = serve(std::move(options));
   ASSERT_EQ(vmm.touch(90), content_of(90));
   ASSERT_EQ(vmm.touch(3), content_of(3));
   ASSERT_TRUE(wait_readable(server_->working_set_fd(), Deadline::after(Milliseconds(20'000))).value());
@@ -279,11 +269,7 @@ TEST_F(PageServerTest, WhatItDidIsCountedByKindCauseOutcomeWayAndLayer) {
 }
 
 TEST_F(PageServerTest, ManyThreadsOnOnePageAllGoOn) {
-  start_server();
-  FakeVmm vmm;
-  vmm.set_up();
-  server_->expect_peer(::getpid());
-  vmm.hand_over(socket_path());
+  FakeVmm vmm = serve();
   std::vector<std::thread> threads;
   threads.reserve(8);
   std::atomic<int> right{0};
@@ -297,11 +283,7 @@ TEST_F(PageServerTest, ManyThreadsOnOnePageAllGoOn) {
 }
 
 TEST_F(PageServerTest, RemovedPagesReadAsZerosAndAreTold) {
-  start_server();
-  FakeVmm vmm;
-  vmm.set_up();
-  server_->expect_peer(::getpid());
-  vmm.hand_over(socket_path());
+  FakeVmm vmm = serve();
   ASSERT_EQ(vmm.touch(3), content_of(3));
   // Page 3 is present, 40-49 never were: both must be zeros from now on, also when a neighbour brings its frame in.
   ASSERT_TRUE(discard_anonymous(vmm.memory.bytes().subspan(3 * kBlockSize, kBlockSize)));
@@ -317,11 +299,7 @@ TEST_F(PageServerTest, RemovedPagesReadAsZerosAndAreTold) {
 }
 
 TEST_F(PageServerTest, RemoveStormBesideFaultsNeverHangsAndNeverShowsOldBytes) {
-  start_server();
-  FakeVmm vmm;
-  vmm.set_up();
-  server_->expect_peer(::getpid());
-  vmm.hand_over(socket_path());
+  FakeVmm vmm = serve();
   // One thread gives pages 0-49 back again and again; another reads 50-99, whose frames overlap and whose COPYs the
   // kernel refuses (EAGAIN) while a REMOVE waits unread.
   std::thread remover([&] {
@@ -368,11 +346,7 @@ TEST_F(PageServerTest, WriteProtectedInstallTellsExactlyWhatWasWritten) {
 
 TEST_F(PageServerTest, DamagedLayerEndsTheSandboxWithTheReason) {
   snapshot::testing::damage_file(layer_file_, 20 * kBlockSize);
-  start_server();
-  FakeVmm vmm;
-  vmm.set_up();
-  server_->expect_peer(::getpid());
-  vmm.hand_over(socket_path());
+  FakeVmm vmm = serve();
   EXPECT_EQ(vmm.touch(0), content_of(0));  // another frame: whole
   // The vCPU that faults on the damaged frame is never let go on; here it is released by installing the page ourselves.
   std::thread vcpu([&] { (void)vmm.touch(20); });
@@ -417,11 +391,7 @@ TEST_F(PageServerTest, VmmThatDiesInTheMiddleOfTheHandshakeIsTold) {
 }
 
 TEST_F(PageServerTest, VmmsExitIsNoFailure) {
-  start_server();
-  FakeVmm vmm;
-  vmm.set_up();
-  server_->expect_peer(::getpid());
-  vmm.hand_over(socket_path());
+  FakeVmm vmm = serve();
   EXPECT_EQ(vmm.touch(0), content_of(0));
   vmm.socket.reset();
   server_.reset();  // joins the thread: whatever it wanted to report has been reported
@@ -467,11 +437,7 @@ TEST_F(PageServerTest, AFloodOfConnectionsDoesNotMoveTheDeadline) {
 }
 
 TEST_F(PageServerTest, AVmmThatTalksOnAfterItsHandshakeIsNotTakenForDead) {
-  start_server();
-  FakeVmm vmm;
-  vmm.set_up();
-  server_->expect_peer(::getpid());
-  vmm.hand_over(socket_path());
+  FakeVmm vmm = serve();
   EXPECT_EQ(vmm.touch(0), content_of(0));
   vmm.send("[");
   EXPECT_THAT(failure_.get_future().get().message, HasSubstr("said more"));

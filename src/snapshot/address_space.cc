@@ -99,6 +99,13 @@ std::span<const std::byte> AddressSpace::view(uint64_t offset, uint64_t length) 
   return layers_[entry.layer - 1]->view(BlockMap::offset_in_layer(entry, offset), length);
 }
 
+std::span<const std::byte> AddressSpace::view_for_kernel(uint64_t offset, uint64_t length) const {
+  const size_t index = map_.index_of(offset);
+  const BlockMap::Entry& entry = map_.entries_[index];
+  if (entry.layer == 0 || length > map_.end_of(index) - offset) return {};
+  return layers_[entry.layer - 1]->view_for_kernel(BlockMap::offset_in_layer(entry, offset), length);
+}
+
 Layer* AddressSpace::layer(LayerId id) const {
   const auto ids = map_.layers();
   const auto found = std::find(ids.begin(), ids.end(), id);

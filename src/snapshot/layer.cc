@@ -14,6 +14,10 @@ namespace {
 // 16 TiB of frames in the largest encoding; a larger file is no checksum file.
 constexpr uint64_t kMaxSumsFile = 4096 + kMaxAddressSpace / kFrameSize * 12;
 
+// A table as large is mapped: of a guest of 16 GiB its checksums would be 2 MiB of each process that serves one.
+// Smaller ones are less than what a mapping costs.
+constexpr uint64_t kLargeSumsFile = 64 << 10;
+
 // The last frame that a thread unpacked: who reads block by block unpacks each frame once.
 struct FrameBuffer {
   std::vector<std::byte> bytes = std::vector<std::byte>(kFrameSize);
@@ -33,15 +37,23 @@ Error missing(Error error, LayerId id) {
 
 }  // namespace
 
+// Of a raw layer.
+struct Layer::RawTable {
+  LayerSums sums;
+  FileMapping file = {};  // with the checksums, if `sums` has none
+};
+
 struct Layer::State {
   State(FileSystem& file_system, Path data_path, LayerForm layer_form, UniqueFd data, FileMapping mapped,
-        PackedTable table)
+        PackedTable table, FileMapping mapped_sums = {})
       : fs(file_system),
         path(std::move(data_path)),
         form(layer_form),
         fd(std::move(data)),
         mapping(std::move(mapped)),
+        sums_file(std::move(mapped_sums)),
         sums(std::move(table.sums)),
+        checksums(sums_file.bytes().empty() ? sums.checksums : sums.checksums_in(sums_file.bytes())),
         offsets(std::move(table.offsets)),
         lengths(std::move(table.lengths)),
         verified((sums.frames.size() + 63) / 64) {}
@@ -52,6 +64,15 @@ struct Layer::State {
   void set_verified(size_t index) {
     const uint64_t bit = uint64_t{1} << (index % 64);
     if ((verified[index / 64].fetch_or(bit, std::memory_order_acq_rel) & bit) == 0) ++verified_count;
+  }
+
+  // Every frame of it has been verified, and the file is mapped.
+  bool can_be_viewed(Range range) const {
+    for (uint64_t at = range.offset - range.offset % kFrameSize; at < range.end(); at += kFrameSize) {
+      const auto index = sums.find(static_cast<uint32_t>(at / kFrameSize));
+      if (!index || !is_verified(*index)) return false;
+    }
+    return mapping.intact();
   }
 
   bool packed() const { return form == LayerForm::kPacked; }
@@ -74,9 +95,11 @@ struct Layer::State {
   // For frames that are verified, and those that are in memory. What comes from storage for the first time is
   // read: an error of the device is then told with its reason, and a hole of a file in memory stays one.
   const FileMapping mapping;
+  const FileMapping sums_file;  // of nothing: `sums` holds the checksums
   const LayerSums sums;
-  const std::vector<uint64_t> offsets;  // of a packed layer's frames, in its file
-  const std::vector<uint32_t> lengths;  // there
+  const std::span<const uint64_t> checksums;  // of sums.frames
+  const std::vector<uint64_t> offsets;        // of a packed layer's frames, in its file
+  const std::vector<uint32_t> lengths;        // there
   const uint64_t serial = next_serial.fetch_add(1, std::memory_order_relaxed);
   std::vector<std::atomic<uint64_t>> verified;  // one bit for each frame of `sums`
   std::atomic<size_t> verified_count = 0;
@@ -92,33 +115,52 @@ int Layer::fd() const { return state_->fd.get(); }
 bool Layer::verified_whole() const { return state_->verified_count == state_->sums.frames.size(); }
 
 Result<std::shared_ptr<Layer>> Layer::open(FileSystem& fs, const Path& layers_dir, LayerId id) {
-  auto bytes = read_file(fs, layer_sums_path(layers_dir, id), kMaxSumsFile);
-  if (bytes) return open_raw(fs, layers_dir, id, *bytes);
-  if (bytes.error().code != Code::kNotFound) return fail(missing(std::move(bytes).error(), id));
+  auto table = read_table(fs, layer_sums_path(layers_dir, id));
+  if (table) return open_raw(fs, layers_dir, id, std::move(*table));
+  if (table.error().code != Code::kNotFound) return fail(missing(std::move(table).error(), id));
   auto fd = fs.open_read(layer_packed_path(layers_dir, id));
   if (fd) return open_packed(fs, layers_dir, id, std::move(*fd));
-  return fail(missing(fd.error().code == Code::kNotFound ? bytes.error() : fd.error(), id));
+  return fail(missing(fd.error().code == Code::kNotFound ? table.error() : fd.error(), id));
 }
 
-Result<std::shared_ptr<Layer>> Layer::open_raw(FileSystem& fs, const Path& layers_dir, LayerId id,
-                                               std::span<const std::byte> bytes) {
+// Read, where it cannot be mapped: then an error of the device is told with its reason.
+Result<Layer::RawTable> Layer::read_table(FileSystem& fs, const Path& sums_path) {
+  const auto decoded = [&](Result<LayerSums> sums) -> Result<LayerSums> {
+    if (sums) return sums;
+    return fail(std::move(sums).error().with_context(sums_path.string()));
+  };
+  STASIS_ASSIGN(const FileInfo info, fs.info(sums_path));
+  if (info.size >= kLargeSumsFile && info.size <= kMaxSumsFile) {
+    STASIS_ASSIGN(const UniqueFd fd, fs.open_read(sums_path));
+    if (auto file = fs.map(fd.get(), info.size)) {
+      auto sums = decoded(LayerSums::decode_frames(file->bytes()));
+      if (!sums && file->intact()) return fail(std::move(sums).error());
+      if (sums && file->intact()) return RawTable{std::move(*sums), std::move(*file)};
+    }
+  }
+  STASIS_ASSIGN(const auto bytes, read_file(fs, sums_path, kMaxSumsFile));
+  STASIS_ASSIGN(LayerSums sums, decoded(LayerSums::decode(bytes)));
+  return RawTable{std::move(sums)};
+}
+
+Result<std::shared_ptr<Layer>> Layer::open_raw(FileSystem& fs, const Path& layers_dir, LayerId id, RawTable table) {
+  const LayerSums& sums = table.sums;
   const Path data_path = layer_data_path(layers_dir, id);
-  const Path sums_path = layer_sums_path(layers_dir, id);
-  auto sums = LayerSums::decode(bytes);
-  if (!sums) return fail(std::move(sums).error().with_context(sums_path.string()));
-  if (sums->id != id) return fail(Code::kDataLoss, sums_path.string() + " belongs to layer " + sums->id.text());
+  if (sums.id != id) {
+    return fail(Code::kDataLoss, layer_sums_path(layers_dir, id).string() + " belongs to layer " + sums.id.text());
+  }
   auto info = fs.info(data_path);
   if (!info) return fail(missing(std::move(info).error(), id));
-  if (info->size != sums->size) {
+  if (info->size != sums.size) {
     return fail(Code::kDataLoss, data_path.string() + " has " + std::to_string(info->size) + " bytes instead of " +
-                                     std::to_string(sums->size));
+                                     std::to_string(sums.size));
   }
   auto fd = fs.open_read(data_path);
   if (!fd) return fail(missing(std::move(fd).error(), id));
-  auto mapping = fs.map(fd->get(), sums->size);
-  auto state =
-      std::make_unique<State>(fs, data_path, LayerForm::kRaw, std::move(*fd),
-                              mapping ? std::move(*mapping) : FileMapping(), PackedTable{std::move(*sums), {}, {}});
+  auto mapping = fs.map(fd->get(), sums.size);
+  auto state = std::make_unique<State>(fs, data_path, LayerForm::kRaw, std::move(*fd),
+                                       mapping ? std::move(*mapping) : FileMapping(),
+                                       PackedTable{std::move(table.sums), {}, {}}, std::move(table.file));
   return std::shared_ptr<Layer>(new Layer(std::move(state)));
 }
 
@@ -179,11 +221,13 @@ Result<uint64_t> Layer::verify_frame(size_t index, std::span<std::byte> buffer) 
 }
 
 std::span<const std::byte> Layer::view(uint64_t offset, uint64_t length) const {
-  for (uint64_t at = offset - offset % kFrameSize; at < offset + length; at += kFrameSize) {
-    const auto index = state_->sums.find(static_cast<uint32_t>(at / kFrameSize));
-    if (!index || !state_->is_verified(*index)) return {};
-  }
-  return state_->mapping.intact() ? state_->mapping.bytes().subspan(offset, length) : std::span<const std::byte>();
+  return state_->can_be_viewed({offset, length}) ? state_->mapping.bytes().subspan(offset, length)
+                                                 : std::span<const std::byte>();
+}
+
+std::span<const std::byte> Layer::view_for_kernel(uint64_t offset, uint64_t length) const {
+  return state_->can_be_viewed({offset, length}) ? state_->mapping.for_kernel().subspan(offset, length)
+                                                 : std::span<const std::byte>();
 }
 
 Status Layer::verify_all() {
@@ -302,10 +346,14 @@ Status Layer::State::read_frame(size_t index, std::span<std::byte> out, Patience
   const uint32_t frame = sums.frames[index];
   STASIS_TRY(packed() ? unpack(index, out, patience) : read_bytes(sums.frame_range(frame).offset, out, patience));
   const uint64_t found = checksum(out);
-  if (found != sums.checksums[index]) {
+  const uint64_t expected = checksums[index];
+  if (found != expected) {
+    if (!sums_file.bytes().empty() && !sums_file.intact()) {
+      return fail(Code::kDataLoss, "the checksums of " + path.string() + " cannot be read any more");
+    }
     return fail(Code::kDataLoss, path.string() + ": frame " + std::to_string(frame) + " (64 KiB at " +
                                      std::to_string(frame * kFrameSize) + ") is damaged: its checksum is " +
-                                     checksum_text(found) + " instead of " + checksum_text(sums.checksums[index]));
+                                     checksum_text(found) + " instead of " + checksum_text(expected));
   }
   set_verified(index);
   return {};

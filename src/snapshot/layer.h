@@ -98,6 +98,9 @@ class Layer {
   // be mapped (a packed one cannot); otherwise nothing: read() them. They are good only if view() of the same range
   // still gives them after they were read (base/file_mapping.h).
   std::span<const std::byte> view(uint64_t offset, uint64_t length) const;
+  // The same to be read by a system call and by nobody else, which says EFAULT where the bytes cannot be had: read()
+  // tells why. Such bytes need not be asked for again.
+  std::span<const std::byte> view_for_kernel(uint64_t offset, uint64_t length) const;
   // Reads and verifies every frame. kDataLoss names the first damaged one.
   Status verify_all();
   // True once every frame has been verified by this object.
@@ -107,8 +110,9 @@ class Layer {
  private:
   struct State;
   explicit Layer(std::unique_ptr<State> state);
-  static Result<std::shared_ptr<Layer>> open_raw(FileSystem& fs, const Path& layers_dir, LayerId id,
-                                                 std::span<const std::byte> sums);
+  struct RawTable;
+  static Result<RawTable> read_table(FileSystem& fs, const Path& sums_path);
+  static Result<std::shared_ptr<Layer>> open_raw(FileSystem& fs, const Path& layers_dir, LayerId id, RawTable table);
   static Result<std::shared_ptr<Layer>> open_packed(FileSystem& fs, const Path& layers_dir, LayerId id, UniqueFd fd);
   std::unique_ptr<State> state_;
 };
@@ -138,6 +142,8 @@ class AddressSpace final : public FrameSource {
   std::string describe(FrameRef frame) const override;
   // Layer::view() of a range within one extent that is not of zeros.
   std::span<const std::byte> view(uint64_t offset, uint64_t length) const;
+  // Layer::view_for_kernel(); nothing also for a range that is not within one extent, or of zeros.
+  std::span<const std::byte> view_for_kernel(uint64_t offset, uint64_t length) const;
   // The open layer behind an extent of map(); nullptr for zeros.
   Layer* layer(LayerId id) const;
 

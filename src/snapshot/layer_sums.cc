@@ -69,6 +69,17 @@ std::vector<std::byte> LayerSums::encode() const {
 }
 
 Result<LayerSums> LayerSums::decode(std::span<const std::byte> bytes) {
+  STASIS_ASSIGN(LayerSums sums, decode_frames(bytes));
+  sums.checksums.resize(sums.frames.size());
+  WireReader(bytes.subspan(kHeaderSize)).copy(sums.checksums.data(), sums.frames.size() * sizeof(uint64_t));
+  return sums;
+}
+
+std::span<const uint64_t> LayerSums::checksums_in(std::span<const std::byte> bytes) const {
+  return {reinterpret_cast<const uint64_t*>(bytes.data() + kHeaderSize), frames.size()};
+}
+
+Result<LayerSums> LayerSums::decode_frames(std::span<const std::byte> bytes) {
   if (bytes.size() < kHeaderSize) return bad("has " + std::to_string(bytes.size()) + " bytes: shorter than its header");
   if (std::memcmp(bytes.data(), kMagic.data(), kMagic.size()) != 0) return bad("does not start with STASISLS");
   WireReader in(bytes.subspan(kMagic.size()));
@@ -94,10 +105,8 @@ Result<LayerSums> LayerSums::decode(std::span<const std::byte> bytes) {
                " frames");
   }
   if (crc32c(table) != table_crc) return bad("has a damaged table");
-  sums.checksums.resize(count);
   sums.frames.resize(count);
-  in.copy(sums.checksums.data(), count * sizeof(uint64_t));
-  in.copy(sums.frames.data(), count * sizeof(uint32_t));
+  WireReader(table.subspan(count * sizeof(uint64_t))).copy(sums.frames.data(), count * sizeof(uint32_t));
   if (const std::string fault = sums.fault(); !fault.empty()) return bad(fault);
   return sums;
 }

@@ -34,6 +34,10 @@ struct LayerSums {
   std::vector<std::byte> encode() const;
   // kDataLoss for anything that is not whole and consistent.
   static Result<LayerSums> decode(std::span<const std::byte> bytes);
+  // The same for who keeps `bytes`, which begin at a multiple of 8: `checksums` stays empty, and checksums_in() of the
+  // same bytes has them.
+  static Result<LayerSums> decode_frames(std::span<const std::byte> bytes);
+  std::span<const uint64_t> checksums_in(std::span<const std::byte> bytes) const;
 };
 
 // Computes the table from data that comes in ascending order.
