@@ -53,10 +53,10 @@ Result<SnapshotReply> Sandbox::take_snapshot(SnapshotId id, bool keep_running) {
 
 Result<SnapshotReply> Sandbox::take(Taking& taking, bool keep_running) {
   STASIS_TRY(store_.fs().make_directory(dir_ / kScratch));
+  STASIS_ASSIGN(const Path snapshot_dir, store_.begin(taking.id));
   if (keep_running) STASIS_TRY_CONTEXT(copy_ahead(taking), "copy the guest's memory while it runs");
   STASIS_TRY_CONTEXT(shell_.vmm->pause(), "stop the guest");
   taking.stopped.emplace();
-  STASIS_ASSIGN(const Path snapshot_dir, store_.begin(taking.id));
   // Before the VMM is asked what was written: what it gives back from now on is told to the next snapshot as well.
   if (page_server_) removed_ = snapshot::unite(removed_, page_server_->take_removed());
   auto saved = shell_.vmm->save(snapshot_dir / kStatePart, dir_ / kScratch);
@@ -67,6 +67,7 @@ Result<SnapshotReply> Sandbox::take(Taking& taking, bool keep_running) {
   STASIS_ASSIGN(const disk::SealResult disk, seal_disk());
   // Memory and disk are those of this moment, whatever the guest does from now on.
   if (taking.live) STASIS_TRY(go_on(taking));
+  STASIS_TRY_CONTEXT(shell_.vmm->write_state(), "write the machine's state");
   auto memory =
       taking.live
           ? taking.live->seal(store_.layers_dir(), saved->candidates, removed)

@@ -33,9 +33,12 @@ class GuestRam {
     mapped_at_ = address;
     tracker_ = std::move(tracker);
   }
-  // For a mapped guest, so that changed() can tell what is written between two calls; until forget_told() or
-  // forget_tracking(). Not always: registered memory is read from its file page by page instead of 16 at once.
+  // For a mapped guest, so that changed() can tell what is written between two calls; until stop_tracking(). Not
+  // always: registered memory is read from its file page by page instead of 16 at once.
   Status start_tracking();
+  // With the guest running: what it takes (80 ms for 4 GiB) goes by in pieces, between which its page faults are
+  // answered.
+  void stop_tracking();
 
   // Where the content is to be read, and at which offset guest memory begins there.
   Result<UniqueFd> source(pid_t vmm) const;
@@ -48,7 +51,7 @@ class GuestRam {
   // are those that were written since the restore. Never less than what changed.
   Result<ChangedPages> changed(pid_t vmm);
   // What was told until now has been taken over: it does not come again unless it changes again.
-  void forget_told();
+  void forget_told() { told_.clear(); }
   Result<GuestMemoryUse> use(pid_t vmm) const;
   // The next changed() must offer everything: what was offered last got lost.
   void forget_tracking() {
@@ -59,8 +62,9 @@ class GuestRam {
  private:
   GuestRam(UniqueFd fd, uint64_t size) : fd_(std::move(fd)), size_(size) {}
   Result<uint64_t> address(pid_t vmm) const;
-  Result<std::vector<Range>> written_pages(pid_t vmm) const;
-  Result<std::vector<Range>> private_pages(pid_t vmm) const;
+  Result<ChangedPages> changed_in_file(pid_t vmm);
+  Result<ChangedPages> changed_in_mappings(pid_t vmm);
+  Result<std::vector<Range>> given_back(int pagemap, uint64_t address, const std::vector<Range>& pages) const;
   UniqueFd fd_;
   uint64_t size_;
   bool tracked_ = true;

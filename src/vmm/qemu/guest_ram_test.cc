@@ -206,9 +206,12 @@ TEST_F(MappedGuestRamTest, WhileItIsTrackedItTellsWhatIsFresh) {
   EXPECT_THAT(second.all, ElementsAre(pages(5, 1), pages(7, 1), pages(20, 1), pages(40, 1), pages(50, 1)));
   EXPECT_EQ(memory_.bytes()[21 * kPage], std::byte{1}) << "reading is no change";
   EXPECT_THAT(look().fresh, IsEmpty());
+  write(21, 9);  // the file's, read and protected since
+  EXPECT_THAT(look().fresh, ElementsAre(pages(21, 1)));
   ram_->forget_told();
+  ram_->stop_tracking();
   write(60, 9);
-  EXPECT_THAT(changed(), ElementsAre(pages(5, 1), pages(7, 1), pages(20, 1), pages(40, 1), pages(50, 1), pages(60, 1)));
+  EXPECT_THAT(changed(), ElementsAre(pages(5, 1), pages(7, 1), pages(20, 2), pages(40, 1), pages(50, 1), pages(60, 1)));
   // And once more, from the beginning.
   ASSERT_OK(ram_->start_tracking());
   EXPECT_EQ(look().fresh.size(), 6u);

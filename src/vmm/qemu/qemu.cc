@@ -71,6 +71,12 @@ std::string escaped(const std::string& value) {
   return out;
 }
 
+// A device state in a memory file, and the file that it is for.
+struct StateToWrite {
+  UniqueFd content;
+  Path file;
+};
+
 class Qemu final : public Vmm {
  public:
   Qemu(MachineConfig config, bool kvm) : config_(std::move(config)), kvm_(kvm) {
@@ -90,13 +96,11 @@ class Qemu final : public Vmm {
 
   Status prepare() override;
   Status restore(const RestoreSpec& spec) override;
-  Status pause() override { return command("stop"); }
-  Status resume() override {
-    device_state_.reset();  // from now on it changes
-    return command("cont");
-  }
+  Status pause() override;
+  Status resume() override;
   Result<SavedMemory> look_ahead() override;
   Result<SavedMemory> save(const Path& state, const Path& scratch_dir) override;
+  Status write_state() override;
   void save_failed() override {
     if (ram_) ram_->forget_tracking();
   }
@@ -116,7 +120,6 @@ class Qemu final : public Vmm {
   Status hand_over_memory(const RestoreSpec& spec);
   Status prepare_migration();
   Status load(const RestoreSpec& spec, int state);
-  Status refuse_unless_paused();
   Status await_end_of_migration();
   Result<UniqueFd> export_device_state();
   std::vector<std::string> arguments() const;
@@ -135,7 +138,9 @@ class Qemu final : public Vmm {
   std::string end_;  // how it ended, once it has
   std::optional<Qmp> qmp_;
   std::optional<MappingChannel> mapping_;  // of a prepared machine, until it has its memory
+  bool stopped_ = false;                   // the vCPUs, by pause() or since a restore
   UniqueFd device_state_;                  // a memory file, since the last save and until the guest runs on
+  std::optional<StateToWrite> unwritten_;  // since save() and until write_state()
 };
 
 std::vector<std::string> Qemu::arguments() const {
@@ -297,7 +302,10 @@ Status Qemu::load(const RestoreSpec& spec, int state) {
   STASIS_TRY(command("getfd", {{"fdname", "state"}}, state));
   STASIS_TRY(command("migrate-incoming", {{"uri", "fd:state"}}));
   const Result<bool> loaded = await_migration();
-  if (loaded && *loaded) return {};
+  if (loaded && *loaded) {
+    stopped_ = true;
+    return {};
+  }
   Error error = loaded ? Error{Code::kDataLoss, "QEMU says why in " + config_.log.string()} : loaded.error();
   // A QEMU that cannot load what it is given exits by itself; one that is killed says nothing about the state.
   const auto end = process_->wait(Deadline::after(Milliseconds(0)));
@@ -305,12 +313,17 @@ Status Qemu::load(const RestoreSpec& spec, int state) {
   return fail(std::move(error).with_context("load the device state " + spec.state.string()));
 }
 
-Status Qemu::refuse_unless_paused() {
-  if (!qmp_) return fail(Code::kFailedPrecondition, "this machine has not been started");
-  auto status = qmp_->execute("query-status", json::object(), Deadline::after(kCommandDeadline));
-  if (!status) return fail(explain(std::move(status).error()));
-  if (member(*status, {"running"}) != false)
-    return fail(Code::kFailedPrecondition, "pause the machine before saving it");
+Status Qemu::pause() {
+  STASIS_TRY(command("stop"));
+  stopped_ = true;
+  return {};
+}
+
+Status Qemu::resume() {
+  device_state_.reset();  // from now on it changes
+  STASIS_TRY(command("cont"));
+  stopped_ = false;
+  ram_->stop_tracking();
   return {};
 }
 
@@ -340,11 +353,13 @@ Status Qemu::await_end_of_migration() {
 }
 
 Result<SavedMemory> Qemu::save(const Path& state, const Path& /*scratch_dir*/) {
-  STASIS_TRY(refuse_unless_paused());
+  if (!qmp_) return fail(Code::kFailedPrecondition, "this machine has not been started");
+  if (!stopped_) return fail(Code::kFailedPrecondition, "pause the machine before saving it");
   if (!device_state_) {
     STASIS_ASSIGN(device_state_, export_device_state());
   }
-  STASIS_TRY(write_state_file(real_file_system(), state, device_state_.get()));
+  STASIS_ASSIGN(UniqueFd content, duplicate(device_state_.get()));
+  unwritten_ = StateToWrite{std::move(content), state};
   SavedMemory saved;
   STASIS_ASSIGN(saved.source, ram_->source(process_->pid()));
   saved.source_offset = ram_->source_offset();
@@ -353,6 +368,13 @@ Result<SavedMemory> Qemu::save(const Path& state, const Path& /*scratch_dir*/) {
   saved.candidates = std::move(pages.all);
   saved.fresh = std::move(pages.fresh);
   return saved;
+}
+
+Status Qemu::write_state() {
+  if (!unwritten_) return fail(Code::kFailedPrecondition, "no machine state waits to be written");
+  const StateToWrite state = std::move(*unwritten_);
+  unwritten_.reset();
+  return write_state_file(real_file_system(), state.file, state.content.get());
 }
 
 Result<SavedMemory> Qemu::look_ahead() {
