@@ -146,16 +146,17 @@ Result<ChangedPages> GuestRam::changed_in_mappings(pid_t vmm) {
   return ChangedPages{tracked ? snapshot::unite(told_, own) : own, own, true};
 }
 
-Status GuestRam::start_tracking() {
-  if (mapped_at_ == 0 || tracking_ || tracker_.fd() < 0) return {};
-  STASIS_TRY(tracker_.register_write_protect({mapped_at_, size_}));
+Status GuestRam::start_tracking(pid_t vmm) {
+  if (tracking_ || tracker_.fd() < 0) return {};
+  STASIS_ASSIGN(const uint64_t address, this->address(vmm));
+  STASIS_TRY(tracker_.register_write_protect({address, size_}));
   tracking_ = true;
   tracked_ = false;  // what was written until now is told once
   return {};
 }
 
 void GuestRam::stop_tracking() {
-  if (!std::exchange(tracking_, false)) return;
+  if (mapped_at_ == 0 || !std::exchange(tracking_, false)) return;
   for (uint64_t offset = 0; offset < size_; offset += kUnregisteredAtOnce) {
     // Of a QEMU that has ended there is nothing left to unregister.
     if (!tracker_.unregister({mapped_at_ + offset, std::min(kUnregisteredAtOnce, size_ - offset)})) return;

@@ -89,10 +89,10 @@ class Qemu final : public Vmm {
     std::vector<std::string> arguments{"-kernel", spec.vmlinux.string(), "-append",
                                        kernel_command_line(spec.command_line)};
     if (!spec.initrd.empty()) arguments.insert(arguments.end(), {"-initrd", spec.initrd.string()});
-    return start(std::move(arguments), false);
+    return start(std::move(arguments), Purpose::kBoot);
   }
   // No guest: only to ask QEMU who it is.
-  Status start_empty() { return start({"-S"}, false); }
+  Status start_empty() { return start({"-S"}, Purpose::kNothing); }
 
   Status prepare() override;
   Status restore(const RestoreSpec& spec) override;
@@ -114,8 +114,10 @@ class Qemu final : public Vmm {
   std::string stop() override;
 
  private:
-  Status start(std::vector<std::string> more_arguments, bool restores);
-  Status preload(SpawnOptions& options);
+  enum class Purpose { kNothing, kBoot, kRestore };
+  Status start(std::vector<std::string> more_arguments, Purpose purpose);
+  Status preload(SpawnOptions& options, Purpose purpose);
+  Status await_library(Purpose purpose);
   Status restore_prepared(const RestoreSpec& spec, int state);
   Status hand_over_memory(const RestoreSpec& spec);
   Status prepare_migration();
@@ -176,7 +178,7 @@ std::string Qemu::kernel_command_line(const std::string& given) const {
   return kvm_ ? given : given + " tsc_early_khz=" + std::to_string(measure_tsc_khz());
 }
 
-Status Qemu::start(std::vector<std::string> more_arguments, bool restores) {
+Status Qemu::start(std::vector<std::string> more_arguments, Purpose purpose) {
   if (process_) return fail(Code::kFailedPrecondition, "this machine has been started already");
   STASIS_ASSIGN(ram_, GuestRam::create(uint64_t{config_.shape.memory_mib} << 20));
   STASIS_ASSIGN(auto sockets, unix_socket_pair());
@@ -188,7 +190,7 @@ Status Qemu::start(std::vector<std::string> more_arguments, bool restores) {
   options.stdout_fd = log.get();
   options.stderr_fd = log.get();
   options.die_with_parent = true;
-  if (restores) STASIS_TRY(preload(options));
+  if (purpose != Purpose::kNothing) STASIS_TRY(preload(options, purpose));
   auto spawned = spawn(options);
   if (!spawned) return fail(std::move(spawned).error().with_remedy("install QEMU: apt-get install qemu-system-x86"));
   process_ = std::move(*spawned);
@@ -198,17 +200,22 @@ Status Qemu::start(std::vector<std::string> more_arguments, bool restores) {
   if (!qmp) return fail(explain(std::move(qmp).error().with_context("start QEMU")));
   qmp_ = std::move(*qmp);
   info_.version = qmp_->version();
-  // QEMU makes its memory before it answers QMP: if the library has not been at work by then, it never will be.
-  if (mapping_) {
-    if (Status here = mapping_->await_library(Deadline::after(Milliseconds(0))); !here) {
-      return fail(explain(std::move(here).error()));
-    }
-  }
+  if (mapping_) STASIS_TRY(await_library(purpose));
   return prepare_migration();
 }
 
-// The library that puts guest memory where a restored QEMU looks for it.
-Status Qemu::preload(SpawnOptions& options) {
+// QEMU makes its memory before it answers QMP: if the library has not been at work by then, it never will be.
+Status Qemu::await_library(Purpose purpose) {
+  auto here = mapping_->await_library(Deadline::after(Milliseconds(0)));
+  if (!here) return fail(explain(std::move(here).error()));
+  if (purpose == Purpose::kRestore) return {};
+  ram_->is_booted(std::move(here->tracker));
+  mapping_.reset();
+  return {};
+}
+
+// The library that puts guest memory where a restored QEMU looks for it, and of any QEMU lets us see what it writes.
+Status Qemu::preload(SpawnOptions& options, Purpose purpose) {
   STASIS_ASSIGN(const Path bin, executable_directory());
   const Path library = bin.parent_path() / "lib" / "libstasis-preload.so";
   if (!exists(real_file_system(), library)) {
@@ -220,6 +227,7 @@ Status Qemu::preload(SpawnOptions& options) {
   options.env = {{"LD_PRELOAD", library.string()},
                  {"STASIS_RAM_FD", std::to_string(kRamFd)},
                  {"STASIS_MAPPING_FD", std::to_string(kMappingFd)}};
+  if (purpose == Purpose::kBoot) options.env.emplace_back("STASIS_BOOTS", "1");
   return {};
 }
 
@@ -273,7 +281,7 @@ Result<bool> Qemu::await_migration() {
 
 Status Qemu::prepare() {
   if (process_) return fail(Code::kFailedPrecondition, "this machine has been started already");
-  Status ready = start({"-incoming", "defer"}, true);
+  Status ready = start({"-incoming", "defer"}, Purpose::kRestore);
   if (!ready) stop();
   return ready;
 }
@@ -382,7 +390,7 @@ Result<SavedMemory> Qemu::look_ahead() {
   SavedMemory memory;
   STASIS_ASSIGN(memory.source, ram_->source(process_->pid()));
   memory.source_offset = ram_->source_offset();
-  STASIS_TRY(ram_->start_tracking());
+  STASIS_TRY(ram_->start_tracking(process_->pid()));
   STASIS_ASSIGN(ChangedPages pages, ram_->changed(process_->pid()));
   if (!pages.tracked) return fail(Code::kUnimplemented, "nobody tells what this guest writes while it runs");
   memory.candidates = std::move(pages.all);
