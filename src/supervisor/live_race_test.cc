@@ -103,7 +103,7 @@ class LiveRaceTest : public pager::testing::TwoProcesses, public ::testing::With
   }
   // The guest is stopped: the last round. Then it goes on, and the memory of that moment is sealed.
   void expect_snapshot_of_now(const std::function<void()>& after = [] {}) {
-    copy(look());
+    ASSERT_TRUE(copy_->copy_last(source_.get(), look(), ram_->source_offset()));
     const std::vector<std::byte> now = model_;
     after();
     const auto sealed = copy_->seal(layers_, all_, server_ ? server_->removed() : std::vector<Range>{});

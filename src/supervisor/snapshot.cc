@@ -23,10 +23,6 @@ constexpr const char* kScratch = "scratch";
 constexpr uint64_t kSmallRound = uint64_t{1} << 20;
 constexpr int kMaxRounds = 8;
 
-Status copy_fresh(LiveCopy& live, const vmm::SavedMemory& memory) {
-  return live.copy(memory.source.get(), memory.fresh, memory.source_offset);
-}
-
 }  // namespace
 
 Result<SnapshotReply> Sandbox::take_snapshot(SnapshotId id, bool keep_running) {
@@ -64,7 +60,10 @@ Result<SnapshotReply> Sandbox::take(Taking& taking, bool keep_running) {
   if (!saved) return fail(std::move(saved).error().with_context("save the machine's state"));
   const std::vector<Range> removed =
       page_server_ ? snapshot::unite(removed_, page_server_->removed()) : std::vector<Range>{};
-  if (taking.live) STASIS_TRY_CONTEXT(copy_fresh(*taking.live, *saved), "copy the guest's memory");
+  if (taking.live) {
+    STASIS_TRY_CONTEXT(taking.live->copy_last(saved->source.get(), saved->fresh, saved->source_offset),
+                       "copy the guest's memory");
+  }
   STASIS_TRY_CONTEXT(disk_->freeze(), "store the disk");
   // Memory and disk are those of this moment, whatever the guest does from now on.
   if (taking.live) STASIS_TRY(go_on(taking));
@@ -91,7 +90,7 @@ Status Sandbox::copy_ahead(Taking& taking) {
       STASIS_TRY(store_.fs().make_directory(work_dir));
       STASIS_ASSIGN(taking.live, LiveCopy::create(store_.fs(), memory_, work_dir));
     }
-    STASIS_TRY(copy_fresh(*taking.live, *memory));
+    STASIS_TRY(taking.live->copy(memory->source.get(), memory->fresh, memory->source_offset));
     const uint64_t bytes = total_length(memory->fresh);
     if (bytes <= kSmallRound || bytes > before / 4 * 3) break;
     before = bytes;
