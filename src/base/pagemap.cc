@@ -129,10 +129,20 @@ Result<std::vector<Range>> scan_private_pages(int pagemap_fd, Range range) {
   return found;
 }
 
-Result<std::vector<Range>> scan_written_private_pages(int pagemap_fd, Range range) {
-  PmScanArg wanted = private_pages();
+Result<std::vector<Range>> scan_written_there(int pagemap_fd, Range range) {
+  PmScanArg wanted{};
   wanted.flags = kPmScanWpMatching | kPmScanCheckWpAsync;
-  wanted.category_mask |= kPageIsWritten;
+  wanted.category_mask = kPageIsWritten;
+  wanted.category_anyof_mask = kPageIsPresent | kPageIsSwapped;
+  wanted.return_mask = kPageIsWritten;
+  return scan(pagemap_fd, range, wanted);
+}
+
+Result<std::vector<Range>> scan_absent_pages(int pagemap_fd, Range range) {
+  PmScanArg wanted{};
+  wanted.category_inverted = kPageIsPresent;
+  wanted.category_mask = kPageIsPresent;
+  wanted.return_mask = kPageIsPresent;
   return scan(pagemap_fd, range, wanted);
 }
 

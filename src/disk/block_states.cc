@@ -64,11 +64,4 @@ void BlockStates::set_in_word(uint64_t word, uint64_t mask, BlockState state) {
   zeroed_ += static_cast<uint64_t>(std::popcount(after & kHighBits) - std::popcount(before & kHighBits));
 }
 
-Status BlockStates::clear() {
-  STASIS_TRY(discard_anonymous(mapping_.bytes()));
-  written_ = 0;
-  zeroed_ = 0;
-  return {};
-}
-
 }  // namespace stasis::disk

@@ -39,7 +39,6 @@ class BlockStates {
   // The first run of blocks at or after `from` that are not kBase, of at most `max_blocks`.
   std::optional<Run> next_changed(uint64_t from, uint64_t max_blocks) const;
   void set(uint64_t first, uint64_t count, BlockState state);
-  Status clear();
 
   uint64_t written() const { return written_; }
   uint64_t zeroed() const { return zeroed_; }

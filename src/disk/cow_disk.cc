@@ -55,18 +55,29 @@ Result<std::unique_ptr<CowDisk>> CowDisk::create(FileSystem& fs, std::shared_ptr
     }
   }
   auto state = std::make_unique<State>(fs, std::move(base), std::move(work_dir));
-  STASIS_ASSIGN(state->states, BlockStates::create(state->size / kBlockSize));
-  STASIS_ASSIGN(state->file, state->make_write_file());
+  STASIS_ASSIGN(state->top, state->make_write_layer());
   return std::unique_ptr<CowDisk>(new CowDisk(std::move(state)));
 }
 
 CowDisk::CowDisk(std::unique_ptr<State> state) : state_(std::move(state)) {}
 
-CowDisk::~CowDisk() { (void)state_->fs.remove(state_->file.path); }
+CowDisk::~CowDisk() {
+  (void)state_->fs.remove(state_->top.path);
+  if (state_->frozen) (void)state_->fs.remove(state_->frozen->path);
+  if (state_->prepared) (void)state_->fs.remove(state_->prepared->path);
+}
 
 uint64_t CowDisk::size() const { return state_->size; }
 
-DiskStats CowDisk::stats() const { return {state_->states->written(), state_->states->zeroed()}; }
+DiskStats CowDisk::stats() const {
+  const std::shared_lock lock(state_->lock_of(0));
+  DiskStats stats{state_->top.states->written(), state_->top.states->zeroed()};
+  if (state_->frozen) {
+    stats.blocks_written += state_->frozen->states->written();
+    stats.blocks_zeroed += state_->frozen->states->zeroed();
+  }
+  return stats;
+}
 
 const snapshot::BlockMap& CowDisk::map() const { return state_->base->map(); }
 
@@ -94,20 +105,29 @@ Status CowDisk::discard(uint64_t offset, uint64_t length) {
   });
 }
 
-Status CowDisk::sync_ahead() {
-  STASIS_TRY_CONTEXT(state_->fs.sync(state_->file.fd.get()), state_->file.path.string());
-  return {};
+Status CowDisk::prepare_freeze() { return state_->prepare_freeze(); }
+
+Status CowDisk::freeze() { return state_->freeze(); }
+
+Result<SealResult> CowDisk::seal_frozen(const Path& layers_dir, snapshot::LayerId id) {
+  return state_->seal_frozen(layers_dir, id);
 }
 
 Result<SealResult> CowDisk::seal(const Path& layers_dir, snapshot::LayerId id) {
-  std::array<std::unique_lock<std::shared_mutex>, State::kLocks> held;
-  std::transform(state_->locks.begin(), state_->locks.end(), held.begin(),
-                 [](std::shared_mutex& mutex) { return std::unique_lock(mutex); });
-  return state_->seal(layers_dir, id);
+  STASIS_TRY(freeze());
+  return seal_frozen(layers_dir, id);
 }
 
-Result<CowDisk::State::WriteFile> CowDisk::State::make_write_file() {
-  WriteFile made;
+CowDisk::State::AllLocks CowDisk::State::lock_all() {
+  AllLocks held;
+  std::transform(locks.begin(), locks.end(), held.begin(),
+                 [](std::shared_mutex& mutex) { return std::unique_lock(mutex); });
+  return held;
+}
+
+Result<CowDisk::State::WriteLayer> CowDisk::State::make_write_layer() {
+  WriteLayer made;
+  STASIS_ASSIGN(made.states, BlockStates::create(size / kBlockSize));
   made.path = work_dir / ("write." + std::to_string(next_file));
   STASIS_ASSIGN(made.fd, fs.create(made.path));
   ++next_file;
@@ -118,25 +138,40 @@ Result<CowDisk::State::WriteFile> CowDisk::State::make_write_file() {
   return made;
 }
 
-Status CowDisk::State::read_piece(uint64_t offset, std::span<std::byte> out) const {
+template <typename Below>
+Status CowDisk::State::read_layer(const WriteLayer& layer, uint64_t offset, std::span<std::byte> out,
+                                  Below below) const {
   const uint64_t end_block = (offset + out.size() + kBlockSize - 1) / kBlockSize;
   while (!out.empty()) {
-    const BlockStates::Run run = states->run(offset / kBlockSize, end_block);
+    const BlockStates::Run run = layer.states->run(offset / kBlockSize, end_block);
     const auto part = out.first(std::min<uint64_t>(out.size(), run.end() * kBlockSize - offset));
     if (run.state == BlockState::kZero) std::memset(part.data(), 0, part.size());
-    if (run.state == BlockState::kWritten) STASIS_TRY(read_file(offset, part));
-    if (run.state == BlockState::kBase) STASIS_TRY(read_base(offset, part));
+    if (run.state == BlockState::kWritten) STASIS_TRY(read_file(layer, offset, part));
+    if (run.state == BlockState::kBase) STASIS_TRY(below(offset, part));
     offset += part.size();
     out = out.subspan(part.size());
   }
   return {};
 }
 
-Status CowDisk::State::read_file(uint64_t offset, std::span<std::byte> out) const {
-  auto n = fs.read_at(file.fd.get(), offset, out);
-  if (!n) return fail(std::move(n).error().with_context(file.path.string()));
+Status CowDisk::State::read_piece(uint64_t offset, std::span<std::byte> out) const {
+  const auto read_the_base = [&](uint64_t at, std::span<std::byte> part) { return read_base(at, part); };
+  return read_layer(top, offset, out, [&](uint64_t at, std::span<std::byte> part) {
+    return frozen ? read_layer(*frozen, at, part, read_the_base) : read_base(at, part);
+  });
+}
+
+bool CowDisk::State::is_zero_below(uint64_t block) const {
+  const BlockState state = frozen ? frozen->states->at(block) : BlockState::kBase;
+  if (state == BlockState::kBase) return base->map().find(block * kBlockSize).is_zero();
+  return state == BlockState::kZero;
+}
+
+Status CowDisk::State::read_file(const WriteLayer& layer, uint64_t offset, std::span<std::byte> out) const {
+  auto n = fs.read_at(layer.fd.get(), offset, out);
+  if (!n) return fail(std::move(n).error().with_context(layer.path.string()));
   if (*n == out.size()) return {};
-  return fail(Code::kDataLoss, file.path.string() + " is shorter than the disk");
+  return fail(Code::kDataLoss, layer.path.string() + " is shorter than the disk");
 }
 
 // The base reads whole blocks only.
@@ -161,23 +196,23 @@ Status CowDisk::State::write_piece(uint64_t offset, std::span<const std::byte> d
       offset, data.size(),
       [&](uint64_t at, uint64_t length) { return write_part_of_block(at, data.subspan(at - start, length)); },
       [&](uint64_t at, uint64_t length) -> Status {
-        STASIS_TRY_CONTEXT(fs.write_at(file.fd.get(), at, data.subspan(at - start, length)), file.path.string());
-        states->set(at / kBlockSize, length / kBlockSize, BlockState::kWritten);
+        STASIS_TRY_CONTEXT(fs.write_at(top.fd.get(), at, data.subspan(at - start, length)), top.path.string());
+        top.states->set(at / kBlockSize, length / kBlockSize, BlockState::kWritten);
         return {};
       });
 }
 
 Status CowDisk::State::write_part_of_block(uint64_t offset, std::span<const std::byte> data) {
   const uint64_t number = offset / kBlockSize;
-  if (states->at(number) == BlockState::kWritten) {
-    STASIS_TRY_CONTEXT(fs.write_at(file.fd.get(), offset, data), file.path.string());
+  if (top.states->at(number) == BlockState::kWritten) {
+    STASIS_TRY_CONTEXT(fs.write_at(top.fd.get(), offset, data), top.path.string());
     return {};
   }
   Block block;
   STASIS_TRY(read_piece(number * kBlockSize, block));
   std::memcpy(block.data() + offset % kBlockSize, data.data(), data.size());
-  STASIS_TRY_CONTEXT(fs.write_at(file.fd.get(), number * kBlockSize, block), file.path.string());
-  states->set(number, 1, BlockState::kWritten);
+  STASIS_TRY_CONTEXT(fs.write_at(top.fd.get(), number * kBlockSize, block), top.path.string());
+  top.states->set(number, 1, BlockState::kWritten);
   return {};
 }
 
@@ -188,9 +223,9 @@ Status CowDisk::State::discard_piece(uint64_t offset, uint64_t length) {
 }
 
 Status CowDisk::State::zero_part_of_block(uint64_t offset, uint64_t length) {
-  const BlockState state = states->at(offset / kBlockSize);
+  const BlockState state = top.states->at(offset / kBlockSize);
   if (state == BlockState::kZero) return {};
-  if (state == BlockState::kBase && base->map().find(offset).is_zero()) return {};
+  if (state == BlockState::kBase && is_zero_below(offset / kBlockSize)) return {};
   const Block zeros{};
   return write_part_of_block(offset, std::span(zeros).first(length));
 }
@@ -198,11 +233,11 @@ Status CowDisk::State::zero_part_of_block(uint64_t offset, uint64_t length) {
 Status CowDisk::State::zero_blocks(uint64_t first, uint64_t count) {
   bool in_file = false;
   for (uint64_t block = first; block < first + count && !in_file; ++block) {
-    in_file = states->at(block) == BlockState::kWritten;
+    in_file = top.states->at(block) == BlockState::kWritten;
   }
-  states->set(first, count, BlockState::kZero);
+  top.states->set(first, count, BlockState::kZero);
   if (!in_file) return {};
-  STASIS_TRY_CONTEXT(fs.punch_hole(file.fd.get(), {first * kBlockSize, count * kBlockSize}), file.path.string());
+  STASIS_TRY_CONTEXT(fs.punch_hole(top.fd.get(), {first * kBlockSize, count * kBlockSize}), top.path.string());
   return {};
 }
 

@@ -1,8 +1,9 @@
 // A sandbox's disk: the content of an immutable AddressSpace under a private, sparse write layer with a bitmap of what
-// has been written or zeroed since. Any number of threads may read and write. sealing turns the write layer into an
-// immutable layer of the store, without a copy, and goes on above it with a fresh one: a pause seals and ends, a
-// snapshot of a running sandbox seals (while the guest is stopped) and continues. Durability is the snapshot's: flush()
-// does not sync the write layer, which belongs to a running sandbox and dies with it.
+// has been written or zeroed since. Any number of threads may read and write. Sealing turns the write layer into an
+// immutable layer of the store, without a copy, and goes on above it with a fresh one: a pause seals and ends; a
+// snapshot of a running sandbox freezes the write layer while the guest is stopped and seals it while the guest goes
+// on. One thread seals. Durability is the snapshot's: flush() does not sync the write layer, which belongs to a running
+// sandbox and dies with it.
 #pragma once
 
 #include <cstdint>
@@ -47,12 +48,17 @@ class CowDisk {
   // The range reads as zeros from now on. Whole blocks take no space; edges are written as zeros.
   Status discard(uint64_t offset, uint64_t length);
 
-  // Syncs what is written so far, so that a seal() soon afterwards has little left to sync. The guest may go on.
-  Status sync_ahead();
-
-  // Seals the write layer into layers_dir as layer `id`. The caller has stopped the guest: no read or write is under
-  // way. Blocks equal to their parent's are dropped from the map and blocks of zeros become zero extents. On failure
-  // the disk is as it was before. Continues above the new map.
+  // Makes ready what the next freeze() needs, so that a guest need not stand still for it.
+  Status prepare_freeze();
+  // What has been written until now is what seal_frozen() seals; what is written from now on is apart from it. The
+  // caller has stopped the guest: no read or write is under way. What an earlier freeze() left unsealed is sealed with
+  // it. On failure the disk is as it was before.
+  Status freeze();
+  // Seals what is frozen into layers_dir as layer `id`; reads and writes may go on. Blocks equal to their parent's are
+  // dropped from the map and blocks of zeros become zero extents. Continues above the new map. On failure nothing stays
+  // in layers_dir and the disk reads as before; what was frozen is part of the next freeze().
+  Result<SealResult> seal_frozen(const Path& layers_dir, snapshot::LayerId id);
+  // Both at once.
   Result<SealResult> seal(const Path& layers_dir, snapshot::LayerId id);
   // The map that the disk stands on now (of its last seal, or its base).
   const snapshot::BlockMap& map() const;

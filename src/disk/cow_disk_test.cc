@@ -129,6 +129,42 @@ TEST_P(CowDiskProperty, BehavesAsAnArrayOfBytes) {
   EXPECT_TRUE(write_layers().empty());
 }
 
+TEST_P(CowDiskProperty, AFreezeIsOneMomentWhateverIsWrittenUntilTheSeal) {
+  random_.seed(GetParam());
+  Bytes model = patchy(random_, 700);
+  auto disk = on(model);
+  const auto steps = [&](int count) {
+    for (int i = 0; i < count; ++i) ASSERT_NO_FATAL_FAILURE(step(*disk, model));
+  };
+  for (int round = 0; round < 6; ++round) {
+    steps(30);
+    if (round % 2 == 1) must(disk->prepare_freeze());
+    must(disk->freeze());
+    Bytes frozen = model;
+    steps(30);
+    if (round % 3 == 2) {  // the first one was never sealed
+      must(disk->freeze());
+      frozen = model;
+      steps(30);
+    }
+    const SealResult sealed = must(disk->seal_frozen(dirs_.layers, LayerId::random()));
+    ASSERT_TRUE(content_of(dirs_.layers, sealed.map) == frozen) << round;
+    ASSERT_TRUE(content_of(*disk) == model) << round;
+    EXPECT_EQ(write_layers().size(), 1u);
+  }
+  must(disk->freeze());
+  must(disk->prepare_freeze());
+  disk.reset();
+  EXPECT_TRUE(write_layers().empty());
+}
+
+TEST_F(CowDiskTest, WithoutAFreezeThereIsNothingToSeal) {
+  auto disk = on_zeros(4 * kBlockSize);
+  const auto sealed = disk->seal_frozen(dirs_.layers, LayerId::random());
+  ASSERT_FALSE(sealed);
+  EXPECT_EQ(sealed.error().code, Code::kFailedPrecondition);
+}
+
 INSTANTIATE_TEST_SUITE_P(Seeds, CowDiskProperty, ::testing::Range(1u, 9u));
 
 TEST_F(CowDiskTest, RefusesWhatIsBeyondTheEnd) {
@@ -189,7 +225,7 @@ TEST_F(CowDiskTest, LayersInUseStayAsTheyWereSealed) {
 }
 
 // Threads own every n-th sector each, so that all of them change parts of the same blocks: a read-modify-write that is
-// not exclusive loses a neighbour's sector.
+// not exclusive loses a neighbour's sector. Meanwhile the disk is frozen and sealed again and again.
 TEST_F(CowDiskTest, ManyThreadsChangePartsOfTheSameBlocks) {
   constexpr uint64_t kSector = 512;
   constexpr uint64_t kSectors = 640 * kBlockSize / kSector;
@@ -217,6 +253,10 @@ TEST_F(CowDiskTest, ManyThreadsChangePartsOfTheSameBlocks) {
   std::vector<std::thread> threads;
   for (unsigned thread = 0; thread < kThreads; ++thread) {
     threads.emplace_back([&, thread] { EXPECT_NO_THROW(work(thread)); });
+  }
+  for (int i = 0; i < 10; ++i) {
+    must(disk->freeze());
+    must(disk->seal_frozen(dirs_.layers, LayerId::random()));
   }
   for (std::thread& thread : threads) thread.join();
   EXPECT_TRUE(content_of(*disk) == model);

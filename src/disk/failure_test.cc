@@ -66,6 +66,33 @@ TEST_F(FailureTest, AFailedSealLeavesTheDiskAsItWas) {
   EXPECT_TRUE(content_of(dirs_.layers, disk->map()) == model_);
 }
 
+// Whatever fails, what is written after a freeze is not lost, and what was frozen is sealed with it later.
+TEST_F(FailureTest, AFailedSealOfWhatIsFrozenLosesNothing) {
+  const auto disk = make();
+  change(*disk);
+  const auto layers = layer_files();
+  uint64_t call = 1;
+  for (; call < kMaxCalls; ++call) {
+    must(disk->freeze());
+    const Bytes frozen = model_;
+    change(*disk);
+    fs_.fail_at(call, EIO);
+    const auto sealed = disk->seal_frozen(dirs_.layers, LayerId::random());
+    fs_.heal();
+    ASSERT_TRUE(content_of(*disk) == model_) << "call " << call;
+    if (sealed) {
+      EXPECT_TRUE(content_of(dirs_.layers, sealed->map) == frozen);
+      break;
+    }
+    ASSERT_EQ(layer_files(), layers) << "call " << call;
+    write(*disk, 200 * kBlockSize + 5, random_bytes(random_, 10));
+  }
+  EXPECT_GT(call, 8u);
+  ASSERT_LT(call, kMaxCalls);
+  must(disk->seal(dirs_.layers, LayerId::random()));
+  EXPECT_TRUE(content_of(dirs_.layers, disk->map()) == model_);
+}
+
 TEST_F(FailureTest, AFailedSealWithoutALayerLeavesTheDiskAsItWas) {
   const auto disk = make();
   must(disk->discard(0, 10 * kBlockSize));
@@ -90,8 +117,10 @@ TEST_F(FailureTest, AFileSystemThatStaysBrokenDuringASealLosesNothing) {
     Bytes before = model_;
     auto disk = make();
     change(*disk);
+    must(disk->freeze());
+    change(*disk);
     fs_.fail_at(call, EIO, Mode::kFromThenOn);
-    const auto sealed = disk->seal(dirs_.layers, LayerId::random());
+    const auto sealed = disk->seal_frozen(dirs_.layers, LayerId::random());
     fs_.heal();
     ASSERT_TRUE(content_of(*disk) == model_) << "call " << call;
     disk.reset();

@@ -1,5 +1,5 @@
-// Sealing a CowDisk. Everything before the layer is adopted changes how the disk is stored but not what it reads, so a
-// failure there needs no undoing; a failure afterwards moves the file back.
+// Sealing a CowDisk. Everything before the layer is adopted changes how the frozen layer is stored but not what it
+// reads, so a failure there needs no undoing; a failure afterwards moves the file back.
 #include <algorithm>
 #include <cstring>
 #include <vector>
@@ -26,22 +26,73 @@ std::vector<Range> data_of(std::span<const Change> changes) {
 
 }  // namespace
 
-Result<SealResult> CowDisk::State::seal(const Path& layers_dir, snapshot::LayerId id) {
+Status CowDisk::State::prepare_freeze() {
+  if (prepared) return {};
+  STASIS_ASSIGN(prepared, make_write_layer());
+  return {};
+}
+
+Status CowDisk::State::freeze() {
+  STASIS_TRY_CONTEXT(thaw(), "take together what was frozen before");
+  STASIS_TRY(prepare_freeze());
+  const AllLocks locked = lock_all();
+  frozen = std::exchange(top, std::move(*prepared));
+  prepared.reset();
+  return {};
+}
+
+// What was written since the freeze goes into the frozen layer, which is then the only one. Until all of it is there
+// the disk reads it from above.
+Status CowDisk::State::thaw() {
+  if (!frozen) return {};
+  const AllLocks locked = lock_all();
+  uint64_t from = 0;
+  while (const auto run = top.states->next_changed(from, kRegionBlocks)) {
+    from = run->end();
+    if (run->state == BlockState::kWritten) {
+      const Range range = bytes_of(*run);
+      std::vector<std::byte> bytes(range.length);
+      STASIS_TRY(read_file(top, range.offset, bytes));
+      STASIS_TRY_CONTEXT(fs.write_at(frozen->fd.get(), range.offset, bytes), frozen->path.string());
+    }
+    frozen->states->set(run->first, run->count, run->state);
+  }
+  (void)fs.remove(top.path);
+  top = std::move(*frozen);
+  frozen.reset();
+  return {};
+}
+
+Result<SealResult> CowDisk::State::seal_frozen(const Path& layers_dir, snapshot::LayerId id) {
+  if (!frozen) return fail(Code::kFailedPrecondition, "nothing of this disk is frozen");
+  auto sealed = try_to_seal(layers_dir, id);
+  // If this fails as well, the frozen layer stays below and the next freeze tries again.
+  if (!sealed) (void)thaw();
+  return sealed;
+}
+
+Result<SealResult> CowDisk::State::try_to_seal(const Path& layers_dir, snapshot::LayerId id) {
   STASIS_TRY_CONTEXT(normalise(), "compare with the parent");
   const std::vector<Change> changed = changes();
   const std::vector<Range> data = data_of(changed);
-  STASIS_TRY_CONTEXT(trim(data), file.path.string());
+  STASIS_TRY_CONTEXT(trim(data), frozen->path.string());
   STASIS_ASSIGN(snapshot::BlockMap map, base->map().merge(id, changed));
-  SealResult result{std::move(map), std::nullopt, states->written(), states->zeroed()};
-  if (data.empty()) return seal_without_layer(layers_dir, std::move(result));
-  return seal_into_layer(layers_dir, id, data, std::move(result));
+  SealResult result{std::move(map), std::nullopt, frozen->states->written(), frozen->states->zeroed()};
+  auto next = data.empty() ? AddressSpace::open(fs, layers_dir, result.map) : adopt(layers_dir, id, data, result);
+  if (!next) return fail(std::move(next).error().with_context("seal disk"));
+  if (data.empty()) (void)fs.remove(frozen->path);
+  const AllLocks locked = lock_all();
+  base = std::move(*next);
+  frozen.reset();
+  return result;
 }
 
-// Afterwards a block is kWritten only if it differs from the base and is not zeros, and kZero only if the base has data
-// there.
+// Afterwards a block of the frozen layer is kWritten only if it differs from the base and is not zeros, and kZero only
+// if the base has data there.
 Status CowDisk::State::normalise() {
   uint64_t from = 0;
-  while (const auto run = states->next_changed(from, kRegionBlocks)) {
+  while (auto run = frozen->states->next_changed(from, kRegionBlocks)) {
+    run->count = std::min(run->count, kRegionBlocks - run->first % kRegionBlocks);  // one lock's
     from = run->end();
     if (run->state == BlockState::kZero) normalise_zeroed(*run);
     if (run->state == BlockState::kWritten) STASIS_TRY(normalise_written(*run));
@@ -53,17 +104,18 @@ Status CowDisk::State::normalise_written(const BlockStates::Run& run) {
   const Range range = bytes_of(run);
   std::vector<std::byte> ours(range.length);
   std::vector<std::byte> parents(range.length);
-  STASIS_TRY(read_file(range.offset, ours));
+  STASIS_TRY(read_file(*frozen, range.offset, ours));
   // A parent that cannot be read counts as different: the new bytes are whole, and its damage is reported to who reads
   // it.
   const bool comparable = base->read(range.offset, parents).has_value();
+  const std::unique_lock lock(lock_of(range.offset));
   for (uint64_t i = 0; i < run.count; ++i) {
     const auto block = std::span(ours).subspan(i * kBlockSize, kBlockSize);
     const auto parent = std::span(parents).subspan(i * kBlockSize, kBlockSize);
     if (comparable && std::memcmp(block.data(), parent.data(), kBlockSize) == 0) {
-      states->set(run.first + i, 1, BlockState::kBase);
+      frozen->states->set(run.first + i, 1, BlockState::kBase);
     } else if (snapshot::is_zero(block)) {
-      states->set(run.first + i, 1, BlockState::kZero);
+      frozen->states->set(run.first + i, 1, BlockState::kZero);
     }
   }
   return {};
@@ -71,11 +123,14 @@ Status CowDisk::State::normalise_written(const BlockStates::Run& run) {
 
 void CowDisk::State::normalise_zeroed(const BlockStates::Run& run) {
   const Range range = bytes_of(run);
+  const std::unique_lock lock(lock_of(range.offset));
   uint64_t offset = range.offset;
   while (offset < range.end()) {
     const snapshot::Extent extent = base->map().find(offset);
     const uint64_t end = std::min(extent.end(), range.end());
-    if (extent.is_zero()) states->set(offset / kBlockSize, (end - offset) / kBlockSize, BlockState::kBase);
+    if (extent.is_zero()) {
+      frozen->states->set(offset / kBlockSize, (end - offset) / kBlockSize, BlockState::kBase);
+    }
     offset = end;
   }
 }
@@ -83,49 +138,29 @@ void CowDisk::State::normalise_zeroed(const BlockStates::Run& run) {
 std::vector<Change> CowDisk::State::changes() const {
   std::vector<Change> result;
   uint64_t from = 0;
-  while (const auto run = states->next_changed(from, size / kBlockSize)) {
+  while (const auto run = frozen->states->next_changed(from, size / kBlockSize)) {
     from = run->end();
     result.push_back({bytes_of(*run), run->state == BlockState::kZero});
   }
   return result;
 }
 
-// Frees what the file holds beside `keep`: blocks dropped by normalise(), and what failed writes left.
+// Frees what the file holds beside `keep`: blocks dropped by normalise(), and what failed writes left. No reader looks
+// there: each has seen the states that normalise() left, or has gone before it had the region's lock.
 Status CowDisk::State::trim(std::span<const Range> keep) {
-  STASIS_ASSIGN(const auto stored, fs.data_ranges(file.fd.get()));
-  for (const Range& range : snapshot::subtract(stored, keep)) STASIS_TRY(fs.punch_hole(file.fd.get(), range));
+  STASIS_ASSIGN(const auto stored, fs.data_ranges(frozen->fd.get()));
+  for (const Range& range : snapshot::subtract(stored, keep)) STASIS_TRY(fs.punch_hole(frozen->fd.get(), range));
   return {};
 }
 
-Result<SealResult> CowDisk::State::seal_without_layer(const Path& layers_dir, SealResult result) {
-  STASIS_ASSIGN(auto next, AddressSpace::open(fs, layers_dir, result.map));
-  STASIS_TRY(states->clear());
-  base = std::move(next);
-  return result;
-}
-
-Result<SealResult> CowDisk::State::seal_into_layer(const Path& layers_dir, snapshot::LayerId id,
-                                                   std::span<const Range> data, SealResult result) {
-  STASIS_ASSIGN(WriteFile fresh, make_write_file());
-  auto adopt = [&]() -> Result<std::shared_ptr<AddressSpace>> {
-    STASIS_ASSIGN(result.layer, adopt_layer(fs, file.path, layers_dir, id, size, data));
-    auto opened = AddressSpace::open(fs, layers_dir, result.map);
-    if (opened) {
-      if (Status cleared = states->clear(); !cleared) opened = fail(std::move(cleared).error());
-    }
-    if (opened) return opened;
-    (void)fs.rename(snapshot::layer_data_path(layers_dir, id), file.path);
-    (void)fs.remove(snapshot::layer_sums_path(layers_dir, id));
-    return opened;
-  };
-  auto next = adopt();
-  if (!next) {
-    (void)fs.remove(fresh.path);
-    return fail(std::move(next).error().with_context("seal disk"));
-  }
-  base = std::move(*next);
-  file = std::move(fresh);
-  return result;
+Result<std::shared_ptr<AddressSpace>> CowDisk::State::adopt(const Path& layers_dir, snapshot::LayerId id,
+                                                            std::span<const Range> data, SealResult& result) {
+  STASIS_ASSIGN(result.layer, adopt_layer(fs, frozen->path, layers_dir, id, size, data));
+  auto opened = AddressSpace::open(fs, layers_dir, result.map);
+  if (opened) return opened;
+  (void)fs.rename(snapshot::layer_data_path(layers_dir, id), frozen->path);
+  (void)fs.remove(snapshot::layer_sums_path(layers_dir, id));
+  return opened;
 }
 
 }  // namespace stasis::disk

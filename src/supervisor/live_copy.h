@@ -20,6 +20,10 @@ class LiveCopy {
   // them before. Ranges are sorted, disjoint, of whole blocks.
   Status copy(int source, std::span<const Range> ranges, uint64_t source_offset = 0);
 
+  // The same for the last round, for which the guest stands still: what is read now is kept in memory and written by
+  // seal(), so that the guest waits for no file system. More than 64 MiB is written at once.
+  Status copy_last(int source, std::span<const Range> ranges, uint64_t source_offset = 0);
+
   // Memory at the moment for which `changed` is everything that may differ from the parent (all of it copied), and
   // `removed` what reads as zeros unless it is in `changed`. What was copied and is in neither is zeros too. The guest
   // may run meanwhile. On failure nothing stays behind in layers_dir. Call once.
@@ -28,11 +32,15 @@ class LiveCopy {
 
  private:
   LiveCopy(FileSystem& fs, std::unique_ptr<disk::CowDisk> blocks) : fs_(&fs), blocks_(std::move(blocks)) {}
+  Status read(int source, uint64_t offset, std::span<std::byte> out);
+  Status write_kept();
   Status discard(std::span<const Range> ranges);
 
   FileSystem* fs_;
   std::unique_ptr<disk::CowDisk> blocks_;
-  std::vector<Range> copied_;  // sorted, disjoint
+  std::vector<Range> copied_;     // sorted, disjoint
+  std::vector<Range> kept_;       // of these, what is not written yet
+  std::vector<std::byte> bytes_;  // of kept_, one after the other
 };
 
 }  // namespace stasis::supervisor

@@ -72,6 +72,22 @@ TEST_F(LiveCopyTest, TheLastRoundOfABlockCounts) {
   expect_content(sealed->map);
 }
 
+TEST_F(LiveCopyTest, TheLastRoundIsThatOfItsMomentAndWrittenAtTheSeal) {
+  LiveCopy copy = begin();
+  write(blocks(3, 4), 1);
+  ASSERT_TRUE(copy.copy(memory_.get(), std::vector{blocks(3, 4)}));
+  write(blocks(5, 3), 2);
+  write(blocks(20, 2), 3);
+  ASSERT_TRUE(copy.copy_last(memory_.get(), std::vector{blocks(5, 3), blocks(20, 2)}));
+  const auto now = model_;
+  write(blocks(0, 30), 4);  // the guest goes on
+  model_ = now;
+  const auto sealed = copy.seal(layers(), std::vector{blocks(3, 5), blocks(20, 2)}, {});
+  ASSERT_TRUE(sealed) << sealed.error().message;
+  EXPECT_EQ(sealed->blocks_stored, 7u);
+  expect_content(sealed->map);
+}
+
 TEST_F(LiveCopyTest, WhatIsEqualToTheParentOrZeroIsNotStored) {
   write(blocks(0, 20), 1);
   {

@@ -33,16 +33,24 @@ bool holds(const std::vector<Range>& ranges, uint64_t page) {
   return std::ranges::any_of(ranges, [at](const Range& range) { return at >= range.offset && at < range.end(); });
 }
 
-class LiveRaceTest : public pager::testing::TwoProcesses, public ::testing::WithParamInterface<bool> {
+// Where the guest's memory came from.
+enum class Origin { kServed, kMapped, kBooted };
+
+std::string name_of(const ::testing::TestParamInfo<Origin>& origin) {
+  if (origin.param == Origin::kBooted) return "booted";
+  return origin.param == Origin::kMapped ? "mapped" : "uffd";
+}
+
+class LiveRaceTest : public pager::testing::TwoProcesses, public ::testing::WithParamInterface<Origin> {
  protected:
   void SetUp() override {
     if (!probe_userfaultfd().write_protect_async) GTEST_SKIP() << "this kernel has no asynchronous write-protection";
     TwoProcesses::SetUp();
     for (uint64_t page = 0; page < kPages; ++page) model_.push_back(content_of(page));
     ram_.emplace(vmm::GuestRam::create(kSize).value());
-    if (GetParam()) {
-      start_mapped();
-    } else {
+    if (GetParam() == Origin::kMapped) start_mapped();
+    if (GetParam() == Origin::kBooted) start_booted();
+    if (GetParam() == Origin::kServed) {
       serve({.shared = true, .file = ram_->fd(), .watch = VmmShape::Watch::kMissingAndWrites});
     }
     ASSERT_TRUE(real_file_system().make_directory(dir_.path() / "work"));
@@ -50,17 +58,28 @@ class LiveRaceTest : public pager::testing::TwoProcesses, public ::testing::With
     source_ = ram_->source(vmm_->pid()).value();
   }
 
+  static void fill(int file) {
+    for (uint64_t page = 0; page < kPages; ++page) {
+      const std::vector<std::byte> block(kBlockSize, content_of(page));
+      ASSERT_TRUE(real_file_system().write_at(file, page * kBlockSize, block));
+    }
+  }
   // As after a mapped restore: private mappings of a layer.
   void start_mapped() {
     layer_ = create_memory_file("layer", kSize).value();
-    for (uint64_t page = 0; page < kPages; ++page) {
-      const std::vector<std::byte> block(kBlockSize, content_of(page));
-      ASSERT_TRUE(real_file_system().write_at(layer_.get(), page * kBlockSize, block));
-    }
+    fill(layer_.get());
     start_vmm({.file = layer_.get(), .watch = VmmShape::Watch::kNothing});
-    ram_->is_mapped_at(vmm_->address(), UserFaultFd(duplicate(vmm_->uffd().fd()).value()));
-    ASSERT_TRUE(ram_->start_tracking());
+    ram_->is_mapped_at(vmm_->address(), tracker());
+    ASSERT_TRUE(ram_->start_tracking(vmm_->pid()));
   }
+  // All of memory is in its file, and nobody has watched how it came there.
+  void start_booted() {
+    fill(ram_->fd());
+    start_vmm({.shared = true, .file = ram_->fd(), .watch = VmmShape::Watch::kNothing});
+    ram_->is_booted(tracker());
+    ASSERT_TRUE(ram_->start_tracking(vmm_->pid()));
+  }
+  UserFaultFd tracker() const { return UserFaultFd(duplicate(vmm_->uffd().fd()).value()); }
 
   void write(uint64_t page, int value) {
     ASSERT_TRUE(vmm_->wait(vmm_->write(page, std::byte(value))));
@@ -84,7 +103,7 @@ class LiveRaceTest : public pager::testing::TwoProcesses, public ::testing::With
   }
   // The guest is stopped: the last round. Then it goes on, and the memory of that moment is sealed.
   void expect_snapshot_of_now(const std::function<void()>& after = [] {}) {
-    copy(look());
+    ASSERT_TRUE(copy_->copy_last(source_.get(), look(), ram_->source_offset()));
     const std::vector<std::byte> now = model_;
     after();
     const auto sealed = copy_->seal(layers_, all_, server_ ? server_->removed() : std::vector<Range>{});
@@ -105,8 +124,8 @@ class LiveRaceTest : public pager::testing::TwoProcesses, public ::testing::With
   std::vector<Range> all_;
 };
 
-INSTANTIATE_TEST_SUITE_P(Ways, LiveRaceTest, ::testing::Bool(),
-                         [](const auto& way) { return way.param ? "mapped" : "uffd"; });
+INSTANTIATE_TEST_SUITE_P(Ways, LiveRaceTest, ::testing::Values(Origin::kServed, Origin::kMapped, Origin::kBooted),
+                         name_of);
 
 TEST_P(LiveRaceTest, WhatIsWrittenAfterTheScanAndBeforeTheCopyIsToldAgain) {
   write(5, 201);
@@ -151,7 +170,7 @@ TEST_P(LiveRaceTest, AGuestThatWritesThroughAllRoundsIsCopiedExactly) {
 
 // Of a guest whose pages come by faults, and who can give them back.
 class LiveServedRaceTest : public LiveRaceTest {};
-INSTANTIATE_TEST_SUITE_P(Ways, LiveServedRaceTest, ::testing::Values(false), [](const auto&) { return "uffd"; });
+INSTANTIATE_TEST_SUITE_P(Ways, LiveServedRaceTest, ::testing::Values(Origin::kServed), name_of);
 
 TEST_P(LiveServedRaceTest, AWriteWhoseFaultIsBeingAnsweredIsInTheNextRound) {
   write(5, 201);

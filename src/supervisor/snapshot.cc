@@ -23,10 +23,6 @@ constexpr const char* kScratch = "scratch";
 constexpr uint64_t kSmallRound = uint64_t{1} << 20;
 constexpr int kMaxRounds = 8;
 
-Status copy_fresh(LiveCopy& live, const vmm::SavedMemory& memory) {
-  return live.copy(memory.source.get(), memory.fresh, memory.source_offset);
-}
-
 }  // namespace
 
 Result<SnapshotReply> Sandbox::take_snapshot(SnapshotId id, bool keep_running) {
@@ -53,20 +49,26 @@ Result<SnapshotReply> Sandbox::take_snapshot(SnapshotId id, bool keep_running) {
 
 Result<SnapshotReply> Sandbox::take(Taking& taking, bool keep_running) {
   STASIS_TRY(store_.fs().make_directory(dir_ / kScratch));
+  STASIS_ASSIGN(const Path snapshot_dir, store_.begin(taking.id));
+  STASIS_TRY_CONTEXT(disk_->prepare_freeze(), "store the disk");
   if (keep_running) STASIS_TRY_CONTEXT(copy_ahead(taking), "copy the guest's memory while it runs");
   STASIS_TRY_CONTEXT(shell_.vmm->pause(), "stop the guest");
   taking.stopped.emplace();
-  STASIS_ASSIGN(const Path snapshot_dir, store_.begin(taking.id));
   // Before the VMM is asked what was written: what it gives back from now on is told to the next snapshot as well.
   if (page_server_) removed_ = snapshot::unite(removed_, page_server_->take_removed());
   auto saved = shell_.vmm->save(snapshot_dir / kStatePart, dir_ / kScratch);
   if (!saved) return fail(std::move(saved).error().with_context("save the machine's state"));
   const std::vector<Range> removed =
       page_server_ ? snapshot::unite(removed_, page_server_->removed()) : std::vector<Range>{};
-  if (taking.live) STASIS_TRY_CONTEXT(copy_fresh(*taking.live, *saved), "copy the guest's memory");
-  STASIS_ASSIGN(const disk::SealResult disk, seal_disk());
+  if (taking.live) {
+    STASIS_TRY_CONTEXT(taking.live->copy_last(saved->source.get(), saved->fresh, saved->source_offset),
+                       "copy the guest's memory");
+  }
+  STASIS_TRY_CONTEXT(disk_->freeze(), "store the disk");
   // Memory and disk are those of this moment, whatever the guest does from now on.
   if (taking.live) STASIS_TRY(go_on(taking));
+  STASIS_TRY_CONTEXT(shell_.vmm->write_state(), "write the machine's state");
+  STASIS_ASSIGN(const disk::SealResult disk, seal_disk());
   auto memory =
       taking.live
           ? taking.live->seal(store_.layers_dir(), saved->candidates, removed)
@@ -88,12 +90,12 @@ Status Sandbox::copy_ahead(Taking& taking) {
       STASIS_TRY(store_.fs().make_directory(work_dir));
       STASIS_ASSIGN(taking.live, LiveCopy::create(store_.fs(), memory_, work_dir));
     }
-    STASIS_TRY(copy_fresh(*taking.live, *memory));
+    STASIS_TRY(taking.live->copy(memory->source.get(), memory->fresh, memory->source_offset));
     const uint64_t bytes = total_length(memory->fresh);
     if (bytes <= kSmallRound || bytes > before / 4 * 3) break;
     before = bytes;
   }
-  return disk_->sync_ahead();
+  return {};
 }
 
 // A guest that cannot be resumed ends with its VMM: the control loop sees that and records it.
@@ -143,7 +145,7 @@ Result<SnapshotReply> Sandbox::publish(SnapshotId id, const snapshot::CaptureRes
 // The disk goes on above the sealed layer even if the snapshot fails later, so the sandbox's own record must name it at
 // once.
 Result<disk::SealResult> Sandbox::seal_disk() {
-  auto sealed = disk_->seal(store_.layers_dir(), snapshot::LayerId::random());
+  auto sealed = disk_->seal_frozen(store_.layers_dir(), snapshot::LayerId::random());
   if (!sealed) return fail(std::move(sealed).error().with_context("store the disk"));
   STASIS_ASSIGN(const auto bytes, sealed->map.encode());
   STASIS_TRY(replace_file(store_.fs(), dir_ / kDiskMapFile, bytes));

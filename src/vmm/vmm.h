@@ -101,11 +101,14 @@ class Vmm {
   // kUnimplemented where only a stopped machine can be asked.
   virtual Result<SavedMemory> look_ahead() = 0;
 
-  // Paused only. Writes the device state to `state` (a new file; synced by the caller) and says where the memory is.
+  // Paused only. Takes the device state for `state` (a new file) and says where the memory is.
   // `scratch_dir` may be used for a memory file (Firecracker); the caller removes what is in it afterwards.
   // If the snapshot made of this fails after save() returned, the caller must tell (save_failed), so that the next save
   // offers everything again instead of only what was written since.
   virtual Result<SavedMemory> save(const Path& state, const Path& scratch_dir) = 0;
+  // Once after each save() that is to be kept, whether the guest runs again or not: writes what that has taken to its
+  // file, where it is not there yet (synced by the caller). Apart, so that no guest stands still for a file system.
+  virtual Status write_state() = 0;
   virtual void save_failed() = 0;
 
   virtual const VmmInfo& info() const = 0;

@@ -74,7 +74,9 @@ BlockMap Lab::nothing() const { return BlockMap::zeros(fixture_.memory_bytes()).
 Result<SavedMemory> Lab::save(Vmm& vmm, Path& state) {
   state = directory_ / ("state" + std::to_string(++files_));
   saved_with_ = vmm.info();
-  return vmm.save(state, directory_ / "scratch");
+  STASIS_ASSIGN(SavedMemory saved, vmm.save(state, directory_ / "scratch"));
+  STASIS_TRY(vmm.write_state());
+  return saved;
 }
 
 Result<Snapshot> Lab::take(Vmm& vmm, const BlockMap& parent, std::span<const Range> removed) {

@@ -33,22 +33,31 @@ class GuestRam {
     mapped_at_ = address;
     tracker_ = std::move(tracker);
   }
-  // For a mapped guest, so that changed() can tell what is written between two calls; until forget_told() or
-  // forget_tracking(). Not always: registered memory is read from its file page by page instead of 16 at once.
-  Status start_tracking();
+  // The guest was booted, in the memory file; `tracker` is QEMU's userfaultfd.
+  void is_booted(UserFaultFd tracker) {
+    tracker_ = std::move(tracker);
+    tracked_ = false;
+  }
+  // For a guest that was not served, so that changed() can tell what is written between two calls: of a mapped one
+  // until stop_tracking(), since registered memory is read from its file page by page instead of 16 at once; of a
+  // booted one from then on.
+  Status start_tracking(pid_t vmm);
+  // With the guest running: what it takes (80 ms for 4 GiB) goes by in pieces, between which its page faults are
+  // answered.
+  void stop_tracking();
 
   // Where the content is to be read, and at which offset guest memory begins there.
   Result<UniqueFd> source(pid_t vmm) const;
   uint64_t source_offset() const { return mapped_at_; }
 
-  // What may have changed, while the guest runs or not. Where the
-  // mapping is under asynchronous write-protection (a restored guest, Linux 6.7): pages written since, from
-  // PAGEMAP_SCAN, which re-arms; a page that the scan calls written but that the file does not hold was never loaded.
-  // Elsewhere, and after forget_tracking(): every page that the file holds. Of a mapped guest: QEMU's own pages, which
-  // are those that were written since the restore. Never less than what changed.
+  // What may have changed, while the guest runs or not. Where the mapping is under asynchronous write-protection (a
+  // guest that is served, or booted and tracked; Linux 6.7): pages written since, from PAGEMAP_SCAN, which re-arms; a
+  // page that the scan calls written but that the file does not hold was never loaded. Elsewhere, and after
+  // forget_tracking(): every page that the file holds. Of a mapped guest: QEMU's own pages, which are those that were
+  // written since the restore. Never less than what changed.
   Result<ChangedPages> changed(pid_t vmm);
   // What was told until now has been taken over: it does not come again unless it changes again.
-  void forget_told();
+  void forget_told() { told_.clear(); }
   Result<GuestMemoryUse> use(pid_t vmm) const;
   // The next changed() must offer everything: what was offered last got lost.
   void forget_tracking() {
@@ -59,14 +68,15 @@ class GuestRam {
  private:
   GuestRam(UniqueFd fd, uint64_t size) : fd_(std::move(fd)), size_(size) {}
   Result<uint64_t> address(pid_t vmm) const;
-  Result<std::vector<Range>> written_pages(pid_t vmm) const;
-  Result<std::vector<Range>> private_pages(pid_t vmm) const;
+  Result<ChangedPages> changed_in_file(pid_t vmm);
+  Result<ChangedPages> changed_in_mappings(pid_t vmm);
+  Result<std::vector<Range>> given_back(int pagemap, uint64_t address, const std::vector<Range>& pages) const;
   UniqueFd fd_;
   uint64_t size_;
   bool tracked_ = true;
   std::vector<Range> told_;
   uint64_t mapped_at_ = 0;  // 0: the memory file
-  UserFaultFd tracker_;     // of a mapped guest
+  UserFaultFd tracker_;     // of a mapped or a booted guest
   bool tracking_ = false;   // it is registered
 };
 

@@ -145,6 +145,24 @@ TEST_F(GuestRamTest, WithoutTrackingItTellsWhatTheFileHolds) {
   for (int call = 0; call < 2; ++call) EXPECT_THAT(changed(), ElementsAre(pages(3, 1), pages(20, 1)));
 }
 
+TEST_F(GuestRamTest, ABootedGuestIsTrackedFromItsFirstLookAhead) {
+  if (!probe_userfaultfd().write_protect_async) GTEST_SKIP() << "this kernel has no asynchronous write-protection";
+  ram_->is_booted(value(UserFaultFd::create(true)));
+  write(3);
+  write(20);
+  EXPECT_FALSE(value(ram_->changed(::getpid())).tracked);
+  ASSERT_OK(ram_->start_tracking(::getpid()));
+  EXPECT_THAT(changed(), ElementsAre(pages(3, 1), pages(20, 1))) << "what was written before comes once";
+  EXPECT_THAT(changed(), IsEmpty());
+  EXPECT_EQ(mapping_.bytes()[30 * kPage], std::byte{0});
+  write(20);
+  write(40);
+  EXPECT_THAT(changed(), ElementsAre(pages(20, 1), pages(40, 1))) << "page 30 was only read";
+  ram_->stop_tracking();
+  write(3);
+  EXPECT_THAT(changed(), ElementsAre(pages(3, 1))) << "and it goes on being tracked";
+}
+
 // Memory that is private mappings, as after a mapped restore: pages 0 to 31 of a layer, zeros behind them.
 class MappedGuestRamTest : public testing::Test {
  protected:
@@ -193,7 +211,7 @@ TEST_F(MappedGuestRamTest, WhileItIsTrackedItTellsWhatIsFresh) {
   write(5, 9);
   write(40, 9);
   EXPECT_EQ(memory_.bytes()[7 * kPage], std::byte{1});  // of the file, present
-  ASSERT_OK(ram_->start_tracking());
+  ASSERT_OK(ram_->start_tracking(::getpid()));
   const ChangedPages first = look();
   EXPECT_TRUE(first.tracked);
   EXPECT_THAT(first.fresh, ElementsAre(pages(5, 1), pages(40, 1)));
@@ -206,11 +224,14 @@ TEST_F(MappedGuestRamTest, WhileItIsTrackedItTellsWhatIsFresh) {
   EXPECT_THAT(second.all, ElementsAre(pages(5, 1), pages(7, 1), pages(20, 1), pages(40, 1), pages(50, 1)));
   EXPECT_EQ(memory_.bytes()[21 * kPage], std::byte{1}) << "reading is no change";
   EXPECT_THAT(look().fresh, IsEmpty());
+  write(21, 9);  // the file's, read and protected since
+  EXPECT_THAT(look().fresh, ElementsAre(pages(21, 1)));
   ram_->forget_told();
+  ram_->stop_tracking();
   write(60, 9);
-  EXPECT_THAT(changed(), ElementsAre(pages(5, 1), pages(7, 1), pages(20, 1), pages(40, 1), pages(50, 1), pages(60, 1)));
+  EXPECT_THAT(changed(), ElementsAre(pages(5, 1), pages(7, 1), pages(20, 2), pages(40, 1), pages(50, 1), pages(60, 1)));
   // And once more, from the beginning.
-  ASSERT_OK(ram_->start_tracking());
+  ASSERT_OK(ram_->start_tracking(::getpid()));
   EXPECT_EQ(look().fresh.size(), 6u);
   write(20, 7);
   EXPECT_THAT(look().fresh, ElementsAre(pages(20, 1)));

@@ -32,10 +32,10 @@ Result<MappingChannel> MappingChannel::open() {
   return MappingChannel(std::move(sockets.first), std::move(sockets.second));
 }
 
-Status MappingChannel::await_library(Deadline deadline) {
+Result<MappedMemory> MappingChannel::await_library(Deadline deadline) {
   auto here = await_answer(deadline);
   if (!here) return fail(std::move(here).error().with_context("wait for the preloaded library"));
-  return {};
+  return here;
 }
 
 Result<MappedMemory> MappingChannel::map(const pager::MappedPlan& plan, Deadline deadline) {

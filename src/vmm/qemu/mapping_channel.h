@@ -27,8 +27,8 @@ class MappingChannel {
   void close_peer() { peer_.reset(); }
 
   // Until the library has guest memory in its hands. kUnavailable if QEMU ended, kDeadlineExceeded if nobody has it by
-  // then (a library that could not be preloaded).
-  Status await_library(Deadline deadline);
+  // then (a library that could not be preloaded). Of a QEMU that boots with its tracker, and that is all.
+  Result<MappedMemory> await_library(Deadline deadline);
 
   // Then one of the two, once. Both wait until it is done: kUnavailable if QEMU ended over it.
   Result<MappedMemory> map(const pager::MappedPlan& plan, Deadline deadline);

@@ -35,7 +35,7 @@ class MappingChannelTest : public snapshot::testing::StoreTest {
     ram_ = std::move(*ram);
   }
   // The program, with one end of a socket; its output and messages go to files. It uses its memory from go() on.
-  Process started(int socket) {
+  Process started(int socket, bool boots = false) {
     const auto out = real_file_system().create(dir_.path() / "out");
     const auto err = real_file_system().create(dir_.path() / "err");
     EXPECT_OK(out);
@@ -46,6 +46,7 @@ class MappingChannelTest : public snapshot::testing::StoreTest {
     options.env = {{"LD_PRELOAD", bin.parent_path() / "lib" / "libstasis-preload.so"},
                    {"STASIS_RAM_FD", "3"},
                    {"STASIS_MAPPING_FD", "5"}};
+    if (boots) options.env.emplace_back("STASIS_BOOTS", "1");
     options.fds = {{ram_.get(), 3}, {socket, 5}};
     auto input = unix_socket_pair();
     EXPECT_OK(input);
@@ -126,6 +127,24 @@ TEST_F(MappingChannelTest, MoreLayersThanOneMessageHolds) {
   Process program = started(channel->peer());
   ASSERT_OK(channel->await_library(soon()));
   ASSERT_OK(channel->map(*plan, soon()));
+  go();
+  EXPECT_TRUE(end_of(program).success()) << messages();
+  EXPECT_EQ(output(), memory_.content);
+}
+
+TEST_F(MappingChannelTest, AProgramThatBootsKeepsItsMemoryFileAndTellsItsTracker) {
+  memory_.write(0, Bytes(3 * kBlockSize, std::byte{7}));
+  ASSERT_OK(real_file_system().write_at(ram_.get(), 0, Bytes(3 * kBlockSize, std::byte{7})));
+  auto channel = MappingChannel::open();
+  ASSERT_OK(channel);
+  Process program = started(channel->peer(), true);
+  channel->close_peer();
+  const auto booted = channel->await_library(soon());
+  ASSERT_OK(booted);
+  EXPECT_EQ(booted->tracker.fd() >= 0, probe_userfaultfd().write_protect_async);
+  if (booted->tracker.fd() >= 0) {
+    EXPECT_OK(booted->tracker.register_write_protect({booted->address, kBytes}));
+  }
   go();
   EXPECT_TRUE(end_of(program).success()) << messages();
   EXPECT_EQ(output(), memory_.content);

@@ -6,7 +6,8 @@
  * `entries` mapping_entry; then one byte with each batch of at most MAPPING_FD_BATCH descriptors, until there have been
  * `files` of them. Library, when guest memory is as it was told: one mapping_answer; if it was mapped, with a
  * userfaultfd of QEMU's memory where the kernel can write-protect it asynchronously (Linux 6.7); nothing is registered
- * with that yet. A message that is not like that ends QEMU. */
+ * with that yet. A QEMU that boots: the library's first answer is the only message, and has that userfaultfd. A message
+ * that is not like that ends QEMU. */
 #pragma once
 
 #include <stdint.h>

@@ -12,6 +12,9 @@
  * - mapped: it puts private mappings of snapshot layers over the memory file. What the guest writes is then anonymous
  *   memory of QEMU's, and what it does not write is shared with every clone through the page cache.
  *
+ * A QEMU that boots (STASIS_MAPPING_FD but no plan to wait for: STASIS_BOOTS) keeps its memory file; the library only
+ * sends a userfaultfd, with which the driver can have written pages told.
+ *
  * Any failure ends QEMU: it must not run on memory that nobody serves. C, without a runtime of its own, because it
  * lives inside another program. */
 #include <dlfcn.h>
@@ -45,6 +48,7 @@ static void* (*real_mmap)(void*, size_t, int, int, int, off_t);
 static struct stat ram;
 static int mapping_fd = -1;
 static bool armed;
+static bool boots;
 /* Guest memory, once QEMU has mapped it. */
 static char* memory;
 static size_t memory_length;
@@ -70,9 +74,11 @@ __attribute__((constructor)) static void set_up(void) {
   if (fd_text != NULL && mapping_text != NULL) {
     mapping_fd = atoi(mapping_text);
     if (fstat(atoi(fd_text), &ram) != 0) give_up("STASIS_RAM_FD");
+    boots = getenv("STASIS_BOOTS") != NULL;
     armed = true;
   }
   unsetenv("LD_PRELOAD");
+  unsetenv("STASIS_BOOTS");
   unsetenv("STASIS_RAM_FD");
   unsetenv("STASIS_MAPPING_FD");
 }
@@ -226,6 +232,13 @@ static void answer(int tracker) {
   if (!send_with(mapping_fd, &here, sizeof here, tracker)) give_up("answer the supervisor");
 }
 
+/* The driver registers memory with it when it needs to. */
+static void answer_with_tracker(void) {
+  const int tracker = open_uffd(ASYNC_FEATURES);
+  answer(tracker);
+  if (tracker >= 0) close(tracker);
+}
+
 /* Zeros first: anonymous memory, in small pages (QEMU asks for huge ones, of which every one that is written would cost
  * 2 MiB), since every page that is touched is private to this guest. */
 static void map_memory(struct plan* plan) {
@@ -245,9 +258,7 @@ static void map_memory(struct plan* plan) {
   }
   for (uint32_t i = 0; i < plan->header.files; ++i) close(plan->files[i]);
   if (plan->entries != NULL) munmap((void*)plan->entries, plan->header.entries * sizeof *plan->entries);
-  const int tracker = open_uffd(ASYNC_FEATURES);
-  answer(tracker);
-  if (tracker >= 0) close(tracker); /* the driver has it, and registers memory with it when it needs to */
+  answer_with_tracker();
 }
 
 static void serve_memory(const struct plan* plan) {
@@ -301,6 +312,11 @@ void* mmap(void* address, size_t length, int protection, int flags, int fd, off_
   memory = mapped;
   memory_length = length;
   memory_protection = protection;
+  if (boots) {
+    answer_with_tracker();
+    close(mapping_fd);
+    return mapped;
+  }
   answer(-1);
   start_thread();
   return mapped;

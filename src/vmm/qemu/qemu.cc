@@ -71,6 +71,12 @@ std::string escaped(const std::string& value) {
   return out;
 }
 
+// A device state in a memory file, and the file that it is for.
+struct StateToWrite {
+  UniqueFd content;
+  Path file;
+};
+
 class Qemu final : public Vmm {
  public:
   Qemu(MachineConfig config, bool kvm) : config_(std::move(config)), kvm_(kvm) {
@@ -83,20 +89,18 @@ class Qemu final : public Vmm {
     std::vector<std::string> arguments{"-kernel", spec.vmlinux.string(), "-append",
                                        kernel_command_line(spec.command_line)};
     if (!spec.initrd.empty()) arguments.insert(arguments.end(), {"-initrd", spec.initrd.string()});
-    return start(std::move(arguments), false);
+    return start(std::move(arguments), Purpose::kBoot);
   }
   // No guest: only to ask QEMU who it is.
-  Status start_empty() { return start({"-S"}, false); }
+  Status start_empty() { return start({"-S"}, Purpose::kNothing); }
 
   Status prepare() override;
   Status restore(const RestoreSpec& spec) override;
-  Status pause() override { return command("stop"); }
-  Status resume() override {
-    device_state_.reset();  // from now on it changes
-    return command("cont");
-  }
+  Status pause() override;
+  Status resume() override;
   Result<SavedMemory> look_ahead() override;
   Result<SavedMemory> save(const Path& state, const Path& scratch_dir) override;
+  Status write_state() override;
   void save_failed() override {
     if (ram_) ram_->forget_tracking();
   }
@@ -110,13 +114,14 @@ class Qemu final : public Vmm {
   std::string stop() override;
 
  private:
-  Status start(std::vector<std::string> more_arguments, bool restores);
-  Status preload(SpawnOptions& options);
+  enum class Purpose { kNothing, kBoot, kRestore };
+  Status start(std::vector<std::string> more_arguments, Purpose purpose);
+  Status preload(SpawnOptions& options, Purpose purpose);
+  Status await_library(Purpose purpose);
   Status restore_prepared(const RestoreSpec& spec, int state);
   Status hand_over_memory(const RestoreSpec& spec);
   Status prepare_migration();
   Status load(const RestoreSpec& spec, int state);
-  Status refuse_unless_paused();
   Status await_end_of_migration();
   Result<UniqueFd> export_device_state();
   std::vector<std::string> arguments() const;
@@ -135,7 +140,9 @@ class Qemu final : public Vmm {
   std::string end_;  // how it ended, once it has
   std::optional<Qmp> qmp_;
   std::optional<MappingChannel> mapping_;  // of a prepared machine, until it has its memory
+  bool stopped_ = false;                   // the vCPUs, by pause() or since a restore
   UniqueFd device_state_;                  // a memory file, since the last save and until the guest runs on
+  std::optional<StateToWrite> unwritten_;  // since save() and until write_state()
 };
 
 std::vector<std::string> Qemu::arguments() const {
@@ -171,7 +178,7 @@ std::string Qemu::kernel_command_line(const std::string& given) const {
   return kvm_ ? given : given + " tsc_early_khz=" + std::to_string(measure_tsc_khz());
 }
 
-Status Qemu::start(std::vector<std::string> more_arguments, bool restores) {
+Status Qemu::start(std::vector<std::string> more_arguments, Purpose purpose) {
   if (process_) return fail(Code::kFailedPrecondition, "this machine has been started already");
   STASIS_ASSIGN(ram_, GuestRam::create(uint64_t{config_.shape.memory_mib} << 20));
   STASIS_ASSIGN(auto sockets, unix_socket_pair());
@@ -183,7 +190,7 @@ Status Qemu::start(std::vector<std::string> more_arguments, bool restores) {
   options.stdout_fd = log.get();
   options.stderr_fd = log.get();
   options.die_with_parent = true;
-  if (restores) STASIS_TRY(preload(options));
+  if (purpose != Purpose::kNothing) STASIS_TRY(preload(options, purpose));
   auto spawned = spawn(options);
   if (!spawned) return fail(std::move(spawned).error().with_remedy("install QEMU: apt-get install qemu-system-x86"));
   process_ = std::move(*spawned);
@@ -193,17 +200,22 @@ Status Qemu::start(std::vector<std::string> more_arguments, bool restores) {
   if (!qmp) return fail(explain(std::move(qmp).error().with_context("start QEMU")));
   qmp_ = std::move(*qmp);
   info_.version = qmp_->version();
-  // QEMU makes its memory before it answers QMP: if the library has not been at work by then, it never will be.
-  if (mapping_) {
-    if (Status here = mapping_->await_library(Deadline::after(Milliseconds(0))); !here) {
-      return fail(explain(std::move(here).error()));
-    }
-  }
+  if (mapping_) STASIS_TRY(await_library(purpose));
   return prepare_migration();
 }
 
-// The library that puts guest memory where a restored QEMU looks for it.
-Status Qemu::preload(SpawnOptions& options) {
+// QEMU makes its memory before it answers QMP: if the library has not been at work by then, it never will be.
+Status Qemu::await_library(Purpose purpose) {
+  auto here = mapping_->await_library(Deadline::after(Milliseconds(0)));
+  if (!here) return fail(explain(std::move(here).error()));
+  if (purpose == Purpose::kRestore) return {};
+  ram_->is_booted(std::move(here->tracker));
+  mapping_.reset();
+  return {};
+}
+
+// The library that puts guest memory where a restored QEMU looks for it, and of any QEMU lets us see what it writes.
+Status Qemu::preload(SpawnOptions& options, Purpose purpose) {
   STASIS_ASSIGN(const Path bin, executable_directory());
   const Path library = bin.parent_path() / "lib" / "libstasis-preload.so";
   if (!exists(real_file_system(), library)) {
@@ -215,6 +227,7 @@ Status Qemu::preload(SpawnOptions& options) {
   options.env = {{"LD_PRELOAD", library.string()},
                  {"STASIS_RAM_FD", std::to_string(kRamFd)},
                  {"STASIS_MAPPING_FD", std::to_string(kMappingFd)}};
+  if (purpose == Purpose::kBoot) options.env.emplace_back("STASIS_BOOTS", "1");
   return {};
 }
 
@@ -268,7 +281,7 @@ Result<bool> Qemu::await_migration() {
 
 Status Qemu::prepare() {
   if (process_) return fail(Code::kFailedPrecondition, "this machine has been started already");
-  Status ready = start({"-incoming", "defer"}, true);
+  Status ready = start({"-incoming", "defer"}, Purpose::kRestore);
   if (!ready) stop();
   return ready;
 }
@@ -297,7 +310,10 @@ Status Qemu::load(const RestoreSpec& spec, int state) {
   STASIS_TRY(command("getfd", {{"fdname", "state"}}, state));
   STASIS_TRY(command("migrate-incoming", {{"uri", "fd:state"}}));
   const Result<bool> loaded = await_migration();
-  if (loaded && *loaded) return {};
+  if (loaded && *loaded) {
+    stopped_ = true;
+    return {};
+  }
   Error error = loaded ? Error{Code::kDataLoss, "QEMU says why in " + config_.log.string()} : loaded.error();
   // A QEMU that cannot load what it is given exits by itself; one that is killed says nothing about the state.
   const auto end = process_->wait(Deadline::after(Milliseconds(0)));
@@ -305,12 +321,17 @@ Status Qemu::load(const RestoreSpec& spec, int state) {
   return fail(std::move(error).with_context("load the device state " + spec.state.string()));
 }
 
-Status Qemu::refuse_unless_paused() {
-  if (!qmp_) return fail(Code::kFailedPrecondition, "this machine has not been started");
-  auto status = qmp_->execute("query-status", json::object(), Deadline::after(kCommandDeadline));
-  if (!status) return fail(explain(std::move(status).error()));
-  if (member(*status, {"running"}) != false)
-    return fail(Code::kFailedPrecondition, "pause the machine before saving it");
+Status Qemu::pause() {
+  STASIS_TRY(command("stop"));
+  stopped_ = true;
+  return {};
+}
+
+Status Qemu::resume() {
+  device_state_.reset();  // from now on it changes
+  STASIS_TRY(command("cont"));
+  stopped_ = false;
+  ram_->stop_tracking();
   return {};
 }
 
@@ -340,11 +361,13 @@ Status Qemu::await_end_of_migration() {
 }
 
 Result<SavedMemory> Qemu::save(const Path& state, const Path& /*scratch_dir*/) {
-  STASIS_TRY(refuse_unless_paused());
+  if (!qmp_) return fail(Code::kFailedPrecondition, "this machine has not been started");
+  if (!stopped_) return fail(Code::kFailedPrecondition, "pause the machine before saving it");
   if (!device_state_) {
     STASIS_ASSIGN(device_state_, export_device_state());
   }
-  STASIS_TRY(write_state_file(real_file_system(), state, device_state_.get()));
+  STASIS_ASSIGN(UniqueFd content, duplicate(device_state_.get()));
+  unwritten_ = StateToWrite{std::move(content), state};
   SavedMemory saved;
   STASIS_ASSIGN(saved.source, ram_->source(process_->pid()));
   saved.source_offset = ram_->source_offset();
@@ -355,12 +378,19 @@ Result<SavedMemory> Qemu::save(const Path& state, const Path& /*scratch_dir*/) {
   return saved;
 }
 
+Status Qemu::write_state() {
+  if (!unwritten_) return fail(Code::kFailedPrecondition, "no machine state waits to be written");
+  const StateToWrite state = std::move(*unwritten_);
+  unwritten_.reset();
+  return write_state_file(real_file_system(), state.file, state.content.get());
+}
+
 Result<SavedMemory> Qemu::look_ahead() {
   if (!process_) return fail(Code::kFailedPrecondition, "this machine has not been started");
   SavedMemory memory;
   STASIS_ASSIGN(memory.source, ram_->source(process_->pid()));
   memory.source_offset = ram_->source_offset();
-  STASIS_TRY(ram_->start_tracking());
+  STASIS_TRY(ram_->start_tracking(process_->pid()));
   STASIS_ASSIGN(ChangedPages pages, ram_->changed(process_->pid()));
   if (!pages.tracked) return fail(Code::kUnimplemented, "nobody tells what this guest writes while it runs");
   memory.candidates = std::move(pages.all);
