@@ -5,18 +5,22 @@
 namespace stasis::supervisor {
 namespace {
 
-Result<RestoreWay> plan_mapped(const snapshot::Store& store, std::shared_ptr<const snapshot::AddressSpace> memory,
-                               bool maps_one_file) {
+using pager::MappedPlan;
+
+Result<MappedPlan> plan_of(const snapshot::Store& store, std::shared_ptr<const snapshot::AddressSpace> memory) {
   const snapshot::VerifiedLayers verified(store);
   const auto is_whole = [&](snapshot::LayerId id) { return verified.holds(id); };
   STASIS_ASSIGN(const pager::MappingLimits limits, pager::mapping_limits());
-  STASIS_ASSIGN(pager::MappedPlan plan, pager::plan_mapping(std::move(memory), is_whole, limits));
-  RestoreWay way;
+  return pager::plan_mapping(std::move(memory), is_whole, limits);
+}
+
+Result<RestoreWay> all_mapped(MappedPlan plan, const snapshot::Store& store, bool maps_one_file) {
+  if (plan.is_served()) return fail(Error(*plan.not_mapped));
+  RestoreWay way{{}, {}, "all of its layers are raw and known to be whole"};
   if (maps_one_file) {
     STASIS_ASSIGN(way.file, pager::as_one_file(plan, store.fs(), store.layers_dir()));
   }
-  way.reason = "all of its layers are raw and known to be whole";
-  way.mapped = std::make_shared<const pager::MappedPlan>(std::move(plan));
+  way.mapped = std::make_shared<const MappedPlan>(std::move(plan));
   return way;
 }
 
@@ -25,16 +29,15 @@ Result<RestoreWay> plan_mapped(const snapshot::Store& store, std::shared_ptr<con
 Result<RestoreWay> choose_restore_way(const SandboxConfig& config, const snapshot::Store& store,
                                       std::shared_ptr<const snapshot::AddressSpace> memory, bool maps_one_file) {
   STASIS_TRY(check_restore(config.restore, config.load_mib_per_s));
-  const std::string& method = config.restore;
-  if (method == kRestoreUffd) return RestoreWay{{}, {}, "asked for"};
+  if (config.restore == kRestoreUffd) return RestoreWay{{}, {}, "asked for"};
   if (config.load_mib_per_s > 0) return RestoreWay{{}, {}, "all of it is to be loaded in the background"};
-  auto way = plan_mapped(store, std::move(memory), maps_one_file);
-  if (way) {
-    if (!method.empty()) way->reason = "asked for";
-    return way;
-  }
-  if (!method.empty()) return fail(std::move(way).error().with_context("this memory cannot be mapped"));
-  return RestoreWay{{}, {}, std::move(way).error().message};
+  auto plan = plan_of(store, std::move(memory));
+  if (!plan) return fail(std::move(plan).error());
+  auto way = all_mapped(std::move(*plan), store, maps_one_file);
+  if (!way && config.restore.empty()) return RestoreWay{{}, {}, std::move(way).error().message};
+  if (!way) return fail(std::move(way).error().with_context("this memory cannot be mapped"));
+  if (!config.restore.empty()) way->reason = "asked for";
+  return way;
 }
 
 }  // namespace stasis::supervisor

@@ -130,12 +130,12 @@ Status Lab::restore_mapped(Restored& restored, const Snapshot& snapshot) {
   const snapshot::VerifiedLayers verified(store_);
   const auto is_whole = [&](snapshot::LayerId id) { return verified.holds(id); };
   STASIS_ASSIGN(const pager::MappingLimits limits, pager::mapping_limits());
-  STASIS_ASSIGN(pager::MappedPlan plan, pager::plan_mapping(restored.memory, is_whole, limits));
+  pager::MappedPlan plan = pager::plan_mapping(restored.memory, is_whole, limits);
   RestoreSpec spec{.state = snapshot.state, .saved_with = snapshot.saved_with};
   if (restored.vmm().maps_one_file()) {
     if (!pager::as_one_file(plan, real_file_system(), layers())) {
       STASIS_ASSIGN(auto memory, flattened(*restored.memory));
-      STASIS_ASSIGN(plan, pager::plan_mapping(std::move(memory), is_whole, limits));
+      plan = pager::plan_mapping(std::move(memory), is_whole, limits);
     }
     STASIS_ASSIGN(spec.mapped_file, pager::as_one_file(plan, real_file_system(), layers()));
   }

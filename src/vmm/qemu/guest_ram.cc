@@ -38,19 +38,6 @@ Result<UniqueFd> open_pagemap(pid_t pid) {
 
 }  // namespace
 
-std::vector<Range> intersect(const std::vector<Range>& a, const std::vector<Range>& b) {
-  std::vector<Range> common;
-  size_t i = 0;
-  size_t j = 0;
-  while (i < a.size() && j < b.size()) {
-    const uint64_t start = std::max(a[i].offset, b[j].offset);
-    const uint64_t end = std::min(a[i].end(), b[j].end());
-    if (start < end) common.push_back({start, end - start});
-    (a[i].end() < b[j].end() ? i : j) += 1;
-  }
-  return common;
-}
-
 Result<GuestRam> GuestRam::create(uint64_t size) {
   STASIS_ASSIGN(UniqueFd fd, create_memory_file("stasis-ram", size));
   return GuestRam(std::move(fd), size);
@@ -87,8 +74,8 @@ Result<ChangedPages> GuestRam::changed(pid_t vmm) {
   STASIS_ASSIGN(const std::vector<Range> held, mapped ? private_pages(vmm) : real_file_system().data_ranges(fd_.get()));
   ChangedPages pages{held, held, written.has_value()};
   if (written && tracked) {
-    pages.fresh = intersect(*written, held);
-    pages.all = intersect(snapshot::unite(told_, pages.fresh), held);
+    pages.fresh = snapshot::intersect(*written, held);
+    pages.all = snapshot::intersect(snapshot::unite(told_, pages.fresh), held);
   }
   told_ = pages.all;
   tracked_ = true;

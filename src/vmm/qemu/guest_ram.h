@@ -70,7 +70,4 @@ class GuestRam {
   bool tracking_ = false;   // it is registered
 };
 
-// The common parts of two sorted lists of disjoint ranges.
-std::vector<Range> intersect(const std::vector<Range>& a, const std::vector<Range>& b);
-
 }  // namespace stasis::vmm

@@ -22,17 +22,6 @@ using testing::IsEmpty;
 constexpr uint64_t kPage = 4096;
 constexpr Range pages(uint64_t first, uint64_t count) { return {first * kPage, count * kPage}; }
 
-TEST(IntersectTest, CommonParts) {
-  using Ranges = std::vector<Range>;
-  EXPECT_EQ(intersect({}, {}), Ranges{});
-  EXPECT_EQ(intersect({{0, 10}}, {}), Ranges{});
-  EXPECT_EQ(intersect({{0, 10}}, {{10, 5}}), Ranges{});
-  EXPECT_EQ(intersect({{0, 10}}, {{0, 10}}), (Ranges{{0, 10}}));
-  EXPECT_EQ(intersect({{0, 100}}, {{5, 5}, {20, 10}, {90, 50}}), (Ranges{{5, 5}, {20, 10}, {90, 10}}));
-  EXPECT_EQ(intersect({{5, 5}, {20, 10}, {90, 50}}, {{0, 100}}), (Ranges{{5, 5}, {20, 10}, {90, 10}}));
-  EXPECT_EQ(intersect({{0, 6}, {8, 4}}, {{4, 6}, {11, 9}}), (Ranges{{4, 2}, {8, 2}, {11, 1}}));
-}
-
 // Memory with pages 4 to 11 loaded, as QEMU has it.
 class GuestRamTest : public testing::Test {
  protected:

@@ -91,15 +91,14 @@ TEST_F(MappingChannelTest, TheProgramHasTheMemoryAndItsWritesStayItsOwn) {
   const auto memory = two_generations();
   const auto plan = pager::plan_mapping(
       memory, [](snapshot::LayerId) { return true; }, contract::value(pager::mapping_limits()));
-  ASSERT_OK(plan);
-  EXPECT_GT(plan->mapped_bytes, 0u);
-  EXPECT_GT(plan->copied_bytes, 0u);
+  EXPECT_GT(plan.mapped_bytes, 0u);
+  EXPECT_GT(plan.copied_bytes, 0u);
   auto channel = MappingChannel::open();
   ASSERT_OK(channel);
   Process program = started(channel->peer());
   channel->close_peer();
   ASSERT_OK(channel->await_library(soon()));
-  const auto mapped = channel->map(*plan, soon());
+  const auto mapped = channel->map(plan, soon());
   ASSERT_OK(mapped);
   go();
   EXPECT_EQ(mapped->address % kBlockSize, 0u);
@@ -120,12 +119,11 @@ TEST_F(MappingChannelTest, MoreLayersThanOneMessageHolds) {
   }
   const auto plan = pager::plan_mapping(
       newest, [](snapshot::LayerId) { return true; }, contract::value(pager::mapping_limits()));
-  ASSERT_OK(plan);
   auto channel = MappingChannel::open();
   ASSERT_OK(channel);
   Process program = started(channel->peer());
   ASSERT_OK(channel->await_library(soon()));
-  ASSERT_OK(channel->map(*plan, soon()));
+  ASSERT_OK(channel->map(plan, soon()));
   go();
   EXPECT_TRUE(end_of(program).success()) << messages();
   EXPECT_EQ(output(), memory_.content);
