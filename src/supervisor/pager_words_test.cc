@@ -92,5 +92,22 @@ TEST_F(PagerWordsTest, OfAMapping) {
   EXPECT_EQ(trace.left_out, 0U);
 }
 
+TEST_F(PagerWordsTest, OfAMemoryThatIsMappedInPart) {
+  pager::MappedPlan plan = pager::plan_mapping(memory_, [](LayerId) { return true; }, {.mappings = 1000});
+  TraceReply trace;
+  add_timeline(trace, pager::Timeline{{{7, {0, kBlockSize}, pager::Arrival::kFault, false}}, 5});
+  add_timeline(trace, plan);
+  ASSERT_EQ(trace.events.size(), 4U);
+  EXPECT_EQ(trace.events.front().how, "copied");
+  EXPECT_EQ(trace.events.back(), (TraceReply::Event{7, 0, kBlockSize, "fault", false}));
+  EXPECT_EQ(trace.left_out, 5U);
+  plan.runs.resize(2 * pager::ArrivalTrace::kFirst + 100);
+  TraceReply full;
+  add_timeline(full, pager::Timeline{{{7, {0, kBlockSize}, pager::Arrival::kFault, false}}, 5});
+  add_timeline(full, plan);
+  EXPECT_EQ(full.events.size(), 2 * pager::ArrivalTrace::kFirst);
+  EXPECT_EQ(full.left_out, 5U + 101U);
+}
+
 }  // namespace
 }  // namespace stasis::supervisor

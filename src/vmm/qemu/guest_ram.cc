@@ -2,7 +2,7 @@
 
 #include <sys/stat.h>
 
-#include <algorithm>
+#include <array>
 #include <fstream>
 #include <sstream>
 #include <string>
@@ -43,6 +43,13 @@ Result<GuestRam> GuestRam::create(uint64_t size) {
   return GuestRam(std::move(fd), size);
 }
 
+void GuestRam::is_mapped_at(uint64_t address, UserFaultFd tracker, std::vector<Range> served) {
+  mapped_at_ = address;
+  tracker_ = std::move(tracker);
+  mapped_ = snapshot::subtract(std::array{Range{0, size_}}, served);
+  served_ = std::move(served);
+}
+
 Result<UniqueFd> GuestRam::source(pid_t vmm) const {
   if (mapped_at_ == 0) return duplicate(fd_.get());
   return real_file_system().open_read("/proc/" + std::to_string(vmm) + "/mem");
@@ -60,21 +67,24 @@ Result<GuestMemoryUse> GuestRam::use(pid_t vmm) const {
   return GuestMemoryUse{present, total_length(own)};
 }
 
+std::vector<Range> GuestRam::watched() const {
+  if (mapped_at_ != 0 && !tracking_) return served_;
+  return {{0, size_}};
+}
+
 Result<ChangedPages> GuestRam::changed(pid_t vmm) {
   const bool mapped = mapped_at_ != 0;
-  if (mapped && !tracking_) {
-    STASIS_ASSIGN(const std::vector<Range> own, private_pages(vmm));
-    return ChangedPages{own, own, false};
-  }
+  const std::vector<Range> watched = this->watched();
   // The scan forgets what it told: if it fails halfway, the next call must not rely on it.
   const bool tracked = std::exchange(tracked_, false);
   auto written = written_pages(vmm);
   if (!written && written.error().code != Code::kUnimplemented) return fail(std::move(written).error());
   // After the scan: a page that comes meanwhile is then held, or will be told as written by the next one.
   STASIS_ASSIGN(const std::vector<Range> held, mapped ? private_pages(vmm) : real_file_system().data_ranges(fd_.get()));
-  ChangedPages pages{held, held, written.has_value()};
+  ChangedPages pages{held, held, written.has_value() && (!mapped || tracking_)};
   if (written && tracked) {
-    pages.fresh = snapshot::intersect(*written, held);
+    const std::vector<Range> unwatched = snapshot::subtract(held, watched);
+    pages.fresh = snapshot::unite(snapshot::intersect(*written, held), unwatched);
     pages.all = snapshot::intersect(snapshot::unite(told_, pages.fresh), held);
   }
   told_ = pages.all;
@@ -84,16 +94,18 @@ Result<ChangedPages> GuestRam::changed(pid_t vmm) {
 
 Status GuestRam::start_tracking() {
   if (mapped_at_ == 0 || tracking_ || tracker_.fd() < 0) return {};
-  STASIS_TRY(tracker_.register_write_protect({mapped_at_, size_}));
   tracking_ = true;
-  tracked_ = false;  // what was written until now is told once
+  for (const Range& range : mapped_) {
+    STASIS_TRY(tracker_.register_write_protect({mapped_at_ + range.offset, range.length}));
+  }
   return {};
 }
 
 void GuestRam::forget_told() {
   told_.clear();
+  if (!std::exchange(tracking_, false)) return;
   // Of a QEMU that has ended there is nothing left to unregister.
-  if (std::exchange(tracking_, false)) (void)tracker_.unregister({mapped_at_, size_});
+  for (const Range& range : mapped_) (void)tracker_.unregister({mapped_at_ + range.offset, range.length});
 }
 
 Result<uint64_t> GuestRam::address(pid_t vmm) const {
@@ -106,10 +118,13 @@ Result<uint64_t> GuestRam::address(pid_t vmm) const {
 Result<std::vector<Range>> GuestRam::written_pages(pid_t vmm) const {
   STASIS_ASSIGN(const uint64_t address, this->address(vmm));
   STASIS_ASSIGN(const UniqueFd pagemap, open_pagemap(vmm));
-  const Range memory{address, size_};
-  STASIS_ASSIGN(std::vector<Range> pages, mapped_at_ != 0 ? scan_written_private_pages(pagemap.get(), memory)
-                                                          : scan_written_pages(pagemap.get(), memory, true));
-  for (Range& page : pages) page.offset -= address;
+  std::vector<Range> pages;
+  for (const Range& range : watched()) {
+    const Range memory{address + range.offset, range.length};
+    STASIS_ASSIGN(const std::vector<Range> written, mapped_at_ != 0 ? scan_written_private_pages(pagemap.get(), memory)
+                                                                    : scan_written_pages(pagemap.get(), memory, true));
+    for (const Range& page : written) append_range(pages, {page.offset - address, page.length});
+  }
   return pages;
 }
 

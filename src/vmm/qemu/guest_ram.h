@@ -1,6 +1,7 @@
 // The RAM of a QEMU guest. It is a memory file that the supervisor owns and QEMU maps shared: so it can be read after
 // (and while) QEMU runs, by pread, without touching QEMU; a hole in it is a page that was never there. Of a guest whose
-// restore was mapped it is private mappings in QEMU's own memory instead: read through /proc/PID/mem, while QEMU lives.
+// restore was mapped it is private mappings in QEMU's own memory instead, beside anonymous memory that a page server
+// serves if it was mapped in part: read through /proc/PID/mem, while QEMU lives.
 #pragma once
 
 #include <sys/types.h>
@@ -28,11 +29,9 @@ class GuestRam {
   int fd() const { return fd_.get(); }
   uint64_t size() const { return size_; }
 
-  // From now on guest memory is private mappings at this address of QEMU, whose userfaultfd `tracker` is.
-  void is_mapped_at(uint64_t address, UserFaultFd tracker) {
-    mapped_at_ = address;
-    tracker_ = std::move(tracker);
-  }
+  // From now on guest memory is private mappings at this address of QEMU, whose userfaultfd `tracker` is. `served`
+  // (sorted, disjoint) is not mapped but anonymous memory that a page server's userfaultfd has registered.
+  void is_mapped_at(uint64_t address, UserFaultFd tracker, std::vector<Range> served = {});
   // For a mapped guest, so that changed() can tell what is written between two calls; until forget_told() or
   // forget_tracking(). Not always: registered memory is read from its file page by page instead of 16 at once.
   Status start_tracking();
@@ -45,7 +44,7 @@ class GuestRam {
   // mapping is under asynchronous write-protection (a restored guest, Linux 6.7): pages written since, from
   // PAGEMAP_SCAN, which re-arms; a page that the scan calls written but that the file does not hold was never loaded.
   // Elsewhere, and after forget_tracking(): every page that the file holds. Of a mapped guest: QEMU's own pages, which
-  // are those that were written since the restore. Never less than what changed.
+  // are those that were written since the restore; of what is served as of a memory file. Never less than what changed.
   Result<ChangedPages> changed(pid_t vmm);
   // What was told until now has been taken over: it does not come again unless it changes again.
   void forget_told();
@@ -59,15 +58,19 @@ class GuestRam {
  private:
   GuestRam(UniqueFd fd, uint64_t size) : fd_(std::move(fd)), size_(size) {}
   Result<uint64_t> address(pid_t vmm) const;
+  // What write-protection watches now.
+  std::vector<Range> watched() const;
   Result<std::vector<Range>> written_pages(pid_t vmm) const;
   Result<std::vector<Range>> private_pages(pid_t vmm) const;
   UniqueFd fd_;
   uint64_t size_;
   bool tracked_ = true;
   std::vector<Range> told_;
-  uint64_t mapped_at_ = 0;  // 0: the memory file
-  UserFaultFd tracker_;     // of a mapped guest
-  bool tracking_ = false;   // it is registered
+  uint64_t mapped_at_ = 0;     // 0: the memory file
+  std::vector<Range> mapped_;  // where it is; the rest is served
+  std::vector<Range> served_;
+  UserFaultFd tracker_;    // of a mapped guest
+  bool tracking_ = false;  // it is registered
 };
 
 }  // namespace stasis::vmm
