@@ -44,15 +44,17 @@ Status read_memory_of(pid_t pid, uint64_t address, std::span<std::byte> out) {
   return {};
 }
 
-// Of every other layer the longest runs, until there are enough.
+// Of every other layer the longest runs: as many as a quarter of all pieces.
 pager::MappedPlan plan_of_a_part(std::shared_ptr<const AddressSpace> memory,
                                  const std::function<bool(snapshot::LayerId)>& is_whole) {
   const auto layers = memory->map().layers();
   const auto is_mapped = [&](snapshot::LayerId id) {
     return is_whole(id) && (std::ranges::find(layers, id) - layers.begin()) % 2 == 0;
   };
-  pager::MappingLimits limits{.copied_bytes = 64 << 10};
-  limits.mappings = 2 * (limits.regions + 64);
+  pager::MappingLimits limits{.copied_bytes = 16 << 10, .regions = 16};
+  const auto extents = memory->map().extents();
+  const auto pieces = std::ranges::count_if(extents, [](const auto& extent) { return !extent.is_zero(); });
+  limits.mappings = 2 * (limits.regions + static_cast<uint64_t>(pieces) / 4);
   return pager::plan_mapping(std::move(memory), is_mapped, limits);
 }
 
@@ -158,7 +160,9 @@ Status Lab::plan_mapping(Restored& restored, RestoreSpec& spec) {
   }
   if (way_ == Way::kMapped && plan.is_served()) return fail(Error(*plan.not_mapped));
   if (way_ == Way::kPartly && (!plan.is_served() || plan.mapped_bytes == 0)) {
-    return fail(Code::kInternal, "this memory is not in pieces");
+    return fail(Code::kInternal, "of this memory " + std::to_string(plan.mapped_bytes) + " bytes are mapped, " +
+                                     std::to_string(plan.copied_bytes) + " copied, " +
+                                     std::to_string(plan.served_bytes) + " served");
   }
   restored.mapped_file = spec.mapped_file;
   spec.mapped = std::make_shared<const pager::MappedPlan>(std::move(plan));
