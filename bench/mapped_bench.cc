@@ -109,8 +109,8 @@ double scan_ms(const Path& directory, const std::vector<Range>& touched) {
 void run(const Path& directory) {
   const std::vector<Range> runs = working_set();
   const auto memory = make_content(directory, kGuestMemory, runs);
-  const auto plan = must(pager::plan_mapping(
-      memory, [](LayerId) { return true; }, must(pager::mapping_limits())));
+  const auto plan = pager::plan_mapping(
+      memory, [](LayerId) { return true; }, must(pager::mapping_limits()));
   std::vector<double> mapped;
   std::vector<double> served;
   for (int round = 0; round < kRounds; ++round) {

@@ -77,9 +77,9 @@ std::string resumed_line(const Json& sandbox) {
   const Json& restore = object_field(sandbox, "restore");
   if (restore.empty()) return line;
   // Mapped pages come without a fault that anybody sees: those count that are there.
-  const uint64_t loaded = text_field(restore, "method") == "mapped"
-                              ? count_field(restore, "resident_pages")
-                              : count_field(restore, "pages_by_fault") + count_field(restore, "pages_prefetched");
+  const uint64_t loaded = text_field(restore, "method") == "uffd"
+                              ? count_field(restore, "pages_by_fault") + count_field(restore, "pages_prefetched")
+                              : count_field(restore, "resident_pages");
   const uint64_t total = count_field(restore, "total_pages");
   return line + fmt::format("; {} of {} pages loaded ({} of {}, {})", loaded, total, size_text(loaded * kPage),
                             size_text(total * kPage), text_field(restore, "method"));

@@ -58,19 +58,23 @@ Result<Region> parse_region(const json& object) {
   return region;
 }
 
-// Sorted by offset, regions must follow each other without gap or overlap, from 0 to the end of memory.
-Status check_coverage(std::vector<Region> regions, uint64_t memory_size) {
+// Sorted by offset, regions must follow each other without gap or overlap, from the beginning to the end of each range.
+Status check_coverage(std::vector<Region> regions, std::span<const Range> served) {
   std::sort(regions.begin(), regions.end(), [](const Region& a, const Region& b) { return a.offset < b.offset; });
-  uint64_t expected = 0;
+  auto range = served.begin();
+  uint64_t expected = range->offset;
+  uint64_t covered = 0;
   for (const Region& region : regions) {
+    if (expected == range->end() && std::next(range) != served.end()) expected = (++range)->offset;
     if (region.offset != expected)
       return refuse("regions overlap or leave a gap at offset " + std::to_string(expected));
-    if (region.size > memory_size - expected) return refuse("regions are larger than the snapshot's memory");
+    if (region.size > range->end() - expected) return refuse("regions are larger than the snapshot's memory");
     expected += region.size;
+    covered += region.size;
   }
-  if (expected != memory_size) {
-    return refuse("regions have " + std::to_string(expected) + " bytes, the snapshot's memory " +
-                  std::to_string(memory_size));
+  const uint64_t whole = total_length(served);
+  if (covered != whole) {
+    return refuse("regions have " + std::to_string(covered) + " bytes, the snapshot's memory " + std::to_string(whole));
   }
   return {};
 }
@@ -91,7 +95,7 @@ Status check_page_sizes(const std::vector<Region>& regions) {
 
 }  // namespace
 
-Result<Handshake> parse_regions(std::string_view text, uint64_t memory_size) {
+Result<Handshake> parse_regions(std::string_view text, std::span<const Range> served) {
   const json parsed = json::parse(text, nullptr, false);
   if (!parsed.is_array() || parsed.empty()) return refuse("the message is not a JSON array of regions");
   if (parsed.size() > kMaxRegions) return refuse("more than " + std::to_string(kMaxRegions) + " regions");
@@ -107,11 +111,11 @@ Result<Handshake> parse_regions(std::string_view text, uint64_t memory_size) {
             [](const Region& a, const Region& b) { return a.host_address < b.host_address; });
   STASIS_TRY(check_page_sizes(handshake.regions));
   STASIS_TRY(check_disjoint_addresses(handshake.regions));
-  STASIS_TRY(check_coverage(handshake.regions, memory_size));
+  STASIS_TRY(check_coverage(handshake.regions, served));
   return handshake;
 }
 
-Result<Handshake> receive_handshake(int socket, uint64_t memory_size, Deadline deadline, int stop) {
+Result<Handshake> receive_handshake(int socket, std::span<const Range> served, Deadline deadline, int stop) {
   std::string text;
   ArrayEnd end;
   std::vector<UniqueFd> fds;
@@ -135,7 +139,7 @@ Result<Handshake> receive_handshake(int socket, uint64_t memory_size, Deadline d
     if (!end.look_at(received)) return refuse("the message is not a JSON array of regions");
   }
   if (fds.empty()) return refuse("expected one descriptor, got none");
-  STASIS_ASSIGN(Handshake handshake, parse_regions(text, memory_size));
+  STASIS_ASSIGN(Handshake handshake, parse_regions(text, served));
   handshake.uffd = UserFaultFd(std::move(fds.front()));
   return handshake;
 }

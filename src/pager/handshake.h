@@ -9,10 +9,12 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <string_view>
 #include <vector>
 
 #include "base/poll.h"
+#include "base/range.h"
 #include "base/result.h"
 #include "base/userfaultfd.h"
 
@@ -36,12 +38,12 @@ inline constexpr size_t kMaxHandshakeBytes = 1 << 20;
 inline constexpr size_t kMaxRegions = 4096;
 
 // The JSON text alone: used by receive_handshake, and by the fuzzer. Regions must be aligned to their page size,
-// disjoint in both address spaces and within guest memory of `memory_size` bytes, and cover it; between their host
-// addresses may be gaps.
-Result<Handshake> parse_regions(std::string_view json, uint64_t memory_size);
+// disjoint in both address spaces, and cover `served`, exactly; between their host addresses may be gaps. `served`:
+// what of guest memory is to be handed over, sorted, disjoint, none beside another.
+Result<Handshake> parse_regions(std::string_view json, std::span<const Range> served);
 
 // kDeadlineExceeded for a peer that is silent or never comes to an end, kInvalidArgument for a malformed message,
 // kCancelled as soon as `stop` (a descriptor, or -1) is readable.
-Result<Handshake> receive_handshake(int socket, uint64_t memory_size, Deadline deadline, int stop = -1);
+Result<Handshake> receive_handshake(int socket, std::span<const Range> served, Deadline deadline, int stop = -1);
 
 }  // namespace stasis::pager

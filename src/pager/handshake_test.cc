@@ -18,6 +18,7 @@ namespace {
 using ::testing::HasSubstr;
 
 constexpr uint64_t kMemory = 8 << 20;
+constexpr std::array kWhole{Range{0, kMemory}};
 Deadline soon() { return Deadline::after(Milliseconds(20'000)); }
 
 std::span<const std::byte> bytes_of(std::string_view text) { return std::as_bytes(std::span(text)); }
@@ -128,7 +129,33 @@ class HandshakeFormTest : public ::testing::TestWithParam<Form> {
 INSTANTIATE_TEST_SUITE_P(Forms, HandshakeFormTest, ::testing::ValuesIn(kForms),
                          [](const auto& form) { return form.param.name; });
 
-TEST_P(HandshakeFormTest, OfTheTextAlone) { expect_right(parse_regions(GetParam().text, kMemory)); }
+TEST_P(HandshakeFormTest, OfTheTextAlone) { expect_right(parse_regions(GetParam().text, kWhole)); }
+
+// Of a memory of which a part is to be served: just that part.
+TEST(HandshakePartTest, JustWhatIsToBeServedIsHandedOver) {
+  const std::vector<Range> part{{4096, 8192}, {kHalf, 4096}};
+  const auto regions = [](std::vector<Range> ranges) {
+    std::string text = "[";
+    for (const Range& range : ranges) {
+      text += (text.size() > 1 ? "," : "") + region(kAt + range.offset, range.length, range.offset, kNew);
+    }
+    return text + "]";
+  };
+  EXPECT_EQ(parse_regions(regions(part), part)->regions.size(), 2U);
+  EXPECT_EQ(parse_regions(regions({{8192, 4096}, {kHalf, 4096}, {4096, 4096}}), part)->regions.size(), 3U);
+  for (const std::vector<Range>& wrong :
+       std::vector<std::vector<Range>>{{{0, kMemory}},
+                                       {{4096, 8192}},
+                                       {{kHalf, 4096}},
+                                       {{4096, 4096}, {kHalf, 4096}},
+                                       {{4096, 12288}, {kHalf, 4096}},
+                                       {{0, 12288}, {kHalf, 4096}},
+                                       {{4096, 8192}, {kHalf, 8192}},
+                                       {{4096, 8192}, {kHalf, 4096}, {kMemory, 4096}},
+                                       {{4096, 8192}, {16384, 4096}, {kHalf, 4096}}}) {
+    EXPECT_FALSE(parse_regions(regions(wrong), part)) << regions(wrong);
+  }
+}
 
 class HandshakeTest : public ::testing::Test {
  protected:
@@ -143,7 +170,7 @@ class HandshakeTest : public ::testing::Test {
     return send_all(vmm_.get(), bytes_of(text), std::vector<int>(static_cast<size_t>(fds), file_.get()));
   }
   Result<Handshake> receive(Deadline deadline = soon()) const {
-    return receive_handshake(server_.get(), kMemory, deadline);
+    return receive_handshake(server_.get(), kWhole, deadline);
   }
 
   UniqueFd vmm_;
@@ -169,7 +196,7 @@ TEST_P(HandshakePiecesTest, ComesInAnyPieces) {
       }
       pair->first.reset();
     });
-    const auto handshake = receive_handshake(pair->second.get(), kMemory, soon());
+    const auto handshake = receive_handshake(pair->second.get(), kWhole, soon());
     vmm.join();
     // Byte by byte it may be complete before the one too many has come (page_server_test: AVmmThatTalksOn).
     if (GetParam().name != "MoreAfterIt" || !handshake) expect_right(handshake);
@@ -195,10 +222,10 @@ TEST_F(HandshakeTest, ListLongerThanOneRead) {
 TEST_F(HandshakeTest, WriteProtectionIsTakenForThereOnlyIfAllRegionsSaySo) {
   const std::string yes = kNew + R"(,"stasis_write_protect":true)";
   const std::string no = kNew + R"(,"stasis_write_protect":false)";
-  EXPECT_TRUE(parse_regions(whole(yes), kMemory)->write_protect);
-  EXPECT_FALSE(parse_regions(whole(no), kMemory)->write_protect);
-  EXPECT_FALSE(parse_regions(two(kAt + kHalf, kHalf, yes, no), kMemory)->write_protect);
-  EXPECT_TRUE(parse_regions(two(kAt + kHalf, kHalf, yes, yes), kMemory)->write_protect);
+  EXPECT_TRUE(parse_regions(whole(yes), kWhole)->write_protect);
+  EXPECT_FALSE(parse_regions(whole(no), kWhole)->write_protect);
+  EXPECT_FALSE(parse_regions(two(kAt + kHalf, kHalf, yes, no), kWhole)->write_protect);
+  EXPECT_TRUE(parse_regions(two(kAt + kHalf, kHalf, yes, yes), kWhole)->write_protect);
 }
 
 TEST_F(HandshakeTest, TooManyRegionsAreRefused) {
@@ -207,7 +234,8 @@ TEST_F(HandshakeTest, TooManyRegionsAreRefused) {
     if (i > 0) text += ",";
     text += region(kAt + i * 4096, 4096, i * 4096, kNew);
   }
-  EXPECT_THAT(parse_regions(text + "]", (kMaxRegions + 1) * 4096).error().message, HasSubstr("more than 4096 regions"));
+  EXPECT_THAT(parse_regions(text + "]", std::array{Range{0, (kMaxRegions + 1) * 4096}}).error().message,
+              HasSubstr("more than 4096 regions"));
 }
 
 TEST_F(HandshakeTest, TwoDescriptorsAreRefused) {

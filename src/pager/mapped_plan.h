@@ -1,17 +1,18 @@
 // The plan of a mapped restore: which bytes of guest memory are mapped, private, from which layer's file, which are
-// copied in, and what stays anonymous memory, which is zeros. No page server serves such a memory and no checksum can
-// be checked at a fault, so only layers are in it that this host knows to be whole (snapshot/verified.h) and that keep
-// their blocks as they are (Layer::can_be_mapped). A memory of which any layer is not like that cannot be mapped at
-// all: it goes by userfaultfd.
+// copied in, which a page server serves, and what stays anonymous memory, which is zeros. No checksum can be checked at
+// a fault of mapped memory, so only layers are mapped that this host knows to be whole (snapshot/verified.h) and that
+// keep their blocks as they are (Layer::can_be_mapped). What the other layers hold is served.
 //
-// The number of mappings of a process is limited: the longest runs are mapped, the rest is copied, up to a limit of its
-// own. A layer that has been mapped may be removed from the store (its file lives on as long as the mapping), but must
-// never be changed.
+// The number of mappings of a process is limited: the longest runs are mapped, the shortest copied, up to a limit of
+// its own, and what is left between is served. The regions that are served are few: the shortest gaps between them,
+// zeros and runs that could be mapped, are served too. A layer that has been mapped may be removed from the store (its
+// file lives on as long as the mapping), but must never be changed.
 #pragma once
 
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "snapshot/layer.h"
@@ -32,23 +33,28 @@ struct MappedRun {
 struct MappedPlan {
   std::shared_ptr<const snapshot::AddressSpace> memory;  // holds the layers open
   std::vector<const snapshot::Layer*> layers;            // those that are mapped or copied from
-  std::vector<MappedRun> runs;                           // sorted, disjoint; what is in none is zeros
+  std::vector<MappedRun> runs;                           // sorted, disjoint
+  std::vector<Range> served;        // sorted, disjoint, none of it in a run; what is in neither is zeros
+  std::optional<Error> not_mapped;  // why anything is served that layers hold, with the remedy
   uint64_t mapped_bytes = 0;
   uint64_t copied_bytes = 0;
+  uint64_t served_bytes = 0;  // that layers hold; `served` may have zeros too
+  bool is_served() const { return !served.empty(); }
 };
 
 struct MappingLimits {
   uint64_t mappings = 0;                       // that the guest's memory may cost, zeros between the runs included
   uint64_t layers = 256;                       // each is a descriptor for a moment
   uint64_t copied_bytes = uint64_t{32} << 20;  // more would cost more than it saves
+  uint64_t regions = 256;                      // that are served; not 0
 };
 
 // What this host allows a process (vm.max_map_count), less what the VMM itself needs with a good margin.
 Result<MappingLimits> mapping_limits();
 
-// kFailedPrecondition says why this memory cannot be mapped. `is_whole` says whether this host knows a layer to be.
-Result<MappedPlan> plan_mapping(std::shared_ptr<const snapshot::AddressSpace> memory,
-                                const std::function<bool(snapshot::LayerId)>& is_whole, const MappingLimits& limits);
+// As much is mapped as can be. `is_whole` says whether this host knows a layer to be.
+MappedPlan plan_mapping(std::shared_ptr<const snapshot::AddressSpace> memory,
+                        const std::function<bool(snapshot::LayerId)>& is_whole, const MappingLimits& limits);
 
 // For a VMM that can only map a memory which is one file: that file, if the only layer of the plan holds all of the
 // memory, and holes where the memory is zeros. Else kFailedPrecondition says why not.

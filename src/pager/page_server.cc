@@ -11,6 +11,7 @@
 #include "base/poll_set.h"
 #include "base/sync_point.h"
 #include "pager/fault_handler.h"
+#include "snapshot/ranges.h"
 
 namespace stasis::pager {
 namespace {
@@ -71,7 +72,10 @@ void PageServer::State::run() {
 // False: stopped, or the VMM has gone.
 Result<bool> PageServer::State::serve() {
   std::vector<Range> rest;
-  if (options.load_bytes_per_second > 0) rest = from_layers(memory->map());  // now, while nobody waits
+  if (options.served.empty()) options.served.push_back({0, memory->size()});
+  if (options.load_bytes_per_second > 0) {  // now, while nobody waits
+    rest = snapshot::intersect(from_layers(memory->map()), options.served);
+  }
   STASIS_ASSIGN(const bool expected, await_peer());
   if (!expected) return false;
   const Deadline deadline = Deadline::after(options.handshake_deadline);
@@ -79,12 +83,12 @@ Result<bool> PageServer::State::serve() {
   listener.reset();  // whoever comes now is refused, and not left waiting
   STASIS_ASSIGN(const std::optional<UniqueFd> connection, std::move(accepted));
   if (!connection) return false;
-  auto handshake = receive_handshake(connection->get(), memory->size(), deadline, stop.fd());
+  auto handshake = receive_handshake(connection->get(), options.served, deadline, stop.fd());
   if (!handshake && handshake.error().code == Code::kCancelled) return false;
   if (!handshake) return tl::unexpected(std::move(handshake).error());
   STASIS_ASSIGN(auto fetcher, snapshot::FrameFetcher::create(memory, options.fetch));
   handler = std::make_unique<FaultHandler>(std::move(*handshake), memory, std::move(fetcher));
-  handler->expect(std::move(options.prefetch));
+  handler->expect(snapshot::intersect(options.prefetch, options.served));
   if (options.record_for > Milliseconds(0)) handler->record();
   if (options.load_bytes_per_second > 0) handler->load_rest(std::move(rest), options.load_bytes_per_second);
   serving.store(true, std::memory_order_release);

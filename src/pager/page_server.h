@@ -28,6 +28,9 @@ struct PageServerOptions {
   // From when the VMM is known until all of its message has come.
   Milliseconds handshake_deadline{10'000};
   std::function<void(const Error&)> on_failure;
+  // What of guest memory is served, if it is not all of it: sorted, disjoint, none beside another, whole blocks. The
+  // VMM hands over just that, and has the rest in another way.
+  std::vector<Range> served;
   // What the guest is expected to touch soon: sorted, disjoint, multiples of the block size within the memory.
   std::vector<Range> prefetch;
   // How long from the handshake on demand faults are written down (the working set); zero: not at all.

@@ -7,6 +7,7 @@
 #include <sys/types.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstring>
 #include <filesystem>
 #include <nlohmann/json.hpp>
@@ -18,6 +19,7 @@
 #include "base/userfaultfd.h"
 #include "pager/fault_window.h"
 #include "pager/testing/page_server_fixture.h"
+#include "snapshot/ranges.h"
 #include "snapshot/testing/fixtures.h"
 
 namespace stasis::pager {
@@ -45,6 +47,18 @@ struct FakeVmm {
     memory = std::move(*Mapping::anonymous(kSize));
     uffd = std::move(*UserFaultFd::create(false));
     ASSERT_TRUE(uffd.register_missing({memory.address(), kSize}, false));
+  }
+  // Only these are missing; every other page is full of 0xee.
+  void set_up_but_for_the_rest(const std::vector<Range>& served) {
+    memory = std::move(*Mapping::anonymous(kSize));
+    uffd = std::move(*UserFaultFd::create(false));
+    const std::array all{Range{0, kSize}};
+    for (const Range& range : snapshot::subtract(all, served)) {
+      std::ranges::fill(memory.bytes().subspan(range.offset, range.length), std::byte{0xee});
+    }
+    for (const Range& range : served) {
+      ASSERT_TRUE(uffd.register_missing({memory.address() + range.offset, range.length}, false));
+    }
   }
   void connect(const Path& path) { socket = std::move(*connect_unix(path)); }
   void send(const std::string& text) const {
@@ -94,6 +108,35 @@ TEST_F(PageServerTest, EveryPageHasItsContentAndNeighboursComeAlong) {
   // Read in order, the window grows from 16 to 64 pages (of zeros further) and stops at the edges of extents and
   // regions: faults on pages 0, 16, 48, 100, 128, 200.
   EXPECT_EQ(stats.faults, 6U);
+}
+
+TEST_F(PageServerTest, APartOfMemoryIsServedAndNothingElse) {
+  const std::vector<Range> served{{40 * kBlockSize, 80 * kBlockSize}, {210 * kBlockSize, 10 * kBlockSize}};
+  PageServerOptions options;
+  options.served = served;
+  options.prefetch = {{0, 50 * kBlockSize}, {205 * kBlockSize, 10 * kBlockSize}};
+  options.load_bytes_per_second = uint64_t{1} << 30;
+  start_server(std::move(options));
+  FakeVmm vmm;
+  vmm.set_up_but_for_the_rest(served);
+  server_->expect_peer(::getpid());
+  vmm.connect(socket_path());
+  auto regions = nlohmann::json::array();
+  for (const Range& range : served) {
+    regions.push_back(FakeVmm::region(vmm.memory.address() + range.offset, range.length, range.offset));
+  }
+  vmm.send(regions.dump());
+  EXPECT_EQ(vmm.touch(115), content_of(115)) << "zeros, with their neighbours";
+  while (server_->load().state == LoadState::kLoading) std::this_thread::yield();
+  EXPECT_EQ(server_->load().state, LoadState::kComplete);
+  EXPECT_EQ(server_->activity().load_left, 0U);
+  const PageServerStats stats = server_->stats();
+  EXPECT_EQ(stats.pages_prefetched, 15U);
+  EXPECT_EQ(stats.pages_loaded, 55U);
+  for (uint64_t page = 0; page < kPages; ++page) {
+    const bool is_served = (page >= 40 && page < 120) || (page >= 210 && page < 220);
+    ASSERT_EQ(vmm.touch(page), is_served ? content_of(page) : std::byte{0xee}) << page;
+  }
 }
 
 TEST(FaultWindowTest, GrowsOnReadingOnAndShrinksOnJumpingAbout) {

@@ -52,6 +52,19 @@ std::vector<Range> unite(std::span<const Range> a, std::span<const Range> b) {
   return united;
 }
 
+std::vector<Range> intersect(std::span<const Range> a, std::span<const Range> b) {
+  std::vector<Range> common;
+  size_t i = 0;
+  size_t j = 0;
+  while (i < a.size() && j < b.size()) {
+    const uint64_t start = std::max(a[i].offset, b[j].offset);
+    const uint64_t end = std::min(a[i].end(), b[j].end());
+    if (start < end) common.push_back({start, end - start});
+    (a[i].end() < b[j].end() ? i : j) += 1;
+  }
+  return common;
+}
+
 bool is_zero(std::span<const std::byte> bytes) {
   alignas(64) static constexpr std::array<std::byte, kBlockSize> kZeros{};
   return std::memcmp(bytes.data(), kZeros.data(), bytes.size()) == 0;

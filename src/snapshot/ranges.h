@@ -19,6 +19,9 @@ std::vector<Range> subtract(std::span<const Range> from, std::span<const Range> 
 // What is in either.
 std::vector<Range> unite(std::span<const Range> a, std::span<const Range> b);
 
+// What is in both.
+std::vector<Range> intersect(std::span<const Range> a, std::span<const Range> b);
+
 // True if `bytes`, at most kBlockSize of them, are all zero.
 bool is_zero(std::span<const std::byte> bytes);
 

@@ -65,7 +65,7 @@ struct TraceReply {
     bool zeros = false;
     friend bool operator==(const Event&, const Event&) = default;
   };
-  std::string method;  // "uffd", "mapped"; empty after a boot, and then there is nothing in it
+  std::string method;  // "uffd", "mapped", "partly"; empty after a boot, and then there is nothing in it
   std::string reason;
   uint64_t total_pages = 0;
   PagerReport report;

@@ -1,6 +1,8 @@
 #include "supervisor/pager_words.h"
 
 #include <algorithm>
+#include <iterator>
+#include <span>
 
 namespace stasis::supervisor {
 namespace {
@@ -86,15 +88,20 @@ void add_timeline(TraceReply& reply, const Timeline& timeline) {
     reply.events.push_back(
         {event.when_us, event.range.offset, event.range.length, std::string(name_of(event.how)), event.zeros});
   }
-  reply.left_out = timeline.left_out;
+  reply.left_out += timeline.left_out;
 }
 
 void add_timeline(TraceReply& reply, const MappedPlan& plan) {
-  const size_t shown = std::min<size_t>(plan.runs.size(), ArrivalTrace::kFirst + ArrivalTrace::kLast);
+  const size_t room = ArrivalTrace::kFirst + ArrivalTrace::kLast - reply.events.size();
+  const size_t shown = std::min(plan.runs.size(), room);
+  std::vector<TraceReply::Event> events;
+  events.reserve(shown + reply.events.size());
   for (const MappedRun& run : std::span(plan.runs).first(shown)) {
-    reply.events.push_back({0, run.offset, run.length, std::string(name_of(way_of(run))), false});
+    events.push_back({0, run.offset, run.length, std::string(name_of(way_of(run))), false});
   }
-  reply.left_out = plan.runs.size() - shown;
+  std::ranges::move(reply.events, std::back_inserter(events));
+  reply.events = std::move(events);
+  reply.left_out += plan.runs.size() - shown;
 }
 
 }  // namespace stasis::supervisor

@@ -77,8 +77,7 @@ TEST_F(PagerWordsTest, OfBackgroundLoading) {
 
 TEST_F(PagerWordsTest, OfAMapping) {
   const auto plan = pager::plan_mapping(memory_, [](LayerId) { return true; }, {.mappings = 1000});
-  ASSERT_TRUE(plan) << plan.error().message;
-  const PagerReport report = report_of(*plan);
+  const PagerReport report = report_of(plan);
   EXPECT_EQ(report.faults.size(), 0U);
   // Before the single block two, behind it 29: short runs are copied.
   EXPECT_EQ(report.pages, (std::vector<Pages>{{"mapped", false, 29}, {"copied", false, 3}}));
@@ -86,11 +85,28 @@ TEST_F(PagerWordsTest, OfAMapping) {
   for (const auto& source : report.sources) bytes += source.bytes;
   EXPECT_EQ(bytes, 32 * kBlockSize);
   TraceReply trace;
-  add_timeline(trace, *plan);
+  add_timeline(trace, plan);
   EXPECT_EQ(trace.events, (std::vector<TraceReply::Event>{{0, 0, 2 * kBlockSize, "copied", false},
                                                           {0, 2 * kBlockSize, kBlockSize, "copied", false},
                                                           {0, 3 * kBlockSize, 29 * kBlockSize, "mapped", false}}));
   EXPECT_EQ(trace.left_out, 0U);
+}
+
+TEST_F(PagerWordsTest, OfAMemoryThatIsMappedInPart) {
+  pager::MappedPlan plan = pager::plan_mapping(memory_, [](LayerId) { return true; }, {.mappings = 1000});
+  TraceReply trace;
+  add_timeline(trace, pager::Timeline{{{7, {0, kBlockSize}, pager::Arrival::kFault, false}}, 5});
+  add_timeline(trace, plan);
+  ASSERT_EQ(trace.events.size(), 4U);
+  EXPECT_EQ(trace.events.front().how, "copied");
+  EXPECT_EQ(trace.events.back(), (TraceReply::Event{7, 0, kBlockSize, "fault", false}));
+  EXPECT_EQ(trace.left_out, 5U);
+  plan.runs.resize(2 * pager::ArrivalTrace::kFirst + 100);
+  TraceReply full;
+  add_timeline(full, pager::Timeline{{{7, {0, kBlockSize}, pager::Arrival::kFault, false}}, 5});
+  add_timeline(full, plan);
+  EXPECT_EQ(full.events.size(), 2 * pager::ArrivalTrace::kFirst);
+  EXPECT_EQ(full.left_out, 5U + 101U);
 }
 
 }  // namespace

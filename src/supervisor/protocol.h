@@ -79,7 +79,7 @@ struct StateReply {
   pid_t vmm_pid = 0;
   int64_t started_unix_ms = 0;
   uint64_t vmm_ready_us = 0;   // from the supervisor's start until the guest ran
-  std::string restore_method;  // "uffd", "mapped"; empty after a boot
+  std::string restore_method;  // "uffd", "mapped", "partly"; empty after a boot
   std::string restore_reason;  // why that one
   bool spare = false;          // by a spare that was started ahead
   uint64_t total_pages = 0;
@@ -116,6 +116,7 @@ struct ExitRecord {
 
 inline constexpr const char* kRestoreUffd = "uffd";
 inline constexpr const char* kRestoreMapped = "mapped";
+inline constexpr const char* kRestorePartly = "partly";  // mapped in part, the rest by uffd; cannot be asked for
 inline constexpr const char* kConfigFile = "config.json";
 inline constexpr const char* kControlSocket = "control.sock";
 inline constexpr const char* kSpareFile = "spare.json";

@@ -148,17 +148,13 @@ Status Sandbox::restore() {
   spec.log = dir_ / kVmmLog;
   STASIS_ASSIGN(restore_way_, choose_restore_way(config_, store_, memory_, shell_.vmm->maps_one_file()));
   if (!from_spare_) STASIS_TRY(shell_.vmm->prepare());
-  if (restore_way_->mapped) {
-    spec.mapped = restore_way_->mapped;
-    spec.mapped_file = restore_way_->file;
-    STASIS_TRY(shell_.vmm->restore(spec));
-    return shell_.vmm->resume();
-  }
-  STASIS_TRY(serve_pages(spec));
+  spec.mapped = restore_way_->mapped;
+  spec.mapped_file = restore_way_->file;
+  if (restore_way_->is_served()) STASIS_TRY(serve_pages(spec));
   STASIS_TRY(shell_.vmm->restore(spec));
   // It has loaded its device state, so it has its memory; if that is not ours (a library that could not be preloaded),
   // the guest would run on zeros.
-  STASIS_TRY(page_server_->await_handshake(Deadline::after(kHandOverDeadline)));
+  if (page_server_) STASIS_TRY(page_server_->await_handshake(Deadline::after(kHandOverDeadline)));
   return shell_.vmm->resume();
 }
 
@@ -180,6 +176,7 @@ pager::PageServerOptions Sandbox::page_server_options() {
   pager::PageServerOptions options;
   options.on_failure = [this](const Error& error) { page_server_failed(error); };
   options.load_bytes_per_second = uint64_t{config_.load_mib_per_s} << 20;
+  if (restore_way_->mapped) options.served = restore_way_->mapped->served;
   auto set = snapshot::load_working_set(store_, base_.id);
   const bool fits = set && set->memory_size == memory_->size();
   if (fits) options.prefetch = snapshot::prefetch_ranges(set->entries, snapshot::kMaxPrefetchBytes);
@@ -201,10 +198,15 @@ std::vector<snapshot::WorkingSetEntry> Sandbox::touched() const {
 void Sandbox::keep_working_set() {
   snapshot::WorkingSet set{memory_->size(), 1, touched()};
   records_ = false;
-  // Another clone may have been first: what both have touched is what the next one will touch.
   const auto there = snapshot::load_working_set(store_, base_.id);
-  if (there && there->restores > 0 && there->memory_size == set.memory_size) set = snapshot::intersect(*there, set);
+  const bool known = there && there->restores > 0 && there->memory_size == set.memory_size;
+  const bool sees_all = !restore_way_->mapped;
+  // Another clone may have been first: what both have touched is what the next one will touch.
+  if (known && sees_all) set = snapshot::intersect(*there, set);
   touched_ = set.entries;
+  // What is touched of mapped memory nobody sees: what is known of the rest is a better guess and no more.
+  if (known && !sees_all) return;
+  if (!sees_all) set.restores = 0;
   // Only speed depends on it, and the snapshot may have been deleted meanwhile.
   (void)snapshot::keep_working_set(store_, base_.id, set);
 }
@@ -260,7 +262,7 @@ StateReply Sandbox::state() const {
   reply.vmm_ready_us = vmm_ready_us_;
   reply.disk_blocks_written = disk_->stats().blocks_written;
   if (restore_way_) {
-    reply.restore_method = restore_way_->mapped ? kRestoreMapped : kRestoreUffd;
+    reply.restore_method = restore_way_->method();
     reply.restore_reason = restore_way_->reason;
     reply.spare = from_spare_;
     reply.total_pages = memory_->size() / kBlockSize;
@@ -286,14 +288,16 @@ StateReply Sandbox::state() const {
 }
 
 PagerReport Sandbox::pager_report() const {
-  if (page_server_) return report_of(page_server_->activity());
-  return restore_way_ && restore_way_->mapped ? report_of(*restore_way_->mapped) : PagerReport{};
+  PagerReport report;
+  if (page_server_) report = report_of(page_server_->activity());
+  if (restore_way_ && restore_way_->mapped) add_to(report, report_of(*restore_way_->mapped), true);
+  return report;
 }
 
 TraceReply Sandbox::trace() const {
   TraceReply reply;
   if (!restore_way_) return reply;
-  reply.method = restore_way_->mapped ? kRestoreMapped : kRestoreUffd;
+  reply.method = restore_way_->method();
   reply.reason = restore_way_->reason;
   reply.spare = from_spare_;
   reply.total_pages = memory_->size() / kBlockSize;
@@ -301,9 +305,8 @@ TraceReply Sandbox::trace() const {
   if (page_server_) {
     add_load(reply, page_server_->load());
     add_timeline(reply, page_server_->timeline());
-  } else {
-    add_timeline(reply, *restore_way_->mapped);
   }
+  if (restore_way_->mapped) add_timeline(reply, *restore_way_->mapped);
   return reply;
 }
 

@@ -517,7 +517,7 @@ TEST_P(Contract, APreparedMachineGoesWithItsObject) {
 INSTANTIATE_TEST_SUITE_P(Drivers, Contract, testing::ValuesIn(drivers()), driver_name);
 INSTANTIATE_TEST_SUITE_P(Drivers, Paging, testing::ValuesIn(drivers()), driver_name);
 INSTANTIATE_TEST_SUITE_P(Drivers, Mapping, testing::ValuesIn(drivers_mapped()), driver_name);
-INSTANTIATE_TEST_SUITE_P(Drivers, Restoring, testing::ValuesIn(drivers_every_way()), driver_name);
+INSTANTIATE_TEST_SUITE_P(Drivers, Restoring, testing::ValuesIn(drivers_all_ways_and_prepared()), driver_name);
 INSTANTIATE_TEST_SUITE_P(Drivers, Damage, testing::ValuesIn(drivers_both_ways()), driver_name);
 
 }  // namespace

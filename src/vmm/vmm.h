@@ -50,7 +50,8 @@ struct VmmInfo {
 struct RestoreSpec {
   Path state;          // the device state that save() wrote
   VmmInfo saved_with;  // by which VMM
-  // How memory comes back: one of the two.
+  // How memory comes back: one of the two, or, if something of the plan is served, both. A driver that
+  // maps_one_file() takes no such plan.
   Path uffd_socket = {};  // a page server listens here and serves before restore() is called
   std::shared_ptr<const pager::MappedPlan> mapped = {};  // what to map; for a driver that maps_one_file(), with `file`
   Path mapped_file = {};                                 // pager::as_one_file() of the plan

@@ -1,4 +1,6 @@
 """A sandbox's life: create, exec, files, pause, resume, over several generations, and clones of a snapshot."""
+import os
+import signal
 import time
 import unittest
 
@@ -307,6 +309,66 @@ class MappedRestoreTest(RestoreCases, StasisTestCase):
             self.assertGreater(memory["resident"], 32 * MIB)
             own, mapped = own + memory["own"], mapped + memory["resident"]
         self.assertLess(own, mapped / 4)
+
+
+class PartlyMappedRestoreTest(StasisTestCase):
+    """Of a snapshot whose own layer is packed, over the raw one that the host booted."""
+    look = "sha256sum /dev/shm/pages /root/kept"
+
+    def packed(self, name):
+        sandbox = self.create()
+        self.stasis.guest(sandbox, "head -c 4194304 /dev/urandom > /dev/shm/pages; echo kept > /root/kept; sync")
+        held = self.stasis.guest(sandbox, self.look)
+        self.stasis.json("snapshot", "create", sandbox, name)
+        self.stasis.cli("rm", sandbox)
+        self.stasis.json("snapshot", "pack", name)
+        return held
+
+    def assert_partly(self, restore):
+        self.assertEqual(restore["method"], "partly", restore)
+        self.assertRegex(restore["reason"], r"^\d+ of \d+ MiB are mapped, the rest comes by faults: layer .* is compressed")
+        self.assertGreater(restore["mapped_bytes"], 0)
+        self.assertGreater(restore["faults"] + restore["pages_prefetched"], 0)
+
+    def test_the_guest_has_the_same_bytes_and_its_next_snapshots_are_exact(self):
+        held = self.packed("part")
+        clone = self.stasis.json("create", "--template", "part")
+        self.assert_partly(clone["restore"])
+        clone = clone["id"]
+        trace = self.stasis.json("trace", clone)
+        self.assertEqual(trace["method"], "partly")
+        self.assertIn("mapped", {event["how"] for event in trace["events"]})
+        self.assertTrue({"fault", "prefetch"} & {event["how"] for event in trace["events"]})
+        self.assertEqual(self.stasis.guest(clone, self.look), held)
+        # Over what was served, and new; what was mapped is written by whatever runs. The first snapshot is of a guest that goes on.
+        write = "python3 -c \"f=open('/dev/shm/pages','r+b'); f.seek({at}); f.write(bytes([{byte}])*4096*256)\""
+        self.stasis.guest(clone, write.format(at=0, byte=0))
+        self.stasis.guest(clone, "head -c 1048576 /dev/urandom > /dev/shm/more")
+        first = self.stasis.guest(clone, self.look)
+        self.stasis.json("snapshot", "create", clone, "running")
+        self.stasis.guest(clone, write.format(at=2 << 20, byte=7))
+        second = self.stasis.guest(clone, self.look)
+        self.stasis.json("pause", clone)
+        resumed = self.stasis.json("resume", clone)
+        self.assert_partly(resumed["restore"])
+        self.assertEqual(self.stasis.guest(clone, self.look), second)
+        by_faults = self.stasis.json("create", "--template", "running", "--restore", "uffd")["id"]
+        self.assertEqual(self.stasis.guest(by_faults, self.look), first)
+
+    def test_asked_for_mapped_it_is_refused(self):
+        self.packed("not-mapped")
+        error = self.assert_refused("failed_precondition", "create", "--template", "not-mapped", "--restore", "mapped")
+        self.assertIn("is compressed", error["message"])
+
+    def test_without_its_page_server_it_ends_with_the_reason(self):
+        self.packed("orphan")
+        clone = self.stasis.json("create", "--template", "orphan")
+        self.assert_partly(clone["restore"])
+        pids = self.stasis.metrics_pids(clone["id"])
+        os.kill(pids["supervisor"], signal.SIGKILL)
+        self.stasis.wait_until(lambda: not os.path.exists(f"/proc/{pids['vmm']}"), "the VMM to go")
+        self.stasis.wait_until(lambda: self.stasis.state_of(clone["id"]) == "error", "state error")
+        self.assertTrue(self.stasis.rest("GET", f"/v1/sandboxes/{clone['id']}")[1]["reason"])
 
 
 if __name__ == "__main__":

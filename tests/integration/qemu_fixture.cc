@@ -199,9 +199,11 @@ class QemuFixture final : public Fixture {
 }  // namespace
 
 std::vector<Driver> drivers() {
-  return {{"Qemu", [](const Path& directory) -> Result<std::unique_ptr<Fixture>> {
+  return {{"Qemu",
+           [](const Path& directory) -> Result<std::unique_ptr<Fixture>> {
              return std::make_unique<QemuFixture>(directory);
-           }}};
+           },
+           true}};
 }
 
 }  // namespace stasis::vmm::contract

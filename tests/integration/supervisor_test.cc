@@ -24,6 +24,7 @@ namespace stasis::supervisor {
 namespace {
 
 using snapshot::SnapshotId;
+using ::testing::AllOf;
 using ::testing::HasSubstr;
 
 std::string required(const char* variable) {
@@ -286,6 +287,88 @@ TEST_F(SupervisorTest, WhatIsNotKnownToBeWholeIsNotMapped) {
   ASSERT_TRUE(record);
   EXPECT_EQ(record->error.code, Code::kFailedPrecondition);
   EXPECT_THAT(record->error.message, HasSubstr(layer.text()));
+}
+
+// The memory of a paused guest that ran on for a moment: its first layer can be mapped, its second one cannot.
+class PartlyMappedTest : public SupervisorTest {
+ protected:
+  void SetUp() override {
+    SupervisorTest::SetUp();
+    SnapshotId first;
+    const std::string name = ::testing::UnitTest::GetInstance()->current_test_info()->name();
+    ASSERT_NO_FATAL_FAILURE(pause_booted(name + "-booted", first));
+    Running restored = start(first, name + "-restored");
+    ASSERT_TRUE(restored.client->state(Milliseconds(60'000)));
+    await_daemon(*restored.client);
+    ASSERT_TRUE(restored.client->pause(id_, Milliseconds(60'000)));
+    ASSERT_TRUE(restored.process->wait(Deadline::never()));
+    const auto map = map_of_memory(id_);
+    const auto layers = map.layers();
+    ASSERT_EQ(layers.size(), 2U);
+    newer_ = layers[0] == layer_of_memory(first) ? layers[1] : layers[0];
+    snapshot::VerifiedLayers(*store_).forget(newer_);
+  }
+  SnapshotId id_ = SnapshotId::random();
+  snapshot::LayerId newer_;
+};
+
+TEST_F(PartlyMappedTest, TheRestIsServedAndTheNextSnapshotIsOfBoth) {
+  Running partly = start(id_, "partly");
+  ASSERT_TRUE(partly.client->state(Milliseconds(60'000)));
+  await_daemon(*partly.client);
+  const auto state = partly.client->state(Milliseconds(5000));
+  ASSERT_TRUE(state);
+  EXPECT_EQ(state->restore_method, kRestorePartly) << state->restore_reason;
+  EXPECT_THAT(state->restore_reason, AllOf(HasSubstr("MiB are mapped"), HasSubstr(newer_.text())));
+  const uint64_t held = bytes_of_memory(id_);
+  EXPECT_GT(state->mapped_bytes, held / 2);
+  EXPECT_LT(state->mapped_bytes + state->copied_bytes, held);
+  EXPECT_GT(state->faults + state->pages_prefetched, 0U);
+  const auto trace = partly.client->trace(Milliseconds(5000));
+  ASSERT_TRUE(trace);
+  EXPECT_EQ(trace->method, kRestorePartly);
+  std::map<std::string, uint64_t> pages;
+  for (const auto& row : trace->report.pages) pages[row.how] += row.pages;
+  EXPECT_EQ(pages["mapped"] + pages["copied"], (state->mapped_bytes + state->copied_bytes) / 4096);
+  EXPECT_GT(pages["fault"] + pages["prefetch"], 0U);
+
+  const SnapshotId live = SnapshotId::random();
+  ASSERT_TRUE(partly.client->snapshot(live, Milliseconds(60'000)));
+  const SnapshotId last = SnapshotId::random();
+  const auto paused = partly.client->pause(last, Milliseconds(60'000));
+  ASSERT_TRUE(paused) << paused.error().message;
+  EXPECT_LT(paused->memory.stored_bytes, held / 4);
+  ASSERT_TRUE((*partly.process->wait(Deadline::never()))->success());
+  for (const SnapshotId then : {live, last}) {
+    Running again = start(then, "again-" + then.text(), kRestoreUffd);
+    ASSERT_TRUE(again.client->state(Milliseconds(60'000)));
+    await_daemon(*again.client);
+    ASSERT_TRUE(again.client->stop("test", Milliseconds(5000)));
+  }
+}
+
+TEST_F(PartlyMappedTest, AskedForMappedItIsNotServedInPart) {
+  Running refused = launch(id_, "not-in-part", kRestoreMapped);
+  ASSERT_TRUE(refused.process->wait(Deadline::after(Milliseconds(60'000))));
+  const auto record = exit_from_json(exit_record(refused));
+  ASSERT_TRUE(record);
+  EXPECT_EQ(record->error.code, Code::kFailedPrecondition);
+  EXPECT_THAT(record->error.message, HasSubstr(newer_.text()));
+}
+
+TEST_F(PartlyMappedTest, AServedPageThatIsDamagedEndsTheSandboxWithTheReason) {
+  const Path file = layer_data_path(store_->layers_dir(), newer_);
+  std::filesystem::permissions(file, std::filesystem::perms(0600));
+  const uint64_t size = std::filesystem::file_size(file);
+  std::fstream bytes(file, std::ios::in | std::ios::out | std::ios::binary);
+  for (uint64_t at = 100; at < size; at += 65536) bytes.seekp(static_cast<std::streamoff>(at)).write("damage", 6);
+  bytes.close();
+  Running partly = launch(id_, "damaged-in-part", "");
+  ASSERT_TRUE(partly.process->wait(Deadline::after(Milliseconds(60'000))));
+  const auto record = exit_from_json(exit_record(partly));
+  ASSERT_TRUE(record);
+  EXPECT_EQ(record->error.code, Code::kDataLoss);
+  EXPECT_THAT(record->error.message, HasSubstr(newer_.text()));
 }
 
 TEST_F(SupervisorTest, APageOfAMappedLayerThatCannotBeReadEndsTheSandboxWithTheReason) {

@@ -57,12 +57,13 @@ class Fixture {
 };
 
 // How a restored machine gets its memory.
-enum class Way { kUffd, kMapped };
+enum class Way { kUffd, kMapped, kPartly };
 
 struct Driver {
   std::string name;  // a test name: letters and digits
   std::function<Result<std::unique_ptr<Fixture>>(const Path& directory)>
-      make;  // `directory` is empty, and removed by the suite
+      make;                 // `directory` is empty, and removed by the suite
+  bool maps_parts = false;  // kPartly is possible
   Way way = Way::kUffd;
   bool prepared = false;  // what is restored has been prepared before
 };

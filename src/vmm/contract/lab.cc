@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <sys/uio.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <fstream>
 #include <map>
@@ -41,6 +42,20 @@ Status read_memory_of(pid_t pid, uint64_t address, std::span<std::byte> out) {
     address += static_cast<uint64_t>(n);
   }
   return {};
+}
+
+// Of every other layer the longest runs: as many as a quarter of all pieces.
+pager::MappedPlan plan_of_a_part(std::shared_ptr<const AddressSpace> memory,
+                                 const std::function<bool(snapshot::LayerId)>& is_whole) {
+  const auto layers = memory->map().layers();
+  const auto is_mapped = [&](snapshot::LayerId id) {
+    return is_whole(id) && (std::ranges::find(layers, id) - layers.begin()) % 2 == 0;
+  };
+  pager::MappingLimits limits{.copied_bytes = 16 << 10, .regions = 16};
+  const auto extents = memory->map().extents();
+  const auto pieces = std::ranges::count_if(extents, [](const auto& extent) { return !extent.is_zero(); });
+  limits.mappings = 2 * (limits.regions + static_cast<uint64_t>(pieces) / 4);
+  return pager::plan_mapping(std::move(memory), is_mapped, limits);
 }
 
 }  // namespace
@@ -104,19 +119,24 @@ Result<Restored> Lab::restore(const Snapshot& snapshot, const std::function<void
   if (prepared_) STASIS_TRY(restored.vmm().prepare());
   STASIS_ASSIGN(restored.memory, AddressSpace::open(real_file_system(), layers(), snapshot.memory));
   restored.failure = std::make_shared<Restored::Failure>();
-  if (way_ == Way::kMapped) {
-    restored.status = restore_mapped(restored, snapshot);
-    return restored;
-  }
+  RestoreSpec spec{.state = snapshot.state, .saved_with = snapshot.saved_with};
+  if (way_ != Way::kUffd) restored.status = plan_mapping(restored, spec);
+  if (!restored.status) return restored;
+  if (way_ != Way::kMapped) STASIS_TRY(serve_pages(restored, spec));
+  restored.status = restored.vmm().restore(spec);
+  return restored;
+}
+
+Status Lab::serve_pages(Restored& restored, RestoreSpec& spec) {
   pager::PageServerOptions options;
   options.on_failure = [failure = restored.failure](const Error& error) {
     const std::lock_guard lock(failure->mutex);
     failure->error = error;
     if (failure->vmm > 0) ::kill(failure->vmm, SIGKILL);
   };
-  const Path socket = restored.machine.runtime_dir / "pages.sock";
-  STASIS_ASSIGN(restored.pages, pager::PageServer::start(socket, restored.memory, options));
-  RestoreSpec spec{.state = snapshot.state, .saved_with = snapshot.saved_with, .uffd_socket = socket};
+  if (spec.mapped) options.served = spec.mapped->served;
+  spec.uffd_socket = restored.machine.runtime_dir / "pages.sock";
+  STASIS_ASSIGN(restored.pages, pager::PageServer::start(spec.uffd_socket, restored.memory, options));
   spec.on_started = [&restored](pid_t pid) {
     {
       const std::lock_guard lock(restored.failure->mutex);
@@ -124,26 +144,31 @@ Result<Restored> Lab::restore(const Snapshot& snapshot, const std::function<void
     }
     restored.pages->expect_peer(pid);
   };
-  restored.status = restored.vmm().restore(spec);
-  return restored;
+  return {};
 }
 
-Status Lab::restore_mapped(Restored& restored, const Snapshot& snapshot) {
+Status Lab::plan_mapping(Restored& restored, RestoreSpec& spec) {
   const snapshot::VerifiedLayers verified(store_);
   const auto is_whole = [&](snapshot::LayerId id) { return verified.holds(id); };
   STASIS_ASSIGN(const pager::MappingLimits limits, pager::mapping_limits());
-  STASIS_ASSIGN(pager::MappedPlan plan, pager::plan_mapping(restored.memory, is_whole, limits));
-  RestoreSpec spec{.state = snapshot.state, .saved_with = snapshot.saved_with};
+  pager::MappedPlan plan = way_ == Way::kPartly ? plan_of_a_part(restored.memory, is_whole)
+                                                : pager::plan_mapping(restored.memory, is_whole, limits);
   if (restored.vmm().maps_one_file()) {
     if (!pager::as_one_file(plan, real_file_system(), layers())) {
       STASIS_ASSIGN(auto memory, flattened(*restored.memory));
-      STASIS_ASSIGN(plan, pager::plan_mapping(std::move(memory), is_whole, limits));
+      plan = pager::plan_mapping(std::move(memory), is_whole, limits);
     }
     STASIS_ASSIGN(spec.mapped_file, pager::as_one_file(plan, real_file_system(), layers()));
   }
+  if (way_ == Way::kMapped && plan.is_served()) return fail(Error(*plan.not_mapped));
+  if (way_ == Way::kPartly && (!plan.is_served() || plan.mapped_bytes == 0)) {
+    return fail(Code::kInternal, "of this memory " + std::to_string(plan.mapped_bytes) + " bytes are mapped, " +
+                                     std::to_string(plan.copied_bytes) + " copied, " +
+                                     std::to_string(plan.served_bytes) + " served");
+  }
   restored.mapped_file = spec.mapped_file;
   spec.mapped = std::make_shared<const pager::MappedPlan>(std::move(plan));
-  return restored.vmm().restore(spec);
+  return {};
 }
 
 Result<std::shared_ptr<AddressSpace>> Lab::flattened(const AddressSpace& memory) {
@@ -205,8 +230,8 @@ Status Lab::cut_short(const Path& file) {
 }
 
 Result<std::vector<pager::Region>> Lab::regions_of(const Restored& machine, const SavedMemory& saved) const {
-  if (machine.pages) return machine.pages->regions();
   uint64_t address = saved.source_offset;
+  if (machine.pages && address == 0) return machine.pages->regions();
   if (!machine.mapped_file.empty()) {
     STASIS_ASSIGN(address, address_of_mapping(machine.machine.vmm->pid(), machine.mapped_file));
   }

@@ -53,7 +53,7 @@ struct Restored {
   Machine machine;
   std::shared_ptr<Failure> failure;
   std::shared_ptr<snapshot::AddressSpace> memory;
-  std::unique_ptr<pager::PageServer> pages;  // none where memory is mapped
+  std::unique_ptr<pager::PageServer> pages;  // none where all of memory is mapped
   Path mapped_file;                          // where the VMM maps one
   Status status;                             // of restore()
 
@@ -77,7 +77,7 @@ class Lab {
                            std::span<const Range> removed = {});
   // Restores into a new machine, which `adjust` may change before. Fails if the page server cannot start; whether the
   // memory could be mapped and the VMM restored is in `status`. Where the VMM maps one file only, the memory is made
-  // one.
+  // one. What is mapped in part is so in many pieces.
   Result<Restored> restore(const Snapshot& snapshot, const std::function<void(Machine&)>& adjust = {});
   // The same without anybody at the page server's socket.
   Status restore_without_pages(Machine& machine, const Path& state);
@@ -94,7 +94,8 @@ class Lab {
 
  private:
   Result<std::vector<pager::Region>> regions_of(const Restored& machine, const SavedMemory& saved) const;
-  Status restore_mapped(Restored& restored, const Snapshot& snapshot);
+  Status plan_mapping(Restored& restored, RestoreSpec& spec);
+  Status serve_pages(Restored& restored, RestoreSpec& spec);
   // The same memory in one layer.
   Result<std::shared_ptr<snapshot::AddressSpace>> flattened(const snapshot::AddressSpace& memory);
 

@@ -75,7 +75,10 @@ class Contract : public ::testing::TestWithParam<Driver> {
 // Each of them, restoring by mapping; and each of them twice.
 inline std::vector<Driver> drivers_mapped() {
   std::vector<Driver> list = drivers();
-  for (Driver& driver : list) driver = {driver.name + "Mapped", driver.make, Way::kMapped};
+  for (Driver& driver : list) {
+    driver.name += "Mapped";
+    driver.way = Way::kMapped;
+  }
   return list;
 }
 
@@ -85,11 +88,27 @@ inline std::vector<Driver> drivers_both_ways() {
   return list;
 }
 
+// And those once more that can map a part of the memory.
+inline std::vector<Driver> drivers_all_ways() {
+  std::vector<Driver> list = drivers_both_ways();
+  for (Driver& driver : drivers()) {
+    if (!driver.maps_parts) continue;
+    driver.name += "Partly";
+    driver.way = Way::kPartly;
+    list.push_back(std::move(driver));
+  }
+  return list;
+}
+
 // And mapped once more, by machines that have been prepared. (Whether a machine has been prepared and how it gets its
 // memory have nothing to do with each other.)
-inline std::vector<Driver> drivers_every_way() {
-  std::vector<Driver> list = drivers_both_ways();
-  for (Driver& driver : drivers_mapped()) list.push_back({driver.name + "Prepared", driver.make, driver.way, true});
+inline std::vector<Driver> drivers_all_ways_and_prepared() {
+  std::vector<Driver> list = drivers_all_ways();
+  for (Driver& driver : drivers_mapped()) {
+    driver.name += "Prepared";
+    driver.prepared = true;
+    list.push_back(std::move(driver));
+  }
   return list;
 }
 

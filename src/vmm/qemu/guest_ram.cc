@@ -3,6 +3,7 @@
 #include <sys/stat.h>
 
 #include <algorithm>
+#include <array>
 #include <fstream>
 #include <sstream>
 #include <string>
@@ -40,6 +41,9 @@ std::vector<Range> relative(std::vector<Range> pages, uint64_t address) {
   return pages;
 }
 
+// Of so many pieces it is cheaper to ask for all of memory once than for each (2 us a piece, 30 ms for 4 GiB).
+constexpr size_t kManyPieces = 4096;
+
 // Those of QEMU's own pages in guest memory at `address`.
 Result<std::vector<Range>> private_pages(int pagemap, uint64_t address, Range range) {
   STASIS_ASSIGN(std::vector<Range> pages, scan_private_pages(pagemap, {address + range.offset, range.length}));
@@ -52,22 +56,16 @@ Result<UniqueFd> open_pagemap(pid_t pid) {
 
 }  // namespace
 
-std::vector<Range> intersect(const std::vector<Range>& a, const std::vector<Range>& b) {
-  std::vector<Range> common;
-  size_t i = 0;
-  size_t j = 0;
-  while (i < a.size() && j < b.size()) {
-    const uint64_t start = std::max(a[i].offset, b[j].offset);
-    const uint64_t end = std::min(a[i].end(), b[j].end());
-    if (start < end) common.push_back({start, end - start});
-    (a[i].end() < b[j].end() ? i : j) += 1;
-  }
-  return common;
-}
-
 Result<GuestRam> GuestRam::create(uint64_t size) {
   STASIS_ASSIGN(UniqueFd fd, create_memory_file("stasis-ram", size));
   return GuestRam(std::move(fd), size);
+}
+
+void GuestRam::is_mapped_at(uint64_t address, UserFaultFd tracker, std::vector<Range> served) {
+  mapped_at_ = address;
+  tracker_ = std::move(tracker);
+  mapped_ = snapshot::subtract(std::array{Range{0, size_}}, served);
+  served_ = std::move(served);
 }
 
 Result<UniqueFd> GuestRam::source(pid_t vmm) const {
@@ -117,7 +115,7 @@ Result<ChangedPages> GuestRam::changed_in_file(pid_t vmm) {
 // tells more slowly than the page table (30 ms and 4 ms for 4 GiB).
 Result<std::vector<Range>> GuestRam::given_back(int pagemap, uint64_t address, const std::vector<Range>& pages) const {
   STASIS_ASSIGN(std::vector<Range> absent, scan_absent_pages(pagemap, {address, size_}));
-  const std::vector<Range> doubtful = intersect(relative(std::move(absent), address), pages);
+  const std::vector<Range> doubtful = snapshot::intersect(relative(std::move(absent), address), pages);
   if (doubtful.empty()) return doubtful;
   STASIS_ASSIGN(const std::vector<Range> held, real_file_system().data_ranges(fd_.get()));
   return snapshot::subtract(doubtful, held);
@@ -125,41 +123,68 @@ Result<std::vector<Range>> GuestRam::given_back(int pagemap, uint64_t address, c
 
 // Nobody gives back pages of a mapped memory: what has become QEMU's own stays so.
 Result<ChangedPages> GuestRam::changed_in_mappings(pid_t vmm) {
-  STASIS_ASSIGN(const UniqueFd pagemap, open_pagemap(vmm));
-  if (!tracking_) {
-    STASIS_ASSIGN(const std::vector<Range> own, private_pages(pagemap.get(), mapped_at_, {0, size_}));
-    return ChangedPages{own, own, false};
-  }
   const bool tracked = std::exchange(tracked_, false);
-  STASIS_ASSIGN(std::vector<Range> written, scan_written_there(pagemap.get(), {mapped_at_, size_}));
+  STASIS_ASSIGN(const UniqueFd pagemap, open_pagemap(vmm));
+  auto touched = touched_in_mappings(pagemap.get());
+  if (!touched && touched.error().code != Code::kUnimplemented) return fail(std::move(touched).error());
   // After that scan: a page that becomes QEMU's own meanwhile will be told by the next one.
-  std::vector<Range> own;
-  if (!tracked) {
-    STASIS_ASSIGN(own, private_pages(pagemap.get(), mapped_at_, {0, size_}));
-  } else {
-    for (const Range& range : relative(std::move(written), mapped_at_)) {
-      STASIS_ASSIGN(const std::vector<Range> part, private_pages(pagemap.get(), mapped_at_, range));
-      own.insert(own.end(), part.begin(), part.end());
-    }
+  if (!touched || !tracked) {
+    STASIS_ASSIGN(const std::vector<Range> own, private_pages(pagemap.get(), mapped_at_, {0, size_}));
+    tracked_ = touched.has_value();
+    return ChangedPages{own, own, tracking_ && tracked_};
   }
+  STASIS_ASSIGN(const std::vector<Range> own, own_pages(pagemap.get(), *touched));
   tracked_ = true;
-  return ChangedPages{tracked ? snapshot::unite(told_, own) : own, own, true};
+  return ChangedPages{snapshot::unite(told_, own), own, tracking_};
+}
+
+Result<std::vector<Range>> GuestRam::touched_in_mappings(int pagemap) const {
+  const std::vector<Range> whole{{0, size_}};
+  std::vector<Range> written;
+  for (const Range& range : tracking_ ? whole : served_) {
+    STASIS_ASSIGN(std::vector<Range> part, scan_written_there(pagemap, {mapped_at_ + range.offset, range.length}));
+    for (const Range& piece : relative(std::move(part), mapped_at_)) append_range(written, piece);
+  }
+  return tracking_ ? written : snapshot::unite(written, mapped_);
+}
+
+Result<std::vector<Range>> GuestRam::own_pages(int pagemap, const std::vector<Range>& among) const {
+  if (among.size() > kManyPieces) {
+    STASIS_ASSIGN(const std::vector<Range> own, private_pages(pagemap, mapped_at_, {0, size_}));
+    return snapshot::intersect(own, among);
+  }
+  std::vector<Range> own;
+  for (const Range& range : among) {
+    STASIS_ASSIGN(const std::vector<Range> part, private_pages(pagemap, mapped_at_, range));
+    for (const Range& piece : part) append_range(own, piece);
+  }
+  return own;
 }
 
 Status GuestRam::start_tracking(pid_t vmm) {
   if (tracking_ || tracker_.fd() < 0) return {};
-  STASIS_ASSIGN(const uint64_t address, this->address(vmm));
-  STASIS_TRY(tracker_.register_write_protect({address, size_}));
-  tracking_ = true;
-  tracked_ = false;  // what was written until now is told once
+  if (mapped_at_ == 0) {
+    STASIS_ASSIGN(const uint64_t address, this->address(vmm));
+    STASIS_TRY(tracker_.register_write_protect({address, size_}));
+    tracking_ = true;
+    tracked_ = false;  // what was written until now is told once
+    return {};
+  }
+  tracking_ = true;  // whatever comes: stop_tracking() ends what has begun
+  for (const Range& range : mapped_) {
+    STASIS_TRY(tracker_.register_write_protect({mapped_at_ + range.offset, range.length}));
+  }
   return {};
 }
 
 void GuestRam::stop_tracking() {
   if (mapped_at_ == 0 || !std::exchange(tracking_, false)) return;
-  for (uint64_t offset = 0; offset < size_; offset += kUnregisteredAtOnce) {
-    // Of a QEMU that has ended there is nothing left to unregister.
-    if (!tracker_.unregister({mapped_at_ + offset, std::min(kUnregisteredAtOnce, size_ - offset)})) return;
+  for (const Range& range : mapped_) {
+    for (uint64_t offset = range.offset; offset < range.end(); offset += kUnregisteredAtOnce) {
+      // Of a QEMU that has ended there is nothing left to unregister.
+      const uint64_t length = std::min(kUnregisteredAtOnce, range.end() - offset);
+      if (!tracker_.unregister({mapped_at_ + offset, length})) return;
+    }
   }
 }
 

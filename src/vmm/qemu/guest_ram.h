@@ -1,6 +1,7 @@
 // The RAM of a QEMU guest. It is a memory file that the supervisor owns and QEMU maps shared: so it can be read after
 // (and while) QEMU runs, by pread, without touching QEMU; a hole in it is a page that was never there. Of a guest whose
-// restore was mapped it is private mappings in QEMU's own memory instead: read through /proc/PID/mem, while QEMU lives.
+// restore was mapped it is private mappings in QEMU's own memory instead, beside anonymous memory that a page server
+// serves if it was mapped in part: read through /proc/PID/mem, while QEMU lives.
 #pragma once
 
 #include <sys/types.h>
@@ -28,19 +29,17 @@ class GuestRam {
   int fd() const { return fd_.get(); }
   uint64_t size() const { return size_; }
 
-  // From now on guest memory is private mappings at this address of QEMU, whose userfaultfd `tracker` is.
-  void is_mapped_at(uint64_t address, UserFaultFd tracker) {
-    mapped_at_ = address;
-    tracker_ = std::move(tracker);
-  }
+  // From now on guest memory is private mappings at this address of QEMU, whose userfaultfd `tracker` is. `served`
+  // (sorted, disjoint) is not mapped but anonymous memory that a page server's userfaultfd has registered.
+  void is_mapped_at(uint64_t address, UserFaultFd tracker, std::vector<Range> served = {});
   // The guest was booted, in the memory file; `tracker` is QEMU's userfaultfd.
   void is_booted(UserFaultFd tracker) {
     tracker_ = std::move(tracker);
     tracked_ = false;
   }
-  // For a guest that was not served, so that changed() can tell what is written between two calls: of a mapped one
-  // until stop_tracking(), since registered memory is read from its file page by page instead of 16 at once; of a
-  // booted one from then on.
+  // For a guest that was not served, or only in part, so that changed() can tell what is written between two calls: of
+  // what is mapped until stop_tracking(), since registered memory is read from its file page by page instead of 16 at
+  // once; of a booted one from then on.
   Status start_tracking(pid_t vmm);
   // With the guest running: what it takes (80 ms for 4 GiB) goes by in pieces, between which its page faults are
   // answered.
@@ -54,7 +53,7 @@ class GuestRam {
   // guest that is served, or booted and tracked; Linux 6.7): pages written since, from PAGEMAP_SCAN, which re-arms; a
   // page that the scan calls written but that the file does not hold was never loaded. Elsewhere, and after
   // forget_tracking(): every page that the file holds. Of a mapped guest: QEMU's own pages, which are those that were
-  // written since the restore. Never less than what changed.
+  // written since the restore; of what is served as of a memory file. Never less than what changed.
   Result<ChangedPages> changed(pid_t vmm);
   // What was told until now has been taken over: it does not come again unless it changes again.
   void forget_told() { told_.clear(); }
@@ -71,16 +70,19 @@ class GuestRam {
   Result<ChangedPages> changed_in_file(pid_t vmm);
   Result<ChangedPages> changed_in_mappings(pid_t vmm);
   Result<std::vector<Range>> given_back(int pagemap, uint64_t address, const std::vector<Range>& pages) const;
+  // Of memory that is mapped, in order: what may have been written since the last call, and pages of the layers that
+  // were read. kUnimplemented if the kernel does not tell.
+  Result<std::vector<Range>> touched_in_mappings(int pagemap) const;
+  Result<std::vector<Range>> own_pages(int pagemap, const std::vector<Range>& among) const;
   UniqueFd fd_;
   uint64_t size_;
   bool tracked_ = true;
   std::vector<Range> told_;
-  uint64_t mapped_at_ = 0;  // 0: the memory file
-  UserFaultFd tracker_;     // of a mapped or a booted guest
-  bool tracking_ = false;   // it is registered
+  uint64_t mapped_at_ = 0;     // 0: the memory file
+  std::vector<Range> mapped_;  // where it is; the rest is served
+  std::vector<Range> served_;
+  UserFaultFd tracker_;    // of a mapped or a booted guest
+  bool tracking_ = false;  // it is registered
 };
-
-// The common parts of two sorted lists of disjoint ranges.
-std::vector<Range> intersect(const std::vector<Range>& a, const std::vector<Range>& b);
 
 }  // namespace stasis::vmm

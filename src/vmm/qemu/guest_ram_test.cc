@@ -22,17 +22,6 @@ using testing::IsEmpty;
 constexpr uint64_t kPage = 4096;
 constexpr Range pages(uint64_t first, uint64_t count) { return {first * kPage, count * kPage}; }
 
-TEST(IntersectTest, CommonParts) {
-  using Ranges = std::vector<Range>;
-  EXPECT_EQ(intersect({}, {}), Ranges{});
-  EXPECT_EQ(intersect({{0, 10}}, {}), Ranges{});
-  EXPECT_EQ(intersect({{0, 10}}, {{10, 5}}), Ranges{});
-  EXPECT_EQ(intersect({{0, 10}}, {{0, 10}}), (Ranges{{0, 10}}));
-  EXPECT_EQ(intersect({{0, 100}}, {{5, 5}, {20, 10}, {90, 50}}), (Ranges{{5, 5}, {20, 10}, {90, 10}}));
-  EXPECT_EQ(intersect({{5, 5}, {20, 10}, {90, 50}}, {{0, 100}}), (Ranges{{5, 5}, {20, 10}, {90, 10}}));
-  EXPECT_EQ(intersect({{0, 6}, {8, 4}}, {{4, 6}, {11, 9}}), (Ranges{{4, 2}, {8, 2}, {11, 1}}));
-}
-
 // Memory with pages 4 to 11 loaded, as QEMU has it.
 class GuestRamTest : public testing::Test {
  protected:
@@ -235,6 +224,71 @@ TEST_F(MappedGuestRamTest, WhileItIsTrackedItTellsWhatIsFresh) {
   EXPECT_EQ(look().fresh.size(), 6u);
   write(20, 7);
   EXPECT_THAT(look().fresh, ElementsAre(pages(20, 1)));
+}
+
+// Of such a memory pages 48 to 63 are served, of which 48 to 55 have come.
+class PartlyMappedGuestRamTest : public MappedGuestRamTest {
+ protected:
+  void SetUp() override {
+    MappedGuestRamTest::SetUp();
+    if (!probe_userfaultfd().write_protect_async) GTEST_SKIP() << "this kernel has no asynchronous write-protection";
+    served_by_ = value(UserFaultFd::create(true));
+    ASSERT_OK(served_by_.register_missing({memory_.address() + 48 * kPage, 16 * kPage}, true));
+    const std::vector<std::byte> content(8 * kPage, std::byte{7});
+    ASSERT_EQ(served_by_.copy(memory_.address() + 48 * kPage, content, true).bytes, content.size());
+    ram_->is_mapped_at(memory_.address(), value(UserFaultFd::create(true)), {pages(48, 16)});
+  }
+  UserFaultFd served_by_;
+};
+
+TEST_F(PartlyMappedGuestRamTest, WhatWasServedIsNoChangeAndWhatWasWrittenIs) {
+  EXPECT_THAT(changed(), IsEmpty());
+  write(5, 9);
+  write(40, 9);
+  write(50, 9);
+  EXPECT_THAT(changed(), ElementsAre(pages(5, 1), pages(40, 1), pages(50, 1)));
+  EXPECT_THAT(changed(), ElementsAre(pages(5, 1), pages(40, 1), pages(50, 1))) << "until it is taken over";
+  ram_->forget_told();
+  write(51, 9);
+  EXPECT_THAT(changed(), ElementsAre(pages(5, 1), pages(40, 1), pages(51, 1)))
+      << "of what is mapped all that was written since the restore, of what is served what is new";
+}
+
+TEST_F(PartlyMappedGuestRamTest, WhileItIsTrackedItTellsWhatIsFreshOfBoth) {
+  write(5, 9);
+  write(50, 9);
+  ASSERT_OK(ram_->start_tracking(::getpid()));
+  const ChangedPages first = look();
+  EXPECT_TRUE(first.tracked);
+  EXPECT_THAT(first.fresh, ElementsAre(pages(5, 1), pages(50, 1)));
+  write(6, 9);
+  write(50, 8);
+  const std::vector<std::byte> content(2 * kPage, std::byte{7});
+  ASSERT_EQ(served_by_.copy(memory_.address() + 60 * kPage, content, true).bytes, content.size());
+  write(61, 9);
+  const ChangedPages second = look();
+  EXPECT_THAT(second.fresh, ElementsAre(pages(6, 1), pages(50, 1), pages(61, 1)));
+  EXPECT_THAT(second.all, ElementsAre(pages(5, 2), pages(50, 1), pages(61, 1)));
+  ram_->forget_told();
+  ram_->stop_tracking();
+  write(52, 9);
+  EXPECT_THAT(changed(), ElementsAre(pages(5, 2), pages(52, 1)));
+}
+
+TEST_F(PartlyMappedGuestRamTest, AfterForgettingItTellsEverythingOnce) {
+  write(5, 9);
+  write(50, 9);
+  EXPECT_THAT(changed(), ElementsAre(pages(5, 1), pages(50, 1)));
+  ram_->forget_tracking();
+  EXPECT_THAT(changed(), ElementsAre(pages(5, 1), pages(48, 8)));
+  ram_->forget_told();
+  EXPECT_THAT(changed(), ElementsAre(pages(5, 1)));
+}
+
+TEST_F(PartlyMappedGuestRamTest, WhatIsServedWithoutTrackingIsToldWhole) {
+  ASSERT_OK(served_by_.unregister({memory_.address() + 48 * kPage, 16 * kPage}));
+  EXPECT_THAT(changed(), ElementsAre(pages(48, 8)));
+  EXPECT_THAT(changed(), ElementsAre(pages(48, 8)));
 }
 
 TEST_F(MappedGuestRamTest, ItIsReadThroughTheProcess) {

@@ -13,16 +13,38 @@
 namespace stasis::vmm {
 namespace {
 
-Result<UniqueFd> file_of_entries(const pager::MappedPlan& plan) {
+// Pieces in the order of guest memory.
+std::vector<mapping_entry> entries_of(const pager::MappedPlan& plan) {
   std::vector<mapping_entry> entries;
-  entries.reserve(plan.runs.size());
+  entries.reserve(plan.runs.size() + plan.served.size());
+  auto served = plan.served.begin();
+  const auto add_served = [&](uint64_t before) {
+    for (; served != plan.served.end() && served->offset < before; ++served) {
+      entries.push_back({served->offset, served->length, 0, 0, MAPPING_SERVED});
+    }
+  };
   for (const pager::MappedRun& run : plan.runs) {
-    entries.push_back({run.offset, run.length, run.layer_offset, run.layer, run.copied ? 1U : 0U});
+    add_served(run.offset);
+    const uint32_t how = run.copied ? MAPPING_COPIED : MAPPING_MAPPED;
+    entries.push_back({run.offset, run.length, run.layer_offset, run.layer, how});
   }
-  const auto bytes = std::as_bytes(std::span(entries));
+  add_served(plan.memory->size());
+  return entries;
+}
+
+Result<UniqueFd> file_of(std::span<const mapping_entry> entries) {
+  const auto bytes = std::as_bytes(entries);
   STASIS_ASSIGN(UniqueFd file, create_memory_file("stasis-plan", bytes.size()));
   STASIS_TRY(real_file_system().write_at(file.get(), 0, bytes));
   return file;
+}
+
+Status name_page_server(mapping_header& header, const Path& socket) {
+  if (socket.empty() || socket.native().size() >= sizeof header.page_server) {
+    return fail(Code::kInvalidArgument, "the path of the page server's socket has not 1 to 107 bytes");
+  }
+  socket.native().copy(header.page_server, sizeof header.page_server - 1);
+  return {};
 }
 
 }  // namespace
@@ -38,18 +60,21 @@ Result<MappedMemory> MappingChannel::await_library(Deadline deadline) {
   return here;
 }
 
-Result<MappedMemory> MappingChannel::map(const pager::MappedPlan& plan, Deadline deadline) {
-  if (plan.runs.size() > MAPPING_MAX_ENTRIES || plan.layers.size() > MAPPING_MAX_FILES) {
+Result<MappedMemory> MappingChannel::map(const pager::MappedPlan& plan, const Path& page_server, Deadline deadline) {
+  const std::vector<mapping_entry> entries = entries_of(plan);
+  if (entries.size() > MAPPING_MAX_ENTRIES || plan.layers.size() > MAPPING_MAX_FILES ||
+      plan.served.size() > MAPPING_MAX_SERVED) {
     return fail(Code::kFailedPrecondition, "the plan has more pieces or layers than QEMU can be told");
   }
-  STASIS_ASSIGN(const UniqueFd entries, file_of_entries(plan));
-  const mapping_header header{MAPPING_MAGIC,
-                              plan.memory->size(),
-                              static_cast<uint32_t>(plan.runs.size()),
-                              static_cast<uint32_t>(plan.layers.size()),
-                              {},
-                              0};
-  const std::array first{entries.get()};
+  mapping_header header{MAPPING_MAGIC,
+                        plan.memory->size(),
+                        static_cast<uint32_t>(entries.size()),
+                        static_cast<uint32_t>(plan.layers.size()),
+                        {},
+                        0};
+  if (plan.is_served()) STASIS_TRY(name_page_server(header, page_server));
+  STASIS_ASSIGN(const UniqueFd file, file_of(entries));
+  const std::array first{file.get()};
   STASIS_TRY(send_all(ours_.get(), std::as_bytes(std::span(&header, 1)), first));
   std::vector<int> files;
   files.reserve(plan.layers.size());
@@ -65,10 +90,7 @@ Result<MappedMemory> MappingChannel::map(const pager::MappedPlan& plan, Deadline
 
 Status MappingChannel::serve(const Path& page_server, Deadline deadline) {
   mapping_header header{MAPPING_MAGIC, 0, 0, 0, {}, 0};
-  if (page_server.empty() || page_server.native().size() >= sizeof header.page_server) {
-    return fail(Code::kInvalidArgument, "the path of the page server's socket has not 1 to 107 bytes");
-  }
-  page_server.native().copy(header.page_server, sizeof header.page_server - 1);
+  STASIS_TRY(name_page_server(header, page_server));
   STASIS_ASSIGN(const UniqueFd nothing, create_memory_file("stasis-plan", 0));
   const std::array first{nothing.get()};
   STASIS_TRY(send_all(ours_.get(), std::as_bytes(std::span(&header, 1)), first));

@@ -30,9 +30,9 @@ class MappingChannel {
   // then (a library that could not be preloaded). Of a QEMU that boots with its tracker, and that is all.
   Result<MappedMemory> await_library(Deadline deadline);
 
-  // Then one of the two, once. Both wait until it is done: kUnavailable if QEMU ended over it.
-  Result<MappedMemory> map(const pager::MappedPlan& plan, Deadline deadline);
-  // `page_server` is the path of its socket, at most 107 bytes.
+  // Then one of the two, once. Both wait until it is done: kUnavailable if QEMU ended over it. `page_server` is the
+  // path of its socket, at most 107 bytes; of a plan of which nothing is served, empty.
+  Result<MappedMemory> map(const pager::MappedPlan& plan, const Path& page_server, Deadline deadline);
   Status serve(const Path& page_server, Deadline deadline);
 
  private:

@@ -92,15 +92,14 @@ TEST_F(MappingChannelTest, TheProgramHasTheMemoryAndItsWritesStayItsOwn) {
   const auto memory = two_generations();
   const auto plan = pager::plan_mapping(
       memory, [](snapshot::LayerId) { return true; }, contract::value(pager::mapping_limits()));
-  ASSERT_OK(plan);
-  EXPECT_GT(plan->mapped_bytes, 0u);
-  EXPECT_GT(plan->copied_bytes, 0u);
+  EXPECT_GT(plan.mapped_bytes, 0u);
+  EXPECT_GT(plan.copied_bytes, 0u);
   auto channel = MappingChannel::open();
   ASSERT_OK(channel);
   Process program = started(channel->peer());
   channel->close_peer();
   ASSERT_OK(channel->await_library(soon()));
-  const auto mapped = channel->map(*plan, soon());
+  const auto mapped = channel->map(plan, {}, soon());
   ASSERT_OK(mapped);
   go();
   EXPECT_EQ(mapped->address % kBlockSize, 0u);
@@ -109,6 +108,66 @@ TEST_F(MappingChannelTest, TheProgramHasTheMemoryAndItsWritesStayItsOwn) {
   EXPECT_EQ(output(), memory_.content);
   EXPECT_TRUE(contract::value(real_file_system().data_ranges(ram_.get())).empty()) << "its memory file was not touched";
   EXPECT_EQ(snapshot::testing::read_all(*memory), memory_.content) << "nor was a layer";
+}
+
+// Of two layers the newer one cannot be mapped.
+TEST_F(MappingChannelTest, WhatIsNotMappedIsServed) {
+  const auto memory = two_generations();
+  const snapshot::LayerId first = memory->map().layers()[0];
+  const auto plan = pager::plan_mapping(
+      memory, [&](snapshot::LayerId id) { return id == first; }, contract::value(pager::mapping_limits()));
+  EXPECT_EQ(plan.served, (std::vector<Range>{blocks(50, 20), blocks(511, 1)}));
+  EXPECT_GT(plan.mapped_bytes, 0u);
+  const Path socket = dir_.path() / "pages";
+  pager::PageServerOptions options;
+  options.served = plan.served;
+  const auto pages = pager::PageServer::start(socket, memory, options);
+  ASSERT_OK(pages);
+  auto channel = MappingChannel::open();
+  ASSERT_OK(channel);
+  Process program = started(channel->peer());
+  channel->close_peer();
+  ASSERT_OK(channel->await_library(soon()));
+  (*pages)->expect_peer(program.pid());
+  EXPECT_FAILS(channel->map(plan, {}, soon()), Code::kInvalidArgument) << "nobody would serve";
+  const auto mapped = channel->map(plan, socket, soon());
+  ASSERT_OK(mapped);
+  ASSERT_OK((*pages)->await_handshake(soon()));
+  EXPECT_EQ((*pages)->regions().size(), 2u);
+  EXPECT_EQ((*pages)->regions().front().host_address, mapped->address + 50 * kBlockSize);
+  go();
+  EXPECT_TRUE(end_of(program).success()) << messages();
+  EXPECT_EQ(output(), memory_.content);
+  const pager::PageServerStats stats = (*pages)->stats();
+  EXPECT_EQ(stats.pages_by_fault + stats.pages_around, 21u);
+  EXPECT_TRUE(contract::value(real_file_system().data_ranges(ram_.get())).empty()) << "its memory file was not touched";
+}
+
+TEST_F(MappingChannelTest, AsManyPiecesAreServedAsAPlanMayHave) {
+  auto newest = open(*BlockMap::zeros(kBytes));
+  std::vector<Range> pieces;
+  for (uint64_t at = 0; at < 512; at += 2) pieces.push_back(blocks(at, 1));
+  for (const Range& piece : pieces) memory_.write(piece.offset, snapshot::testing::block_of(7));
+  const auto taken = take(memory_, pieces, *newest);
+  ASSERT_OK(taken);
+  const auto memory = open(taken->map);
+  const auto plan = pager::plan_mapping(
+      memory, [](snapshot::LayerId) { return false; }, contract::value(pager::mapping_limits()));
+  EXPECT_EQ(plan.served.size(), static_cast<size_t>(MAPPING_MAX_SERVED));
+  const Path socket = dir_.path() / "pages";
+  pager::PageServerOptions options;
+  options.served = plan.served;
+  const auto pages = pager::PageServer::start(socket, memory, options);
+  ASSERT_OK(pages);
+  auto channel = MappingChannel::open();
+  ASSERT_OK(channel);
+  Process program = started(channel->peer());
+  ASSERT_OK(channel->await_library(soon()));
+  (*pages)->expect_peer(program.pid());
+  ASSERT_OK(channel->map(plan, socket, soon()));
+  go();
+  EXPECT_TRUE(end_of(program).success()) << messages();
+  EXPECT_EQ(output(), memory_.content);
 }
 
 TEST_F(MappingChannelTest, MoreLayersThanOneMessageHolds) {
@@ -121,12 +180,11 @@ TEST_F(MappingChannelTest, MoreLayersThanOneMessageHolds) {
   }
   const auto plan = pager::plan_mapping(
       newest, [](snapshot::LayerId) { return true; }, contract::value(pager::mapping_limits()));
-  ASSERT_OK(plan);
   auto channel = MappingChannel::open();
   ASSERT_OK(channel);
   Process program = started(channel->peer());
   ASSERT_OK(channel->await_library(soon()));
-  ASSERT_OK(channel->map(*plan, soon()));
+  ASSERT_OK(channel->map(plan, {}, soon()));
   go();
   EXPECT_TRUE(end_of(program).success()) << messages();
   EXPECT_EQ(output(), memory_.content);
@@ -242,12 +300,23 @@ TEST_F(WrongPlanTest, Pieces) {
       {0, UINT64_MAX - kBlockSize + 1, 0, 0, 0},           //
       {UINT64_MAX - kBlockSize + 1, kBlockSize, 0, 0, 0},  //
       {0, kBlockSize, 0, 1, 0},                            // no such file
-      {0, kBlockSize, 0, 0, 2},                            // neither mapped nor copied
+      {0, kBlockSize, 0, 0, 3},                            // neither mapped nor copied nor served
+      {0, kBlockSize, kBlockSize, 0, MAPPING_SERVED},      // of no file
+      {0, kBlockSize, 0, 1, MAPPING_SERVED},               //
   };
   for (size_t i = 0; i < wrong.size(); ++i) EXPECT_THAT(told(header(1), {wrong[i]}), HasSubstr("wrong piece")) << i;
   EXPECT_THAT(told(header(2), {{0, 2 * kBlockSize, 0, 0, 0}, {kBlockSize, kBlockSize, 0, 0, 0}}),
               HasSubstr("wrong piece"))
       << "they overlap";
+}
+
+TEST_F(WrongPlanTest, MorePiecesToServeThanThereMayBe) {
+  std::vector<mapping_entry> entries;
+  for (uint64_t i = 0; i <= MAPPING_MAX_SERVED; ++i) {
+    entries.push_back({i * kBlockSize, kBlockSize, 0, 0, MAPPING_SERVED});
+  }
+  EXPECT_THAT(told({MAPPING_MAGIC, kBytes, MAPPING_MAX_SERVED + 1, 0, "/pages", 0}, entries, 0),
+              HasSubstr("wrong piece"));
 }
 
 TEST_F(WrongPlanTest, PiecesBehindTheEndOfTheirLayer) {
@@ -265,7 +334,9 @@ TEST_F(WrongPlanTest, Headers) {
   EXPECT_THAT(told({MAPPING_MAGIC, kBytes, 2, 1, {}, 0}, entries), HasSubstr("wrong length"));
   EXPECT_THAT(told({MAPPING_MAGIC, kBytes, MAPPING_MAX_ENTRIES + 1, 1, {}, 0}, entries), HasSubstr("wrong header"));
   EXPECT_THAT(told({MAPPING_MAGIC, kBytes, 1, MAPPING_MAX_FILES + 1, {}, 0}, entries), HasSubstr("wrong header"));
-  EXPECT_THAT(told({MAPPING_MAGIC, kBytes, 1, 1, "/pages", 0}, entries), HasSubstr("served and mapped"));
+  EXPECT_THAT(told({MAPPING_MAGIC, kBytes, 1, 1, "/pages", 0}, entries), HasSubstr("nothing to serve"));
+  EXPECT_THAT(told({MAPPING_MAGIC, kBytes, 0, 1, "/pages", 0}, {}), HasSubstr("nothing to serve"));
+  EXPECT_THAT(told(header(1), {{0, kBlockSize, 0, 0, MAPPING_SERVED}}), HasSubstr("the other way round"));
   mapping_header endless = header(0);
   std::fill(std::begin(endless.page_server), std::end(endless.page_server), 'x');
   EXPECT_THAT(told(endless, {}, 0), HasSubstr("wrong header"));

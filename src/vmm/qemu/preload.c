@@ -10,7 +10,8 @@
  *   with no copy left the kernel would drop the registration, and missing pages would silently read as zeros; and the
  *   end of the socket tells the page server that QEMU has gone.
  * - mapped: it puts private mappings of snapshot layers over the memory file. What the guest writes is then anonymous
- *   memory of QEMU's, and what it does not write is shared with every clone through the page cache.
+ *   memory of QEMU's, and what it does not write is shared with every clone through the page cache. What cannot be
+ *   mapped is anonymous memory from the beginning, and served as above.
  *
  * A QEMU that boots (STASIS_MAPPING_FD but no plan to wait for: STASIS_BOOTS) keeps its memory file; the library only
  * sends a userfaultfd, with which the driver can have written pages told.
@@ -97,17 +98,20 @@ static int open_uffd(uint64_t features) {
 }
 
 /* Not UFFD_USER_MODE_ONLY: QEMU's block I/O reaches guest memory from kernel mode. */
-static int register_memory(void* address, size_t length, bool* write_protect) {
+static int open_served(bool* write_protect) {
   const uint64_t base = UFFD_FEATURE_EVENT_REMOVE | UFFD_FEATURE_MISSING_SHMEM;
   int fd = open_uffd(base | ASYNC_FEATURES);
   *write_protect = fd >= 0;
   if (fd < 0) fd = open_uffd(base);
   if (fd < 0) give_up("userfaultfd");
-  struct uffdio_register request = {
-      .range = {.start = (uintptr_t)address, .len = length},
-      .mode = UFFDIO_REGISTER_MODE_MISSING | (*write_protect ? UFFDIO_REGISTER_MODE_WP : 0)};
-  if (ioctl(fd, UFFDIO_REGISTER, &request) != 0) give_up("UFFDIO_REGISTER");
   return fd;
+}
+
+static void register_piece(int uffd, uint64_t offset, uint64_t length, bool write_protect) {
+  struct uffdio_register request = {
+      .range = {.start = (uintptr_t)memory + offset, .len = length},
+      .mode = UFFDIO_REGISTER_MODE_MISSING | (write_protect ? UFFDIO_REGISTER_MODE_WP : 0)};
+  if (ioctl(uffd, UFFDIO_REGISTER, &request) != 0) give_up("UFFDIO_REGISTER");
 }
 
 /* Sends `length` bytes of `data` with the descriptor, unless that is -1. */
@@ -128,20 +132,32 @@ static bool send_with(int s, const void* data, size_t length, int fd) {
   return sendmsg(s, &message, MSG_NOSIGNAL) == (ssize_t)length;
 }
 
-static void hand_over(int uffd, const char* path, bool write_protect) {
+/* What is to be said to the page server: each region that it serves. */
+struct handshake {
+  size_t length;
+  char text[MAPPING_MAX_SERVED * 192];
+};
+
+static void add_region(struct handshake* handshake, uint64_t offset, uint64_t length, bool write_protect) {
+  const size_t room = sizeof handshake->text - handshake->length;
+  const int n = snprintf(
+      handshake->text + handshake->length, room,
+      "%c{\"base_host_virt_addr\":%llu,\"size\":%llu,\"offset\":%llu,\"page_size\":4096,\"page_size_kib\":4096,"
+      "\"stasis_write_protect\":%s}",
+      handshake->length == 0 ? '[' : ',', (unsigned long long)((uintptr_t)memory + offset), (unsigned long long)length,
+      (unsigned long long)offset, write_protect ? "true" : "false");
+  if (n < 0 || (size_t)n + 1 >= room) refuse("too many pieces are to be served");
+  handshake->length += (size_t)n;
+}
+
+static void hand_over(struct handshake* handshake, int uffd, const char* path) {
   const int s = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
   if (s < 0) give_up("socket");
   struct sockaddr_un name = {.sun_family = AF_UNIX};
   strcpy(name.sun_path, path);
   if (connect(s, (struct sockaddr*)&name, sizeof name) != 0) give_up("connect to the page server");
-
-  char text[256];
-  const int n =
-      snprintf(text, sizeof text,
-               "[{\"base_host_virt_addr\":%llu,\"size\":%zu,\"offset\":0,\"page_size\":4096,\"page_size_kib\":4096,"
-               "\"stasis_write_protect\":%s}]",
-               (unsigned long long)(uintptr_t)memory, memory_length, write_protect ? "true" : "false");
-  if (!send_with(s, text, (size_t)n, uffd)) give_up("send the handshake");
+  handshake->text[handshake->length++] = ']';
+  if (!send_with(s, handshake->text, handshake->length, uffd)) give_up("send the handshake");
 }
 
 /* `length` bytes of `data`, and the descriptors that come with them, at most MAPPING_FD_BATCH: their number. */
@@ -198,21 +214,33 @@ static void receive_plan(struct plan* plan) {
   }
 }
 
+static void check_file(const struct plan* plan, const struct mapping_entry* e) {
+  if (e->file >= plan->header.files) refuse("the plan of guest memory has a wrong piece");
+  if (e->file_offset > plan->sizes[e->file] || e->length > plan->sizes[e->file] - e->file_offset)
+    refuse("a layer is shorter than the plan of guest memory says");
+}
+
 /* Everything before anything is mapped. */
 static void check_plan(const struct plan* plan) {
   const size_t length = memory_length;
   if (plan->header.size != length) refuse("the plan is of another size than guest memory");
   uint64_t end = 0;
+  uint32_t served = 0;
   for (uint32_t i = 0; i < plan->header.entries; ++i) {
     const struct mapping_entry* e = &plan->entries[i];
     if (e->offset % PAGE != 0 || e->length % PAGE != 0 || e->file_offset % PAGE != 0 || e->length == 0 ||
-        e->offset < end || e->offset > length || e->length > length - e->offset || e->file >= plan->header.files ||
-        e->copied > 1)
+        e->offset < end || e->offset > length || e->length > length - e->offset || e->how > MAPPING_SERVED)
       refuse("the plan of guest memory has a wrong piece");
-    if (e->file_offset > plan->sizes[e->file] || e->length > plan->sizes[e->file] - e->file_offset)
-      refuse("a layer is shorter than the plan of guest memory says");
+    if (e->how == MAPPING_SERVED) {
+      if (e->file != 0 || e->file_offset != 0 || ++served > MAPPING_MAX_SERVED)
+        refuse("the plan of guest memory has a wrong piece");
+    } else {
+      check_file(plan, e);
+    }
     end = e->offset + e->length;
   }
+  if ((served > 0) != (plan->header.page_server[0] != 0))
+    refuse("the plan of guest memory names a page server and nothing to serve, or the other way round");
 }
 
 static void copy_in(char* to, int file, uint64_t offset, uint64_t length) {
@@ -239,6 +267,33 @@ static void answer_with_tracker(void) {
   if (tracker >= 0) close(tracker);
 }
 
+static void map_pieces(const struct plan* plan) {
+  for (uint32_t i = 0; i < plan->header.entries; ++i) {
+    const struct mapping_entry* e = &plan->entries[i];
+    if (e->how == MAPPING_SERVED) continue;
+    const int file = plan->files[e->file];
+    if (e->how == MAPPING_COPIED)
+      copy_in(memory + e->offset, file, e->file_offset, e->length);
+    else if (real_mmap(memory + e->offset, e->length, memory_protection, MAP_PRIVATE | MAP_FIXED | MAP_NORESERVE, file,
+                       (off_t)e->file_offset) == MAP_FAILED)
+      give_up("map a layer");
+  }
+}
+
+static void serve_pieces(const struct plan* plan) {
+  if (plan->header.page_server[0] == 0) return;
+  static struct handshake handshake;
+  bool write_protect = false;
+  const int uffd = open_served(&write_protect);
+  for (uint32_t i = 0; i < plan->header.entries; ++i) {
+    const struct mapping_entry* e = &plan->entries[i];
+    if (e->how != MAPPING_SERVED) continue;
+    register_piece(uffd, e->offset, e->length, write_protect);
+    add_region(&handshake, e->offset, e->length, write_protect);
+  }
+  hand_over(&handshake, uffd, plan->header.page_server);
+}
+
 /* Zeros first: anonymous memory, in small pages (QEMU asks for huge ones, of which every one that is written would cost
  * 2 MiB), since every page that is touched is private to this guest. */
 static void map_memory(struct plan* plan) {
@@ -247,34 +302,30 @@ static void map_memory(struct plan* plan) {
   if (real_mmap(memory, memory_length, memory_protection, anonymous, -1, 0) == MAP_FAILED)
     give_up("make room for guest memory");
   (void)madvise(memory, memory_length, MADV_NOHUGEPAGE);
-  for (uint32_t i = 0; i < plan->header.entries; ++i) {
-    const struct mapping_entry* e = &plan->entries[i];
-    const int file = plan->files[e->file];
-    if (e->copied)
-      copy_in(memory + e->offset, file, e->file_offset, e->length);
-    else if (real_mmap(memory + e->offset, e->length, memory_protection, MAP_PRIVATE | MAP_FIXED | MAP_NORESERVE, file,
-                       (off_t)e->file_offset) == MAP_FAILED)
-      give_up("map a layer");
-  }
+  map_pieces(plan);
+  serve_pieces(plan);
   for (uint32_t i = 0; i < plan->header.files; ++i) close(plan->files[i]);
   if (plan->entries != NULL) munmap((void*)plan->entries, plan->header.entries * sizeof *plan->entries);
   answer_with_tracker();
 }
 
 static void serve_memory(const struct plan* plan) {
-  if (plan->header.entries != 0 || plan->header.files != 0) refuse("memory is to be served and mapped");
   /* Nothing that was there before may count as loaded. */
   if (madvise(memory, memory_length, MADV_REMOVE) != 0) give_up("empty guest memory");
+  static struct handshake handshake;
   bool write_protect = false;
-  const int uffd = register_memory(memory, memory_length, &write_protect);
-  hand_over(uffd, plan->header.page_server, write_protect);
+  const int uffd = open_served(&write_protect);
+  register_piece(uffd, 0, memory_length, write_protect);
+  add_region(&handshake, 0, memory_length, write_protect);
+  hand_over(&handshake, uffd, plan->header.page_server);
   answer(-1);
 }
 
 static void* take_order(void* unused) {
   static struct plan plan;
   receive_plan(&plan);
-  if (plan.header.page_server[0] != 0)
+  const bool all_served = plan.header.page_server[0] != 0 && plan.header.entries == 0 && plan.header.files == 0;
+  if (all_served)
     serve_memory(&plan);
   else
     map_memory(&plan);

@@ -239,9 +239,9 @@ Status Qemu::hand_over_memory(const RestoreSpec& spec) {
     if (Status served = channel.serve(spec.uffd_socket, deadline); !served) return fail(explain(served.error()));
     return {};
   }
-  auto mapped = channel.map(*spec.mapped, deadline);
+  auto mapped = channel.map(*spec.mapped, spec.uffd_socket, deadline);
   if (!mapped) return fail(explain(std::move(mapped).error()));
-  ram_->is_mapped_at(mapped->address, std::move(mapped->tracker));
+  ram_->is_mapped_at(mapped->address, std::move(mapped->tracker), spec.mapped->served);
   return {};
 }
 
