@@ -6,6 +6,7 @@
 #include <cstring>
 #include <utility>
 
+#include "base/resident.h"
 #include "snapshot/packed_layer.h"
 
 namespace stasis::snapshot {
@@ -14,8 +15,8 @@ namespace {
 // 16 TiB of frames in the largest encoding; a larger file is no checksum file.
 constexpr uint64_t kMaxSumsFile = 4096 + kMaxAddressSpace / kFrameSize * 12;
 
-// A table as large is mapped: of a guest of 16 GiB its checksums would be 2 MiB of each process that serves one.
-// Smaller ones are less than what a mapping costs.
+// A table as large is mapped: of a guest of 16 GiB its checksums would be 2 MiB of each process that serves one, and so
+// all of them share those of the page cache. Smaller ones are less than what a mapping costs.
 constexpr uint64_t kLargeSumsFile = 64 << 10;
 
 // The last frame that a thread unpacked: who reads block by block unpacks each frame once.
@@ -123,7 +124,8 @@ Result<std::shared_ptr<Layer>> Layer::open(FileSystem& fs, const Path& layers_di
   return fail(missing(fd.error().code == Code::kNotFound ? table.error() : fd.error(), id));
 }
 
-// Read, where it cannot be mapped: then an error of the device is told with its reason.
+// Read, where it cannot be mapped, and kept in memory as what is read would be (read_now() must not wait for it); an
+// error of the device is then told with its reason.
 Result<Layer::RawTable> Layer::read_table(FileSystem& fs, const Path& sums_path) {
   const auto decoded = [&](Result<LayerSums> sums) -> Result<LayerSums> {
     if (sums) return sums;
@@ -132,7 +134,7 @@ Result<Layer::RawTable> Layer::read_table(FileSystem& fs, const Path& sums_path)
   STASIS_ASSIGN(const FileInfo info, fs.info(sums_path));
   if (info.size >= kLargeSumsFile && info.size <= kMaxSumsFile) {
     STASIS_ASSIGN(const UniqueFd fd, fs.open_read(sums_path));
-    if (auto file = fs.map(fd.get(), info.size)) {
+    if (auto file = fs.map(fd.get(), info.size); file && keep_resident(file->bytes())) {
       auto sums = decoded(LayerSums::decode_frames(file->bytes()));
       if (!sums && file->intact()) return fail(std::move(sums).error());
       if (sums && file->intact()) return RawTable{std::move(*sums), std::move(*file)};

@@ -306,56 +306,6 @@ TEST_F(LayerTest, AFileThatGetsShorterWhileItIsOpenIsDataLoss) {
   EXPECT_EQ(layer->read(33 * kBlockSize, bytes).error().code, Code::kDataLoss);
 }
 
-// A layer with so many frames that its checksums stay in their file.
-class LargeTableTest : public LayerTest {
- protected:
-  static constexpr uint64_t kFrames = 8192;
-  static constexpr uint64_t kLarge = kFrames * kFrameSize;
-  // All of it a hole: writing a block of each frame takes seconds.
-  void SetUp() override {
-    LayerSums sums{id_, kLarge, kFrames * kBlockSize, {}, std::vector(kFrames, checksum(Bytes(kFrameSize)))};
-    for (uint32_t frame = 0; frame < kFrames; ++frame) sums.frames.push_back(frame);
-    testing::write_whole_file(sums_path(), sums.encode());
-    testing::write_whole_file(data_path(), {});
-    std::filesystem::resize_file(data_path(), kLarge);
-  }
-  Status read(Layer& layer, uint64_t frame) {
-    Bytes block(kBlockSize);
-    STASIS_TRY(layer.read(frame * kFrameSize, block));
-    EXPECT_EQ(block, Bytes(kBlockSize));
-    return {};
-  }
-};
-
-TEST_F(LargeTableTest, IsReadWhereItIs) {
-  const auto layer = open_layer();
-  for (const uint64_t frame : {uint64_t{0}, kFrames / 2, kFrames - 1}) EXPECT_TRUE(read(*layer, frame));
-  testing::damage_file(data_path(), 77 * kFrameSize);
-  EXPECT_THAT(read(*layer, 77).error().message, HasSubstr("frame 77"));
-}
-
-TEST_F(LargeTableTest, IsReadIntoMemoryWhereItCannotBeMapped) {
-  FaultyFileSystem faulty;
-  faulty.fail_at(3, ENOMEM);  // after info, open
-  const auto layer = Layer::open(faulty, store_.layers_dir(), id_).value();
-  ASSERT_TRUE(faulty.fired());
-  EXPECT_TRUE(read(*layer, kFrames - 1));
-}
-
-TEST_F(LargeTableTest, ThatIsDamagedIsTold) {
-  testing::damage_file(sums_path(), 50'000);
-  EXPECT_THAT(open_error(), HasSubstr(sums_path().string() + ": the layer's checksum file has a damaged table"));
-}
-
-TEST_F(LargeTableTest, ThatIsGoneWhileItIsOpenIsDataLossAndNotASignal) {
-  const auto layer = open_layer();
-  std::filesystem::permissions(sums_path(), std::filesystem::perms(0600));
-  std::filesystem::resize_file(sums_path(), 0);
-  const Status status = read(*layer, kFrames - 1);
-  EXPECT_EQ(status.error().code, Code::kDataLoss);
-  EXPECT_THAT(status.error().message, HasSubstr("cannot be read any more"));
-}
-
 TEST_F(LayerTest, ManyThreadsReadOneLayer) {
   write_layer();
   const auto layer = open_layer();
