@@ -62,8 +62,8 @@ Result<Host::Imported> Host::import_snapshot(snapshot::SnapshotId id,
                                              const std::optional<snapshot::ImportStream>& stream,
                                              const snapshot::ArchiveSource& source) {
   if (is_published(id)) return fail(Code::kAlreadyExists, "there is a snapshot " + id.text() + " already");
-  if (stream) {
-    collect_wanted_ = true;  // so that imports which nobody goes on with are in nobody's way
+  if (stream && snapshot::no_place_for_import(store_)) {
+    collect_wanted_ = true;  // what nobody goes on with must not be in the way
     (void)collect();
   }
   Imported imported;

@@ -264,6 +264,11 @@ Result<Kept> find_kept_import(const Store& store, const Uuid& stream) {
   return load(store.fs(), directory_of(store, stream));
 }
 
+bool no_place_for_import(const Store& store) {
+  const auto names = store.fs().list(kept_imports_dir(store));
+  return names && names->size() >= kMaxKeptImports;
+}
+
 Status forget_kept_import(const Store& store, const Uuid& stream) {
   const auto one_at_a_time = lock_directory(kept_imports_dir(store), LockKind::kExclusive);
   if (!one_at_a_time && one_at_a_time.error().code == Code::kNotFound) return {};

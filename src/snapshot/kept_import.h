@@ -35,6 +35,9 @@ Result<Kept> find_kept_import(const Store& store, const Uuid& stream);
 // Success if there is nothing; kAborted while an import of it is under way.
 Status forget_kept_import(const Store& store, const Uuid& stream);
 
+// Whether as many are kept as there may be, so that the next one would not be.
+bool no_place_for_import(const Store& store);
+
 struct ImportStream {
   Uuid id;
   // What `source` leaves out because it is kept: must be what find_kept_import() says. Nothing: `source` begins at the

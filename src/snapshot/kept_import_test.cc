@@ -178,9 +178,11 @@ TEST_F(KeptImportTest, ACollectionTakesWhatNobodyGoesOnWith) {
 
 TEST_F(KeptImportTest, NoMoreAreKeptThanMayBe) {
   for (size_t i = 0; i < kMaxKeptImports; ++i) {
+    EXPECT_FALSE(no_place_for_import(to_.healthy));
     const ImportOptions options{SnapshotId::random()};
     EXPECT_FALSE(import_kept_snapshot(to_.healthy, options, {Uuid::random(), {}}, source_of(first(whole_, 99), false)));
   }
+  EXPECT_TRUE(no_place_for_import(to_.healthy));
   EXPECT_THAT(to_.files(), SizeIs(2 * kMaxKeptImports));
   break_after(first(whole_, 5000));
   EXPECT_EQ(kept().error().code, Code::kNotFound);

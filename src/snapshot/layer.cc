@@ -301,7 +301,8 @@ Status Layer::State::read_unverified(size_t index, uint64_t offset, std::span<st
 // Verifies a frame where the file is mapped, if all that it holds is in memory; the rest are holes, which nobody may
 // touch there (tmpfs would fill them). False: it is not, or something is wrong, which reading the frame will tell.
 // Reading blocks in random order took half as long again while each frame was copied out first (store.read_ratio 1.37,
-// 0.95).
+// 0.95). The first read in a frame: 12 us before, 9.4 now; 12 and 9.8 where runs of 40 blocks and holes alternate, 10
+// and 11 where single blocks do.
 bool Layer::State::verify_in_place(size_t index, Patience patience) {
   if (packed() || !mapping.intact()) return false;
   const Range frame = sums.frame_range(sums.frames[index]);
