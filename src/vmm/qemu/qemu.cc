@@ -100,9 +100,11 @@ class Qemu final : public Vmm {
   Status resume() override;
   Result<SavedMemory> look_ahead() override;
   Result<SavedMemory> save(const Path& state, const Path& scratch_dir) override;
-  Status write_state() override;
+  Status finish_save() override;
   void save_failed() override {
-    if (ram_) ram_->forget_tracking();
+    if (!ram_) return;
+    ram_->forget_tracking();
+    ram_->stop_tracking();
   }
   const VmmInfo& info() const override { return info_; }
   bool maps_one_file() const override { return false; }
@@ -142,7 +144,7 @@ class Qemu final : public Vmm {
   std::optional<MappingChannel> mapping_;  // of a prepared machine, until it has its memory
   bool stopped_ = false;                   // the vCPUs, by pause() or since a restore
   UniqueFd device_state_;                  // a memory file, since the last save and until the guest runs on
-  std::optional<StateToWrite> unwritten_;  // since save() and until write_state()
+  std::optional<StateToWrite> unwritten_;  // since save() and until finish_save()
 };
 
 std::vector<std::string> Qemu::arguments() const {
@@ -331,7 +333,6 @@ Status Qemu::resume() {
   device_state_.reset();  // from now on it changes
   STASIS_TRY(command("cont"));
   stopped_ = false;
-  ram_->stop_tracking();
   return {};
 }
 
@@ -378,8 +379,9 @@ Result<SavedMemory> Qemu::save(const Path& state, const Path& /*scratch_dir*/) {
   return saved;
 }
 
-Status Qemu::write_state() {
-  if (!unwritten_) return fail(Code::kFailedPrecondition, "no machine state waits to be written");
+Status Qemu::finish_save() {
+  if (!unwritten_) return fail(Code::kFailedPrecondition, "this machine has not been saved");
+  ram_->stop_tracking();
   const StateToWrite state = std::move(*unwritten_);
   unwritten_.reset();
   return write_state_file(real_file_system(), state.file, state.content.get());
