@@ -5,6 +5,7 @@
 
 #include <sys/types.h>
 
+#include <optional>
 #include <vector>
 
 #include "base/fd.h"
@@ -55,7 +56,10 @@ class GuestRam {
   // page that the scan calls written but that the file does not hold was never loaded. Elsewhere, and after
   // forget_tracking(): every page that the file holds. Of a mapped guest: QEMU's own pages, which are those that were
   // written since the restore. Never less than what changed.
-  Result<ChangedPages> changed(pid_t vmm);
+  // `absent` is what absent() said while the guest was stopped as it is now.
+  Result<ChangedPages> changed(pid_t vmm, const std::optional<std::vector<Range>>& absent = {});
+  // Of a memory file, what QEMU does not see of it now. Nothing if that cannot be told, or need not be.
+  std::optional<std::vector<Range>> absent(pid_t vmm) const;
   // What was told until now has been taken over: it does not come again unless it changes again.
   void forget_told() { told_.clear(); }
   Result<GuestMemoryUse> use(pid_t vmm) const;
@@ -68,9 +72,9 @@ class GuestRam {
  private:
   GuestRam(UniqueFd fd, uint64_t size) : fd_(std::move(fd)), size_(size) {}
   Result<uint64_t> address(pid_t vmm) const;
-  Result<ChangedPages> changed_in_file(pid_t vmm);
+  Result<ChangedPages> changed_in_file(pid_t vmm, const std::optional<std::vector<Range>>& absent);
   Result<ChangedPages> changed_in_mappings(pid_t vmm);
-  Result<std::vector<Range>> given_back(int pagemap, uint64_t address, const std::vector<Range>& pages) const;
+  Result<std::vector<Range>> scan_absent(int pagemap, uint64_t address) const;
   UniqueFd fd_;
   uint64_t size_;
   bool tracked_ = true;
