@@ -58,7 +58,7 @@ class GuestRam {
   // written since the restore. Never less than what changed.
   // `absent` is what absent() said while the guest was stopped as it is now.
   Result<ChangedPages> changed(pid_t vmm, const std::optional<std::vector<Range>>& absent = {});
-  // Of a memory file, what QEMU does not see of it now. Nothing if that cannot be told, or need not be.
+  // Of a memory file, what QEMU does not see now of what was told. Nothing if that cannot be told, or need not be.
   std::optional<std::vector<Range>> absent(pid_t vmm) const;
   // What was told until now has been taken over: it does not come again unless it changes again.
   void forget_told() { told_.clear(); }
@@ -74,7 +74,6 @@ class GuestRam {
   Result<uint64_t> address(pid_t vmm) const;
   Result<ChangedPages> changed_in_file(pid_t vmm, const std::optional<std::vector<Range>>& absent);
   Result<ChangedPages> changed_in_mappings(pid_t vmm);
-  Result<std::vector<Range>> scan_absent(int pagemap, uint64_t address) const;
   UniqueFd fd_;
   uint64_t size_;
   bool tracked_ = true;
