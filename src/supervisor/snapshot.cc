@@ -67,7 +67,7 @@ Result<SnapshotReply> Sandbox::take(Taking& taking, bool keep_running) {
   STASIS_TRY_CONTEXT(disk_->freeze(), "store the disk");
   // Memory and disk are those of this moment, whatever the guest does from now on.
   if (taking.live) STASIS_TRY(go_on(taking));
-  STASIS_TRY_CONTEXT(shell_.vmm->write_state(), "write the machine's state");
+  STASIS_TRY_CONTEXT(shell_.vmm->finish_save(), "write the machine's state");
   STASIS_ASSIGN(const disk::SealResult disk, seal_disk());
   auto memory =
       taking.live

@@ -107,9 +107,9 @@ class Vmm {
   // If the snapshot made of this fails after save() returned, the caller must tell (save_failed), so that the next save
   // offers everything again instead of only what was written since.
   virtual Result<SavedMemory> save(const Path& state, const Path& scratch_dir) = 0;
-  // Once after each save() that is to be kept, whether the guest runs again or not: writes what that has taken to its
-  // file, where it is not there yet (synced by the caller). Apart, so that no guest stands still for a file system.
-  virtual Status write_state() = 0;
+  // Once after each save() that is to be kept, whether the guest runs again or not: does what a guest need not stand
+  // still for, and writes what save() has taken to its file, where it is not there yet (synced by the caller).
+  virtual Status finish_save() = 0;
   virtual void save_failed() = 0;
 
   virtual const VmmInfo& info() const = 0;

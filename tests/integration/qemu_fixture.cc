@@ -119,7 +119,7 @@ class HostedQemu final : public Vmm {
     disks_->insert_or_assign(state, sealed.map);
     return saved;
   }
-  Status write_state() override { return qemu_->write_state(); }
+  Status finish_save() override { return qemu_->finish_save(); }
   Result<SavedMemory> look_ahead() override { return qemu_->look_ahead(); }
   Status pause() override { return qemu_->pause(); }
   Status resume() override { return qemu_->resume(); }

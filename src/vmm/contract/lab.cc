@@ -90,7 +90,7 @@ Result<SavedMemory> Lab::save(Vmm& vmm, Path& state) {
   state = directory_ / ("state" + std::to_string(++files_));
   saved_with_ = vmm.info();
   STASIS_ASSIGN(SavedMemory saved, vmm.save(state, directory_ / "scratch"));
-  STASIS_TRY(vmm.write_state());
+  STASIS_TRY(vmm.finish_save());
   return saved;
 }
 

@@ -42,7 +42,7 @@ class Firecracker final : public Vmm {
     return fail(Code::kUnimplemented, "Firecracker tells what a guest has written only when it is stopped");
   }
   Result<SavedMemory> save(const Path& state, const Path& scratch_dir) override;
-  Status write_state() override { return {}; }  // Firecracker has
+  Status finish_save() override { return {}; }  // Firecracker has
   void save_failed() override { everything_next_ = true; }
   const VmmInfo& info() const override { return info_; }
   bool maps_one_file() const override { return true; }

@@ -6,6 +6,7 @@
 
 #include <sys/types.h>
 
+#include <optional>
 #include <vector>
 
 #include "base/fd.h"
@@ -54,7 +55,10 @@ class GuestRam {
   // page that the scan calls written but that the file does not hold was never loaded. Elsewhere, and after
   // forget_tracking(): every page that the file holds. Of a mapped guest: QEMU's own pages, which are those that were
   // written since the restore; of what is served as of a memory file. Never less than what changed.
-  Result<ChangedPages> changed(pid_t vmm);
+  // `absent` is what absent() said while the guest was stopped as it is now.
+  Result<ChangedPages> changed(pid_t vmm, const std::optional<std::vector<Range>>& absent = {});
+  // Of a memory file, what QEMU does not see now of what was told. Nothing if that cannot be told, or need not be.
+  std::optional<std::vector<Range>> absent(pid_t vmm) const;
   // What was told until now has been taken over: it does not come again unless it changes again.
   void forget_told() { told_.clear(); }
   Result<GuestMemoryUse> use(pid_t vmm) const;
@@ -67,9 +71,8 @@ class GuestRam {
  private:
   GuestRam(UniqueFd fd, uint64_t size) : fd_(std::move(fd)), size_(size) {}
   Result<uint64_t> address(pid_t vmm) const;
-  Result<ChangedPages> changed_in_file(pid_t vmm);
+  Result<ChangedPages> changed_in_file(pid_t vmm, const std::optional<std::vector<Range>>& absent);
   Result<ChangedPages> changed_in_mappings(pid_t vmm);
-  Result<std::vector<Range>> given_back(int pagemap, uint64_t address, const std::vector<Range>& pages) const;
   // Of memory that is mapped, in order: what may have been written since the last call, and pages of the layers that
   // were read. kUnimplemented if the kernel does not tell.
   Result<std::vector<Range>> touched_in_mappings(int pagemap) const;

@@ -2,6 +2,7 @@
 // option is for, and what was measured: shared/notes/qemu-microvm.md and docs/architecture.md.
 #include <x86intrin.h>
 
+#include <functional>
 #include <optional>
 #include <thread>
 
@@ -100,9 +101,11 @@ class Qemu final : public Vmm {
   Status resume() override;
   Result<SavedMemory> look_ahead() override;
   Result<SavedMemory> save(const Path& state, const Path& scratch_dir) override;
-  Status write_state() override;
+  Status finish_save() override;
   void save_failed() override {
-    if (ram_) ram_->forget_tracking();
+    if (!ram_) return;
+    ram_->forget_tracking();
+    ram_->stop_tracking();
   }
   const VmmInfo& info() const override { return info_; }
   bool maps_one_file() const override { return false; }
@@ -123,7 +126,8 @@ class Qemu final : public Vmm {
   Status prepare_migration();
   Status load(const RestoreSpec& spec, int state);
   Status await_end_of_migration();
-  Result<UniqueFd> export_device_state();
+  // Meanwhile it calls `meanwhile`.
+  Result<UniqueFd> export_device_state(const std::function<void()>& meanwhile);
   std::vector<std::string> arguments() const;
   std::string kernel_command_line(const std::string& given) const;
   Status command(const std::string& name, const json& arguments = json::object(), int fd = -1);
@@ -142,7 +146,7 @@ class Qemu final : public Vmm {
   std::optional<MappingChannel> mapping_;  // of a prepared machine, until it has its memory
   bool stopped_ = false;                   // the vCPUs, by pause() or since a restore
   UniqueFd device_state_;                  // a memory file, since the last save and until the guest runs on
-  std::optional<StateToWrite> unwritten_;  // since save() and until write_state()
+  std::optional<StateToWrite> unwritten_;  // since save() and until finish_save()
 };
 
 std::vector<std::string> Qemu::arguments() const {
@@ -331,16 +335,16 @@ Status Qemu::resume() {
   device_state_.reset();  // from now on it changes
   STASIS_TRY(command("cont"));
   stopped_ = false;
-  ram_->stop_tracking();
   return {};
 }
 
 // Into memory first: what goes wrong with the file (a full disk) is then ours to tell. And QEMU does this once a pause:
 // it refuses to migrate a machine that has not run since it was migrated.
-Result<UniqueFd> Qemu::export_device_state() {
+Result<UniqueFd> Qemu::export_device_state(const std::function<void()>& meanwhile) {
   STASIS_ASSIGN(UniqueFd memory, create_memory_file("stasis-state", 0));
   STASIS_TRY(command("getfd", {{"fdname", "state"}}, memory.get()));
   STASIS_TRY(command("migrate", {{"uri", "fd:state"}}));
+  meanwhile();
   STASIS_ASSIGN(const bool moved, await_migration());
   if (!moved)
     return fail(Code::kInternal, "QEMU could not save its device state; it says why in " + config_.log.string());
@@ -363,23 +367,25 @@ Status Qemu::await_end_of_migration() {
 Result<SavedMemory> Qemu::save(const Path& state, const Path& /*scratch_dir*/) {
   if (!qmp_) return fail(Code::kFailedPrecondition, "this machine has not been started");
   if (!stopped_) return fail(Code::kFailedPrecondition, "pause the machine before saving it");
+  std::optional<std::vector<Range>> absent;
   if (!device_state_) {
-    STASIS_ASSIGN(device_state_, export_device_state());
+    STASIS_ASSIGN(device_state_, export_device_state([&] { absent = ram_->absent(process_->pid()); }));
   }
   STASIS_ASSIGN(UniqueFd content, duplicate(device_state_.get()));
   unwritten_ = StateToWrite{std::move(content), state};
   SavedMemory saved;
   STASIS_ASSIGN(saved.source, ram_->source(process_->pid()));
   saved.source_offset = ram_->source_offset();
-  STASIS_ASSIGN(ChangedPages pages, ram_->changed(process_->pid()));  // last: what it told, it tells once
+  STASIS_ASSIGN(ChangedPages pages, ram_->changed(process_->pid(), absent));  // last: what it told, it tells once
   ram_->forget_told();
   saved.candidates = std::move(pages.all);
   saved.fresh = std::move(pages.fresh);
   return saved;
 }
 
-Status Qemu::write_state() {
-  if (!unwritten_) return fail(Code::kFailedPrecondition, "no machine state waits to be written");
+Status Qemu::finish_save() {
+  if (!unwritten_) return fail(Code::kFailedPrecondition, "this machine has not been saved");
+  ram_->stop_tracking();
   const StateToWrite state = std::move(*unwritten_);
   unwritten_.reset();
   return write_state_file(real_file_system(), state.file, state.content.get());
