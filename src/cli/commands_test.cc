@@ -186,6 +186,10 @@ TEST(PauseAndResume, SayWhatWasStoredAndLoaded) {
   const Call mapped(always({.body = resumed.dump()}), {"resume", "--restore", "mapped", kId}, kTerminal);
   EXPECT_THAT(mapped.out, HasSubstr("1024 of 65536 pages loaded (4 MiB of 256 MiB, mapped)"));
   EXPECT_EQ(json::parse(mapped.requests.at(0).body), (json{{"restore", "mapped"}}));
+  resumed["restore"]["method"] = "partly";
+  EXPECT_THAT(Call(always({.body = resumed.dump()}), {"resume", kId}, kTerminal).out,
+              HasSubstr("1024 of 65536 pages loaded (4 MiB of 256 MiB, partly)"))
+      << "of both parts";
   const Call loaded(always({.body = resumed.dump()}), {"resume", "--load", "100", kId}, kTerminal);
   EXPECT_EQ(json::parse(loaded.requests.at(0).body), (json{{"background_load_mib_per_s", 100}}));
   EXPECT_EQ(Call(always({}), {"resume", "--load", "0", kId}).status, 2);

@@ -229,7 +229,10 @@ Result<int> remove(Session& session, const IdsOptions& options) {
 }
 
 void add_restore(CLI::App& command, RestoreOptions& restore) {
-  command.add_option("--restore", restore.way, "How memory comes back: mapped or uffd (default: mapped where it can)")
+  command
+      .add_option(
+          "--restore", restore.way,
+          "How all of memory comes back: mapped or uffd (default: mapped where it can, in part where half of it can)")
       ->check(CLI::IsMember({"uffd", "mapped"}));
   command
       .add_option("--load", restore.load_mib_per_s,
