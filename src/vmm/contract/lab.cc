@@ -153,6 +153,7 @@ Status Lab::plan_mapping(Restored& restored, RestoreSpec& spec) {
   STASIS_ASSIGN(const pager::MappingLimits limits, pager::mapping_limits());
   pager::MappedPlan plan = way_ == Way::kPartly ? plan_of_a_part(restored.memory, is_whole)
                                                 : pager::plan_mapping(restored.memory, is_whole, limits);
+  if (way_ == Way::kMapped && plan.is_served()) return fail(Error(*plan.not_mapped));
   if (restored.vmm().maps_one_file()) {
     if (!pager::as_one_file(plan, real_file_system(), layers())) {
       STASIS_ASSIGN(auto memory, flattened(*restored.memory));
@@ -160,7 +161,6 @@ Status Lab::plan_mapping(Restored& restored, RestoreSpec& spec) {
     }
     STASIS_ASSIGN(spec.mapped_file, pager::as_one_file(plan, real_file_system(), layers()));
   }
-  if (way_ == Way::kMapped && plan.is_served()) return fail(Error(*plan.not_mapped));
   if (way_ == Way::kPartly && (!plan.is_served() || plan.mapped_bytes == 0)) {
     return fail(Code::kInternal, "of this memory " + std::to_string(plan.mapped_bytes) + " bytes are mapped, " +
                                      std::to_string(plan.copied_bytes) + " copied, " +
