@@ -173,7 +173,7 @@ TEST_F(SparesTest, NoMoreThanWereAskedFor) {
   EXPECT_EQ(spares->counts().started, 6U);
   EXPECT_EQ(spares->take(kOther), nullptr);
   const auto pidfd = open_pidfd(taken[0]->process->pid());
-  taken.clear();
+  taken = {};
   EXPECT_TRUE(*wait_readable(pidfd->get(), Deadline::after(Milliseconds(0)))) << "who lets one go ends it";
 }
 
