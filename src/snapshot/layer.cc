@@ -312,7 +312,7 @@ bool Layer::State::verify_in_place(size_t index, Patience patience) {
   if (!whole && patience == Patience::kNow) return false;  // where holes are may be on the device
   const auto bytes = mapping.bytes().subspan(frame.offset, frame.length);
   const auto found = whole ? checksum(bytes) : checksum_of_parts(frame, resident);
-  if (found != sums.checksums[index] || !mapping.intact()) return false;
+  if (found != checksums[index] || !mapping.intact()) return false;
   set_verified(index);
   return true;
 }
