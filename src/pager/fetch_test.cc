@@ -72,6 +72,7 @@ TEST_F(FetchTest, AFrameIsFetchedOnceHoweverManyWaitForIt) {
   std::vector<testing::VmmProcess::Ticket> reads;
   for (uint64_t page = 0; page < kPagesInFrame; ++page) reads.push_back(vmm_->read(page));
   await_parked(kPagesInFrame);
+  ASSERT_TRUE(files_.await_begun(1));
   EXPECT_THAT(files_.begun(), ElementsAre(frame(0)));
   files_.release(frame(0));
   for (uint64_t page = 0; page < kPagesInFrame; ++page) {

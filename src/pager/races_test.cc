@@ -157,10 +157,14 @@ TEST_P(RaceTest, ManyEventsAreReadAtOnce) {
   const AtPoint count("userfaultfd.events",
                       AtPoint::on<ReadEvents>([&](ReadEvents& read) { most = std::max<size_t>(most, read.count); }));
   StopAt before_copy("userfaultfd.copy");
+  // While the server is with this one, the others come.
+  const auto first = vmm_->read(250);
+  ASSERT_TRUE(before_copy.await());
   std::vector<testing::VmmProcess::Ticket> reads;
   for (uint64_t page = 0; page < 100; ++page) reads.push_back(vmm_->read(page));
-  ASSERT_TRUE(vmm_->await_faults(100));
+  ASSERT_TRUE(vmm_->await_faults(101));
   before_copy.go_on();
+  EXPECT_EQ(static_cast<std::byte>(vmm_->wait(first)->value), content_of(250));
   for (uint64_t page = 0; page < 100; ++page) {
     EXPECT_EQ(static_cast<std::byte>(vmm_->wait(reads[page])->value), content_of(page));
   }
