@@ -94,6 +94,7 @@ void serve(MappedPlan& plan, const std::vector<bool>& which, Error why) {
 
 void serve_layers(MappedPlan& plan, const std::vector<bool>& layers, Error why) {
   std::vector<bool> runs;
+  runs.reserve(plan.runs.size());
   for (const MappedRun& run : plan.runs) runs.push_back(layers[run.layer]);
   serve(plan, runs, std::move(why));
 }

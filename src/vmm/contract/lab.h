@@ -61,6 +61,7 @@ struct Restored {
   GuestControl& guest() { return *machine.guest; }
   std::optional<Error> page_failure() const;
   std::vector<Range> removed() const { return pages ? pages->removed() : std::vector<Range>{}; }
+  std::vector<Range> take_removed() const { return pages ? pages->take_removed() : std::vector<Range>{}; }
 };
 
 class Lab {
