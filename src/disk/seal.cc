@@ -81,9 +81,12 @@ Result<SealResult> CowDisk::State::try_to_seal(const Path& layers_dir, snapshot:
   auto next = data.empty() ? AddressSpace::open(fs, layers_dir, result.map) : adopt(layers_dir, id, data, result);
   if (!next) return fail(std::move(next).error().with_context("seal disk"));
   if (data.empty()) (void)fs.remove(frozen->path);
+  // Closed once the guest's reads and writes go on: that unmaps layers and tables.
+  std::shared_ptr<const AddressSpace> old_base;
+  std::optional<WriteLayer> sealed;
   const AllLocks locked = lock_all();
-  base = std::move(*next);
-  frozen.reset();
+  old_base = std::exchange(base, std::move(*next));
+  sealed = std::exchange(frozen, std::nullopt);
   return result;
 }
 
