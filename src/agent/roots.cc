@@ -1,10 +1,13 @@
 #include "agent/roots.h"
 
+#include <array>
+
 #include "supervisor/protocol.h"
 
 namespace stasis::agent {
 namespace {
 
+constexpr std::array kMapFiles{supervisor::kMemoryMapFile, supervisor::kDiskMapFile};
 constexpr uint64_t kMaxMapBytes = uint64_t{1} << 29;  // the largest block map that the format allows has 257 MiB
 
 }  // namespace
@@ -15,7 +18,7 @@ Result<std::vector<snapshot::SandboxMaps>> sandbox_maps(const Path& sandboxes) {
   STASIS_ASSIGN(const auto names, fs.list(sandboxes));
   for (const std::string& name : names) {
     snapshot::SandboxMaps sandbox{name, {}};
-    for (const char* file : {supervisor::kMemoryMapFile, supervisor::kDiskMapFile}) {
+    for (const char* file : kMapFiles) {
       const Path path = sandboxes / name / file;
       auto bytes = read_file(fs, path, kMaxMapBytes);
       if (!bytes && bytes.error().code == Code::kNotFound) continue;  // not there yet, or gone with its sandbox
@@ -39,7 +42,7 @@ Result<std::vector<snapshot::BlockMap>> sandbox_roots(const Path& sandboxes) {
 }
 
 void forget_maps(const Path& sandbox) {
-  for (const char* file : {supervisor::kMemoryMapFile, supervisor::kDiskMapFile}) {
+  for (const char* file : kMapFiles) {
     (void)real_file_system().remove(sandbox / file);  // of one that ended early there is none
   }
 }
