@@ -73,27 +73,20 @@ TEST(UuidTest, TextLeadsBackAndBadTextIsRefused) {
   }
 }
 
-TEST(FileSystemTest, PublishedFileIsWholeAndNoTemporaryStays) {
+using PutInPlace = Status (*)(FileSystem&, const Path&, std::string_view);
+class PutInPlaceTest : public ::testing::TestWithParam<PutInPlace> {};
+INSTANTIATE_TEST_SUITE_P(Both, PutInPlaceTest, ::testing::Values(PutInPlace{publish_file}, PutInPlace{replace_file}));
+
+TEST_P(PutInPlaceTest, FileIsWholeAndNoTemporaryStays) {
   const TempDir dir;
   FileSystem& fs = real_file_system();
-  ASSERT_TRUE(publish_file(fs, dir.path() / "record", std::string_view("one")));
-  ASSERT_TRUE(publish_file(fs, dir.path() / "record", std::string_view("two")));
+  ASSERT_TRUE(GetParam()(fs, dir.path() / "record", "one, and longer"));
+  ASSERT_TRUE(GetParam()(fs, dir.path() / "record", "two"));
   const auto content = read_file(fs, dir.path() / "record", 100);
   ASSERT_TRUE(content);
   EXPECT_EQ(std::string(reinterpret_cast<const char*>(content->data()), content->size()), "two");
   EXPECT_THAT(fs.list(dir.path()).value(), ElementsAre("record"));
   EXPECT_EQ(read_file(fs, dir.path() / "record", 2).error().code, Code::kDataLoss);
-}
-
-TEST(FileSystemTest, ReplacedFileIsWholeAndNoTemporaryStays) {
-  const TempDir dir;
-  FileSystem& fs = real_file_system();
-  ASSERT_TRUE(replace_file(fs, dir.path() / "record", std::string_view("one, and longer")));
-  ASSERT_TRUE(replace_file(fs, dir.path() / "record", std::string_view("two")));
-  const auto content = read_file(fs, dir.path() / "record", 100);
-  ASSERT_TRUE(content);
-  EXPECT_EQ(std::string(reinterpret_cast<const char*>(content->data()), content->size()), "two");
-  EXPECT_THAT(fs.list(dir.path()).value(), ElementsAre("record"));
 }
 
 TEST(FileSystemTest, WhatIsInMemoryIsReadWithoutWaiting) {

@@ -90,7 +90,6 @@ class Oracle : public Contract {
   // Pauses, captures, and compares.
   void capture_and_compare() {
     EXPECT_OK(machine_.vmm().pause());
-    // What a capture has been told is not told to the next one: by then the guest may have written there.
     const std::vector<Range> removed = machine_.take_removed();
     Path state;
     const auto saved = lab_->save(machine_.vmm(), state);

@@ -133,6 +133,14 @@ class SupervisorTest : public ::testing::Test {
     std::ifstream file(running.dir / kExitFile);
     return nlohmann::json::parse(file, nullptr, false);
   }
+  // Why it ends, which it does by itself.
+  static ExitRecord end_of(Running& running) {
+    const auto ended = running.process->wait(Deadline::after(Milliseconds(60'000)));
+    EXPECT_TRUE(ended && *ended) << "it does not end";
+    auto record = exit_from_json(exit_record(running));
+    EXPECT_TRUE(record);
+    return record ? std::move(*record) : ExitRecord{};
+  }
 
   // One HTTP request to the guest daemon, over a socket from inside the sandbox; its first line, empty if nobody
   // answers.
@@ -282,11 +290,9 @@ TEST_F(SupervisorTest, WhatIsNotKnownToBeWholeIsNotMapped) {
   ASSERT_TRUE(served.client->stop("test", Milliseconds(5000)));
 
   Running refused = launch(id, "refused", kRestoreMapped);
-  ASSERT_TRUE(refused.process->wait(Deadline::never()));
-  const auto record = exit_from_json(exit_record(refused));
-  ASSERT_TRUE(record);
-  EXPECT_EQ(record->error.code, Code::kFailedPrecondition);
-  EXPECT_THAT(record->error.message, HasSubstr(layer.text()));
+  const ExitRecord record = end_of(refused);
+  EXPECT_EQ(record.error.code, Code::kFailedPrecondition);
+  EXPECT_THAT(record.error.message, HasSubstr(layer.text()));
 }
 
 // The memory of a paused guest that ran on for a moment: its first layer can be mapped, its second one cannot.
@@ -349,11 +355,9 @@ TEST_F(PartlyMappedTest, TheRestIsServedAndTheNextSnapshotIsOfBoth) {
 
 TEST_F(PartlyMappedTest, AskedForMappedItIsNotServedInPart) {
   Running refused = launch(id_, "not-in-part", kRestoreMapped);
-  ASSERT_TRUE(refused.process->wait(Deadline::after(Milliseconds(60'000))));
-  const auto record = exit_from_json(exit_record(refused));
-  ASSERT_TRUE(record);
-  EXPECT_EQ(record->error.code, Code::kFailedPrecondition);
-  EXPECT_THAT(record->error.message, HasSubstr(newer_.text()));
+  const ExitRecord record = end_of(refused);
+  EXPECT_EQ(record.error.code, Code::kFailedPrecondition);
+  EXPECT_THAT(record.error.message, HasSubstr(newer_.text()));
 }
 
 TEST_F(PartlyMappedTest, AServedPageThatIsDamagedEndsTheSandboxWithTheReason) {
@@ -364,11 +368,9 @@ TEST_F(PartlyMappedTest, AServedPageThatIsDamagedEndsTheSandboxWithTheReason) {
   for (uint64_t at = 100; at < size; at += 65536) bytes.seekp(static_cast<std::streamoff>(at)).write("damage", 6);
   bytes.close();
   Running partly = launch(id_, "damaged-in-part", "");
-  ASSERT_TRUE(partly.process->wait(Deadline::after(Milliseconds(60'000))));
-  const auto record = exit_from_json(exit_record(partly));
-  ASSERT_TRUE(record);
-  EXPECT_EQ(record->error.code, Code::kDataLoss);
-  EXPECT_THAT(record->error.message, HasSubstr(newer_.text()));
+  const ExitRecord record = end_of(partly);
+  EXPECT_EQ(record.error.code, Code::kDataLoss);
+  EXPECT_THAT(record.error.message, HasSubstr(newer_.text()));
 }
 
 TEST_F(SupervisorTest, APageOfAMappedLayerThatCannotBeReadEndsTheSandboxWithTheReason) {
@@ -380,11 +382,9 @@ TEST_F(SupervisorTest, APageOfAMappedLayerThatCannotBeReadEndsTheSandboxWithTheR
   const Path file = layer_data_path(store_->layers_dir(), layer);
   std::filesystem::permissions(file, std::filesystem::perms(0600));
   std::filesystem::resize_file(file, 0);
-  ASSERT_TRUE(mapped.process->wait(Deadline::after(Milliseconds(60'000))));
-  const auto record = exit_from_json(exit_record(mapped));
-  ASSERT_TRUE(record);
-  EXPECT_EQ(record->error.code, Code::kDataLoss);
-  EXPECT_THAT(record->error.message, HasSubstr("mapped layer"));
+  const ExitRecord record = end_of(mapped);
+  EXPECT_EQ(record.error.code, Code::kDataLoss);
+  EXPECT_THAT(record.error.message, HasSubstr("mapped layer"));
 }
 
 // A spare, told late what it is, is a sandbox like any other: both ways, its logs, its own end, its next snapshot.
@@ -429,10 +429,8 @@ TEST_F(SupervisorTest, ASpareOfAnotherShapeSaysSo) {
   ASSERT_NO_FATAL_FAILURE(pause_booted("for-another-shape", base));
   Running spare = start_spare("another-shape", 1 << 20);
   ASSERT_TRUE(become(spare, base, "misfit", ""));
-  ASSERT_TRUE(spare.process->wait(Deadline::never()));
-  const auto record = exit_from_json(exit_record(spare));
-  ASSERT_TRUE(record);
-  EXPECT_EQ(record->error.code, Code::kFailedPrecondition);
+  const ExitRecord record = end_of(spare);
+  EXPECT_EQ(record.error.code, Code::kFailedPrecondition);
 }
 
 TEST_F(SupervisorTest, ASpareEndsWithItsVmmWithItsClientAndWhenItIsTold) {
@@ -514,12 +512,10 @@ TEST_F(SupervisorTest, DamagedMemoryEndsTheRestoreWithTheReason) {
     }
   }
   Running restored = start(id, "damaged");
-  ASSERT_TRUE(restored.process->wait(Deadline::never()));
-  const auto record = exit_from_json(exit_record(restored));
-  ASSERT_TRUE(record);
-  EXPECT_EQ(record->error.code, Code::kDataLoss);
+  const ExitRecord record = end_of(restored);
+  EXPECT_EQ(record.error.code, Code::kDataLoss);
   for (const std::string& named : {id.text(), file.filename().string(), std::string("frame ")}) {
-    EXPECT_THAT(record->error.message, HasSubstr(named));
+    EXPECT_THAT(record.error.message, HasSubstr(named));
   }
 }
 

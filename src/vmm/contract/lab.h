@@ -60,7 +60,7 @@ struct Restored {
   Vmm& vmm() { return *machine.vmm; }
   GuestControl& guest() { return *machine.guest; }
   std::optional<Error> page_failure() const;
-  std::vector<Range> removed() const { return pages ? pages->removed() : std::vector<Range>{}; }
+  // What the guest has given back since this was asked last: for one capture, since it may write there afterwards.
   std::vector<Range> take_removed() const { return pages ? pages->take_removed() : std::vector<Range>{}; }
 };
 

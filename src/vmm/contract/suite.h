@@ -54,7 +54,7 @@ class Contract : public ::testing::TestWithParam<Driver> {
   }
   Snapshot paused_snapshot(Restored& machine, const snapshot::BlockMap& parent) {
     EXPECT_OK(machine.vmm().pause());
-    const std::vector<Range> removed = machine.removed();
+    const std::vector<Range> removed = machine.take_removed();
     auto taken = lab_->take(machine.vmm(), parent, removed);
     EXPECT_OK(taken);
     return std::move(*taken);

@@ -65,6 +65,15 @@ class MappingChannelTest : public snapshot::testing::StoreTest {
     EXPECT_TRUE(*ended) << "it still waits";
     return ended->value_or(ExitStatus{});
   }
+  Path pages_socket() const { return dir_.path() / "pages"; }
+  // Of what is not mapped.
+  std::unique_ptr<pager::PageServer> serving(const pager::MappedPlan& plan) const {
+    pager::PageServerOptions options;
+    options.served = plan.served;
+    auto pages = pager::PageServer::start(pages_socket(), plan.memory, options);
+    EXPECT_OK(pages);
+    return std::move(*pages);
+  }
   Bytes output() const { return snapshot::testing::read_whole_file(dir_.path() / "out"); }
   std::string messages() const {
     std::ifstream file(dir_.path() / "err");
@@ -118,27 +127,23 @@ TEST_F(MappingChannelTest, WhatIsNotMappedIsServed) {
       memory, [&](snapshot::LayerId id) { return id == first; }, contract::value(pager::mapping_limits()));
   EXPECT_EQ(plan.served, (std::vector<Range>{blocks(50, 20), blocks(511, 1)}));
   EXPECT_GT(plan.mapped_bytes, 0u);
-  const Path socket = dir_.path() / "pages";
-  pager::PageServerOptions options;
-  options.served = plan.served;
-  const auto pages = pager::PageServer::start(socket, memory, options);
-  ASSERT_OK(pages);
+  const auto pages = serving(plan);
   auto channel = MappingChannel::open();
   ASSERT_OK(channel);
   Process program = started(channel->peer());
   channel->close_peer();
   ASSERT_OK(channel->await_library(soon()));
-  (*pages)->expect_peer(program.pid());
+  pages->expect_peer(program.pid());
   EXPECT_FAILS(channel->map(plan, {}, soon()), Code::kInvalidArgument) << "nobody would serve";
-  const auto mapped = channel->map(plan, socket, soon());
+  const auto mapped = channel->map(plan, pages_socket(), soon());
   ASSERT_OK(mapped);
-  ASSERT_OK((*pages)->await_handshake(soon()));
-  EXPECT_EQ((*pages)->regions().size(), 2u);
-  EXPECT_EQ((*pages)->regions().front().host_address, mapped->address + 50 * kBlockSize);
+  ASSERT_OK(pages->await_handshake(soon()));
+  EXPECT_EQ(pages->regions().size(), 2u);
+  EXPECT_EQ(pages->regions().front().host_address, mapped->address + 50 * kBlockSize);
   go();
   EXPECT_TRUE(end_of(program).success()) << messages();
   EXPECT_EQ(output(), memory_.content);
-  const pager::PageServerStats stats = (*pages)->stats();
+  const pager::PageServerStats stats = pages->stats();
   EXPECT_EQ(stats.pages_by_fault + stats.pages_around, 21u);
   EXPECT_TRUE(contract::value(real_file_system().data_ranges(ram_.get())).empty()) << "its memory file was not touched";
 }
@@ -154,17 +159,13 @@ TEST_F(MappingChannelTest, AsManyPiecesAreServedAsAPlanMayHave) {
   const auto plan = pager::plan_mapping(
       memory, [](snapshot::LayerId) { return false; }, contract::value(pager::mapping_limits()));
   EXPECT_EQ(plan.served.size(), static_cast<size_t>(MAPPING_MAX_SERVED));
-  const Path socket = dir_.path() / "pages";
-  pager::PageServerOptions options;
-  options.served = plan.served;
-  const auto pages = pager::PageServer::start(socket, memory, options);
-  ASSERT_OK(pages);
+  const auto pages = serving(plan);
   auto channel = MappingChannel::open();
   ASSERT_OK(channel);
   Process program = started(channel->peer());
   ASSERT_OK(channel->await_library(soon()));
-  (*pages)->expect_peer(program.pid());
-  ASSERT_OK(channel->map(plan, socket, soon()));
+  pages->expect_peer(program.pid());
+  ASSERT_OK(channel->map(plan, pages_socket(), soon()));
   go();
   EXPECT_TRUE(end_of(program).success()) << messages();
   EXPECT_EQ(output(), memory_.content);
