@@ -109,6 +109,7 @@ class BeastExchange final : public Exchange {
   // True if another request can follow on this connection.
   bool reusable() {
     if (failed_ || !keep_alive_ || !parser_.get().keep_alive()) return false;
+    if (parser_.is_done()) return true;
     std::vector<char> rest(size_t{16} << 10);
     for (size_t drained = 0; !parser_.is_done() && drained < kDrainLimit;) {
       if (!continued_ && header("Expect") == "100-continue") return false;

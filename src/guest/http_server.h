@@ -1,12 +1,13 @@
-// Accepts connections and serves each on a thread of its own. At most `max_connections` at once; more wait in the
-// kernel's queue. stop() ends every connection and waits for their threads.
+// Accepts connections and serves each on a thread of its own. The threads wait for connections themselves, two at
+// least, so that in a guest that has just been restored the first one needs no new thread, with a stack and an arena of
+// its own: that is a third of what the guest has to run before its first answer. At most `max_connections` at once;
+// more wait in the kernel's queue. stop() ends every connection and waits for the threads.
 #pragma once
 
 #include <atomic>
 #include <condition_variable>
 #include <mutex>
 #include <set>
-#include <thread>
 
 #include "base/fd.h"
 #include "guest/http_connection.h"
@@ -24,17 +25,19 @@ class HttpServer {
   void stop();
 
  private:
-  void accept_loop();
+  void work();
+  bool add_thread();  // with mutex_
+  UniqueFd accept_one();
   void serve(UniqueFd fd);
 
   UniqueFd listener_;
   Handler handler_;
   size_t max_connections_;
-  std::thread acceptor_;
   std::mutex mutex_;
   std::condition_variable changed_;
   std::set<Socket*> open_;
   size_t threads_ = 0;
+  size_t waiting_ = 0;  // of these, for a connection
   std::atomic<bool> stopping_ = false;
 };
 

@@ -1,0 +1,136 @@
+#include "guest/http_server.h"
+
+#include <gtest/gtest.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <filesystem>
+#include <fstream>
+#include <latch>
+#include <thread>
+#include <vector>
+
+#include "guest/daemon_client.h"
+
+namespace stasis::guest {
+namespace {
+
+size_t threads_of_this_process() {
+  const std::filesystem::directory_iterator tasks("/proc/self/task");
+  return static_cast<size_t>(std::distance(begin(tasks), end(tasks)));
+}
+
+// Threads of this process that wait in accept().
+size_t waiting_threads() {
+  size_t waiting = 0;
+  for (const auto& task : std::filesystem::directory_iterator("/proc/self/task")) {
+    int call = -1;
+    if (std::ifstream(task.path() / "syscall") >> call && call == SYS_accept4) ++waiting;
+  }
+  return waiting;
+}
+
+template <typename Condition>
+void wait_until(Condition condition) {
+  for (int i = 0; i < 10'000 && !condition(); ++i) usleep(1000);
+  EXPECT_TRUE(condition());
+}
+
+class HttpServerTest : public testing::Test {
+ protected:
+  void serve(Handler handler, size_t max_connections = 256) {
+    UniqueFd listener = listen_on("127.0.0.1", 0);
+    port_ = bound_port(listener.get());
+    server_ = std::make_unique<HttpServer>(std::move(listener), std::move(handler), max_connections);
+    server_->start();
+  }
+  void ask() const { EXPECT_EQ(DaemonClient(port_).request(http::verb::get, "/").status, 200); }
+  void ask_in_a_thread(std::vector<std::thread>& clients) const {
+    clients.emplace_back([this] { ask(); });
+  }
+
+  uint16_t port_ = 0;
+  std::unique_ptr<HttpServer> server_;
+};
+
+TEST_F(HttpServerTest, ConnectionsOneAfterTheOtherNeedNoNewThreads) {
+  std::mutex mutex;
+  std::set<pid_t> threads;
+  serve([&](Exchange& exchange) {
+    const std::lock_guard lock(mutex);
+    threads.insert(gettid());
+    exchange.send(200, {}, "");
+  });
+  const size_t before = threads_of_this_process();
+  for (int i = 0; i < 30; ++i) {
+    wait_until([] { return waiting_threads() == 3; });
+    ask();
+  }
+  EXPECT_LE(threads_of_this_process(), before);
+  EXPECT_EQ(threads.size(), 3U);
+}
+
+TEST_F(HttpServerTest, ThreadsComeWhenAllAreBusyAndGoAgain) {
+  constexpr int kClients = 20;
+  std::latch all_here(kClients);
+  serve([&](Exchange& exchange) {
+    all_here.arrive_and_wait();
+    exchange.send(200, {}, "");
+  });
+  const size_t before = threads_of_this_process();
+  std::vector<std::thread> clients;
+  for (int i = 0; i < kClients; ++i) ask_in_a_thread(clients);
+  for (std::thread& client : clients) client.join();
+  wait_until([&] { return threads_of_this_process() <= before; });
+}
+
+TEST_F(HttpServerTest, MoreThanMayBeAtOnceWait) {
+  constexpr int kAtOnce = 3;
+  std::latch go_on(1);
+  std::mutex mutex;
+  std::condition_variable entered;
+  int now = 0;
+  int most = 0;
+  serve(
+      [&](Exchange& exchange) {
+        {
+          const std::lock_guard lock(mutex);
+          most = std::max(most, ++now);
+          entered.notify_all();
+        }
+        go_on.wait();
+        {
+          const std::lock_guard lock(mutex);
+          --now;
+        }
+        exchange.send(200, {}, "");
+      },
+      kAtOnce);
+  std::vector<std::thread> clients;
+  for (int i = 0; i < kAtOnce; ++i) ask_in_a_thread(clients);
+  {
+    std::unique_lock lock(mutex);
+    entered.wait(lock, [&] { return now == kAtOnce; });
+  }
+  ask_in_a_thread(clients);
+  go_on.count_down();
+  for (std::thread& client : clients) client.join();
+  EXPECT_EQ(most, kAtOnce);
+}
+
+TEST_F(HttpServerTest, StopEndsOpenConnectionsAndEveryThread) {
+  const size_t before = threads_of_this_process();
+  serve([](Exchange& exchange) {
+    exchange.begin_stream(200, {});
+    while (exchange.write("x")) usleep(1000);
+  });
+  DaemonClient client(port_);
+  std::vector<std::unique_ptr<DaemonClient::Stream>> open;
+  for (int i = 0; i < 5; ++i) open.push_back(client.stream("endless", nlohmann::json::object()));
+  server_->stop();
+  wait_until([&] { return threads_of_this_process() <= before; });
+  server_->stop();  // again, and at its end once more
+}
+
+}  // namespace
+}  // namespace stasis::guest
