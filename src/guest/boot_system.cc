@@ -72,7 +72,7 @@ void start_system() {
   report(set_initial_hostname(cmdline["stasis.hostname"]));
   report(configure_network(cmdline["stasis.ip"], cmdline["stasis.gw"]));
   if (auto dns = parse_address(cmdline["stasis.dns"])) {
-    report(replace_small_file("/etc/resolv.conf", "nameserver " + cmdline["stasis.dns"] + "\n"));
+    report(write_small_file("/etc/resolv.conf", "nameserver " + cmdline["stasis.dns"] + "\n"));
   }
   report(grow_root(cmdline["root"].starts_with("/dev/") ? cmdline["root"] : "/dev/vda"));
 }

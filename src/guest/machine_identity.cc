@@ -51,14 +51,14 @@ std::string hosts_with_name(std::string_view hosts, const std::string& hostname)
 Status set_hostname(const MachineScope& scope, const std::string& name) {
   if (!valid_hostname(name)) return fail(Code::kInvalidArgument, "'" + name + "' is not a host name");
   if (scope.kernel && sethostname(name.data(), name.size()) != 0) return fail_errno(errno, "set host name");
-  STASIS_TRY(replace_small_file(scope.root + "/etc/hostname", name + "\n"));
+  STASIS_TRY(write_small_file(scope.root + "/etc/hostname", name + "\n"));
   std::string hosts = read_small_file(scope.root + "/etc/hosts", kMaxHosts).value_or("127.0.0.1 localhost\n");
-  return replace_small_file(scope.root + "/etc/hosts", hosts_with_name(hosts, name));
+  return write_small_file(scope.root + "/etc/hosts", hosts_with_name(hosts, name));
 }
 
 Status set_machine_id(const MachineScope& scope, const std::string& id) {
   if (!valid_machine_id(id)) return fail(Code::kInvalidArgument, "machineId is not 32 lower-case hexadecimal digits");
-  return replace_small_file(scope.root + "/etc/machine-id", id + "\n");
+  return write_small_file(scope.root + "/etc/machine-id", id + "\n");
 }
 
 Status add_entropy(const MachineScope& scope, std::string_view bytes) {
@@ -98,7 +98,7 @@ Status correct_clock(const MachineScope& scope, int64_t unix_ns) {
 Status write_run_file(const MachineScope& scope, const std::string& name, std::string_view content) {
   std::string directory = scope.root + "/run/e2b";
   if (mkdir(directory.c_str(), 0755) != 0 && errno != EEXIST) return fail_errno(errno, "create " + directory);
-  return replace_small_file(directory + "/." + name, content);
+  return write_small_file(directory + "/." + name, content);
 }
 
 }  // namespace stasis::guest

@@ -1,7 +1,12 @@
 #include "guest/machine_identity.h"
 
+#include <fcntl.h>
 #include <gtest/gtest.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
+#include "base/fd.h"
+#include "guest/small_files.h"
 #include "guest/test_directory.h"
 
 namespace stasis::guest {
@@ -41,6 +46,45 @@ TEST(MachineIdentity, FilesAreReplaced) {
   EXPECT_EQ(directory.read("run/e2b/.E2B_SANDBOX_ID"), "def");
   EXPECT_FALSE(set_hostname(scope, "not a name"));
   EXPECT_FALSE(set_machine_id(scope, "short"));
+}
+
+// Writes `content` over `old`; whether it is the same file as before.
+bool written_in_place(const TestDirectory& directory, const std::string& old, const std::string& content) {
+  directory.write("file", old);
+  const std::string path = directory.path() + "/file";
+  const UniqueFd before(open(path.c_str(), O_RDONLY | O_CLOEXEC));  // keeps its inode from being used again
+  EXPECT_TRUE(write_small_file(path, content));
+  EXPECT_EQ(directory.read("file"), content);
+  struct stat was {};
+  struct stat is {};
+  EXPECT_EQ(fstat(before.get(), &was), 0);
+  EXPECT_EQ(stat(path.c_str(), &is), 0);
+  EXPECT_EQ(is.st_mode & 07777, 0644U);
+  return was.st_ino == is.st_ino;
+}
+
+TEST(SmallFiles, AreWrittenInPlaceUnlessTheyBecomeShorter) {
+  const TestDirectory directory;
+  EXPECT_TRUE(written_in_place(directory, "sandbox-1\n", "sandbox-2\n"));
+  EXPECT_TRUE(written_in_place(directory, "", "sandbox-2\n"));
+  EXPECT_FALSE(written_in_place(directory, "sandbox-10\n", "sandbox-2\n"));
+  EXPECT_FALSE(written_in_place(directory, "", std::string(4097, 'x')));
+}
+
+TEST(SmallFiles, OtherNamesOfAFileKeepTheirContent) {
+  const TestDirectory directory;
+  directory.write("target", "old\n");
+  const std::string target = directory.path() + "/target";
+  const std::string link = directory.path() + "/link";
+  for (const auto& make : {::symlink, ::link}) {
+    ASSERT_EQ(make(target.c_str(), link.c_str()), 0);
+    ASSERT_TRUE(write_small_file(link, "new\n"));
+    EXPECT_EQ(directory.read("link"), "new\n");
+    EXPECT_EQ(directory.read("target"), "old\n");
+    ASSERT_EQ(unlink(link.c_str()), 0);
+  }
+  EXPECT_FALSE(write_small_file(directory.path() + "/missing/file", "x"));
+  EXPECT_FALSE(write_small_file(directory.path(), "x"));
 }
 
 TEST(MachineIdentity, EntropyIsBounded) {
