@@ -1,9 +1,11 @@
 #include "guest/network.h"
 
+#include <fcntl.h>
 #include <net/if.h>
 #include <net/route.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
@@ -35,6 +37,16 @@ Status bring_up(int fd, const std::string& interface) {
   if (ioctl(fd, SIOCGIFFLAGS, &request) != 0) return fail_errno(errno, "flags of " + interface);
   request.ifr_flags = static_cast<short>(request.ifr_flags | IFF_UP | IFF_RUNNING);
   if (ioctl(fd, SIOCSIFFLAGS, &request) != 0) return fail_errno(errno, "bring up " + interface);
+  return {};
+}
+
+// The sandbox's network is IPv4. An address of its own that the kernel looks for neighbours with and announces (now,
+// and in each clone of a snapshot that is taken meanwhile) is of no use to anybody.
+Status leave_out_ipv6(const std::string& interface) {
+  const std::string path = "/proc/sys/net/ipv6/conf/" + interface + "/disable_ipv6";
+  UniqueFd fd(open(path.c_str(), O_WRONLY | O_CLOEXEC));
+  if (!fd && errno == ENOENT) return {};  // a kernel without it
+  if (!fd || write(fd.get(), "1\n", 2) != 2) return fail_errno(errno, "write " + path);
   return {};
 }
 
@@ -78,6 +90,7 @@ Status configure_network(const std::string& cidr, const std::string& gateway) {
   if (!address) return fail(Code::kInvalidArgument, "stasis.ip=" + cidr + " is not ADDRESS/BITS");
   std::string interface = first_interface();
   if (interface.empty()) return fail(Code::kNotFound, "stasis.ip is given, but there is no network interface");
+  STASIS_TRY(leave_out_ipv6(interface));
   STASIS_TRY(set_address(fd.get(), interface, *address));
   STASIS_TRY(bring_up(fd.get(), interface));
   if (gateway.empty()) return {};
