@@ -1,6 +1,9 @@
 #include "guest/http_server.h"
 
 #include <gtest/gtest.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -116,6 +119,26 @@ TEST_F(HttpServerTest, MoreThanMayBeAtOnceWait) {
   go_on.count_down();
   for (std::thread& client : clients) client.join();
   EXPECT_EQ(most, kAtOnce);
+}
+
+int option_of(int fd, int level, int name) {
+  int value = 0;
+  socklen_t size = sizeof value;
+  EXPECT_EQ(getsockopt(fd, level, name, &value, &size), 0);
+  return value;
+}
+
+TEST_F(HttpServerTest, AConnectionGivesUpOnAPeerThatVanished) {
+  std::vector<int> options;
+  serve([&](Exchange& exchange) {
+    const int fd = exchange.socket().fd();
+    for (const int name : {TCP_NODELAY, TCP_USER_TIMEOUT, TCP_KEEPIDLE, TCP_KEEPINTVL, TCP_KEEPCNT})
+      options.push_back(option_of(fd, IPPROTO_TCP, name));
+    options.push_back(option_of(fd, SOL_SOCKET, SO_KEEPALIVE));
+    exchange.send(200, {}, "");
+  });
+  ask();
+  EXPECT_EQ(options, (std::vector<int>{1, 30'000, 15, 5, 3, 1}));
 }
 
 TEST_F(HttpServerTest, StopEndsOpenConnectionsAndEveryThread) {

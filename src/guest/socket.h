@@ -1,8 +1,8 @@
 // One connection, read and written by one thread, with time limits. It is a Beast SyncReadStream and SyncWriteStream. A
 // read waits until `idle_limit` for its first byte; a write until `write_limit` for room. Both end at once when
-// shut_down() is called from another thread. The kernel is told to give up on a peer that vanished (as every peer does
-// when the guest is restored somewhere else), so a dead connection holds its thread for half a minute at most once
-// something is sent.
+// shut_down() is called from another thread. Of what listen_on() accepts, the kernel is told to give up on a peer that
+// vanished (as every peer does when the guest is restored somewhere else), so a dead connection holds its thread for
+// half a minute at most once something is sent.
 #pragma once
 
 #include <atomic>
@@ -20,7 +20,7 @@ namespace stasis::guest {
 
 class Socket {
  public:
-  explicit Socket(UniqueFd fd);
+  explicit Socket(UniqueFd fd) : fd_(std::move(fd)) {}
 
   template <typename Buffers>
   size_t read_some(const Buffers& buffers, boost::system::error_code& error) {
@@ -78,8 +78,8 @@ class Socket {
   mutable std::atomic<bool> shut_down_ = false;
 };
 
-// A listening socket on an IPv4 address; port 0 picks a free one. Returns an invalid descriptor with errno set on
-// failure.
+// A listening socket on an IPv4 address, whose connections have the limits above; port 0 picks a free one. Returns an
+// invalid descriptor with errno set on failure.
 UniqueFd listen_on(const std::string& address, uint16_t port);
 uint16_t bound_port(int fd);
 
