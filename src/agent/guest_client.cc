@@ -50,17 +50,21 @@ http::request<http::string_body> GuestClient::request(http::verb verb, const std
   return request;
 }
 
-Status GuestClient::health(Deadline deadline) const {
+Result<GuestConnection> GuestClient::health(Deadline deadline) const {
   STASIS_ASSIGN(GuestConnection connection, connect(deadline));
   auto ask = request(http::verb::get, "/health", "");
   STASIS_TRY(connection.send(ask));
   STASIS_ASSIGN(const auto answer, connection.receive(kMaxGuestAnswer));
   if (answer.result_int() / 100 != 2) return fail(guest_error(answer.result_int(), answer.body()));
-  return {};
+  return connection;
 }
 
-Status GuestClient::init(const json& body, Deadline deadline) const {
-  STASIS_ASSIGN(GuestConnection connection, connect(deadline));
+Status GuestClient::init(const json& body, Deadline deadline, std::optional<GuestConnection> open) const {
+  if (!open) {
+    STASIS_ASSIGN(open, connect(deadline));
+  }
+  GuestConnection connection = std::move(*open);
+  connection.stream().set_deadline(deadline);
   auto ask = request(http::verb::post, "/init", "");
   ask.set(http::field::content_type, "application/json");
   ask.body() = body.dump();

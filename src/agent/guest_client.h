@@ -7,6 +7,7 @@
 #include <functional>
 #include <map>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -60,8 +61,10 @@ class GuestClient {
   GuestClient(SocketSource sockets, Ipv4Address address, std::string token, int stop_fd = -1)
       : sockets_(std::move(sockets)), address_(address), token_(std::move(token)), stop_fd_(stop_fd) {}
 
-  Status health(Deadline deadline) const;
-  Status init(const nlohmann::json& body, Deadline deadline) const;
+  // Whether the daemon answers; the connection is open for another request.
+  Result<GuestConnection> health(Deadline deadline) const;
+  // On that connection, where there is one: to take another is a good part of what a restored guest has to do.
+  Status init(const nlohmann::json& body, Deadline deadline, std::optional<GuestConnection> open = {}) const;
 
   // Runs until the command ends. When `cancel_fd` becomes readable the command is killed and the answer is kCancelled.
   // It is not killed when the agent stops: it is the sandbox's, not the agent's.

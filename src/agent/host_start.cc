@@ -189,12 +189,16 @@ Result<Started> Host::bring_up(const SandboxPtr& sandbox, const StartSpec& spec)
   started.vmm_ready_us = microseconds_since(begun);
   const GuestClient guest = client_of(sandbox);
   const bool restored = !sandbox->info.restore_method.empty();
-  STASIS_TRY(await_daemon(sandbox, guest, restored ? kRestoreDeadline : kBootDeadline));
+  STASIS_ASSIGN(std::optional<GuestConnection> daemon,
+                await_daemon(sandbox, guest, restored ? kRestoreDeadline : kBootDeadline));
   started.daemon_answered_us = microseconds_since(begun);
   STASIS_ASSIGN(started.info, sandbox->client->state(kSocketDeadline));
-  if (!restored) make_warm_base(sandbox, spec);
+  if (!restored) {
+    daemon.reset();  // what is restored from the warm base later has no use for it
+    make_warm_base(sandbox, spec);
+  }
   STASIS_TRY(guest.init(init_body({spec.id, spec.same_machine, tokens_.find(spec.base)}, spec.record),
-                        Deadline::after(kRestoreDeadline)));
+                        Deadline::after(kRestoreDeadline), std::move(daemon)));
   {
     const std::lock_guard lock(sandbox->mutex);
     sandbox->record.initialised = true;
@@ -297,11 +301,12 @@ Status Host::await_vmm(const SandboxPtr& sandbox, const std::shared_ptr<supervis
   return {};
 }
 
-Status Host::await_daemon(const SandboxPtr& sandbox, const GuestClient& guest, Milliseconds limit) const {
+Result<GuestConnection> Host::await_daemon(const SandboxPtr& sandbox, const GuestClient& guest,
+                                           Milliseconds limit) const {
   const Deadline deadline = Deadline::after(limit);
   for (;;) {
-    const Status answered = guest.health(Deadline::after(kHealthAttempt));
-    if (answered) return {};
+    auto answered = guest.health(Deadline::after(kHealthAttempt));
+    if (answered) return answered;
     STASIS_ASSIGN(const bool gone, wait_readable(sandbox->supervisor_pidfd.get(), Deadline::after(kHealthPause)));
     if (gone) return fail(Code::kUnavailable, "the supervisor has gone");
     if (stopping_) return fail(Code::kUnavailable, "the host agent stops");

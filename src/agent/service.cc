@@ -179,7 +179,7 @@ grpc::Status Service::PingSandbox(Context* context, const v1::PingSandboxRequest
   const auto guest = host_.guest(request->sandbox_id());
   if (!guest) return answer(context, guest.error());
   const auto begun = std::chrono::steady_clock::now();
-  if (const Status alive = guest->health(Deadline::after(kPingDeadline)); !alive) return answer(context, alive.error());
+  if (const auto alive = guest->health(Deadline::after(kPingDeadline)); !alive) return answer(context, alive.error());
   const auto elapsed = std::chrono::steady_clock::now() - begun;
   reply->set_round_trip_us(
       static_cast<uint64_t>(std::chrono::duration_cast<std::chrono::microseconds>(elapsed).count()));
