@@ -59,6 +59,13 @@ class LifecycleTest(StasisTestCase):
         blocks = int(self.stasis.guest(sandbox, "df --output=size / | tail -1"))
         self.assertGreater(blocks, 1_800_000)
 
+    def test_an_idle_guest_does_nothing_of_its_own(self):
+        """What its kernel does at every tick, for a disk that was just mounted or a network that is not there, each clone does too."""
+        sandbox = self.create()
+        self.assertRegex(self.stasis.guest(sandbox, "cat /proc/timer_list"), r"\.nohz_mode +: 2")
+        self.assertNotIn("ext4lazyinit", self.stasis.guest(sandbox, "cat /proc/[0-9]*/comm"))
+        self.assertEqual(self.stasis.guest(sandbox, "awk '{print $6}' /proc/net/if_inet6"), "lo")
+
 
 class RestoreCases:
     """What a restore owes, whichever way the memory comes back."""
