@@ -2,6 +2,7 @@
 // through Boost.Beast's parsers; every wait has a deadline, and ends early when an interrupt fires. Not thread-safe.
 #pragma once
 
+#include <algorithm>
 #include <boost/asio/buffer.hpp>
 #include <boost/beast/core/flat_buffer.hpp>
 #include <boost/beast/http.hpp>
@@ -37,14 +38,19 @@ class TimedStream {
     code = {};
     return 0;
   }
+  // Beast hands over the head of a message in pieces of a word or a line. They go together: each by itself would be a
+  // packet that the guest has to take, seven for a request without a body.
   template <typename Buffers>
   size_t write_some(const Buffers& buffers, boost::system::error_code& code) {
+    gathered_.clear();
     for (auto at = boost::asio::buffer_sequence_begin(buffers); at != boost::asio::buffer_sequence_end(buffers); ++at) {
       const boost::asio::const_buffer part = *at;
-      if (part.size() > 0) return write_part(part.data(), part.size(), code);
+      if (gathered_.empty() && part.size() >= kGatheredAtMost) return write_part(part.data(), part.size(), code);
+      const size_t room = kGatheredAtMost - gathered_.size();
+      gathered_.append(static_cast<const char*>(part.data()), std::min(part.size(), room));
     }
     code = {};
-    return 0;
+    return gathered_.empty() ? 0 : write_part(gathered_.data(), gathered_.size(), code);
   }
   // Beast's synchronous operations are templates over both forms; only those with an error code are used here.
   template <typename Buffers>
@@ -63,10 +69,12 @@ class TimedStream {
   }
 
  private:
+  static constexpr size_t kGatheredAtMost = size_t{16} << 10;
   size_t read_part(void* data, size_t size, boost::system::error_code& code);
   size_t write_part(const void* data, size_t size, boost::system::error_code& code);
 
   UniqueFd socket_;
+  std::string gathered_;  // of one write
   Deadline deadline_ = Deadline::never();
   std::vector<Interrupt> interrupts_;
   Error error_;

@@ -3,6 +3,8 @@
 #include <signal.h>
 #include <unistd.h>
 
+#include <future>
+
 #include "base/clock.h"
 #include "base/process.h"
 #include "net/sandbox_network.h"
@@ -74,7 +76,11 @@ Result<std::unique_ptr<Sandbox>> Sandbox::start(const SandboxConfig& config, con
 
 Status Sandbox::run(std::optional<Shell> spare) {
   const Stopwatch watch;
+  // The one waits for the store, the other for the kernel.
+  std::future<Status> surroundings;
+  if (!spare) surroundings = std::async(std::launch::async, make_surroundings);
   STASIS_TRY_CONTEXT(open_base(), "open snapshot " + config_.base.text());
+  if (!spare) STASIS_TRY(surroundings.get());
   STASIS_TRY(take_shell(std::move(spare)));
   Status started = base_.kind == SnapshotKind::kImage ? boot() : restore();
   if (!started) return fail(prefer_page_server_failure(std::move(started).error()));
@@ -138,16 +144,20 @@ Status Sandbox::boot() {
 }
 
 Status Sandbox::restore() {
-  // The device state is checked before the VMM sees it: a damaged one is reported, not loaded.
-  STASIS_TRY(store_.read_part(base_.id, *base_.vm_state));
+  // Meanwhile the VMM starts. The device state is checked before that sees it: a damaged one is reported, not loaded.
+  auto way = std::async(std::launch::async, [this]() -> Result<RestoreWay> {
+    STASIS_TRY(store_.read_part(base_.id, *base_.vm_state));
+    return choose_restore_way(config_, store_, memory_, shell_.vmm->maps_one_file());
+  });
+  const Status prepared = from_spare_ ? Status() : shell_.vmm->prepare();
+  STASIS_ASSIGN(restore_way_, way.get());
+  STASIS_TRY(prepared);
   vmm::RestoreSpec spec;
   spec.state = store_.snapshot_dir(base_.id) / base_.vm_state->file;
   spec.saved_with.name = base_.vmm;
   spec.saved_with.version = base_.vmm_version;
   spec.saved_with.cpu_model = base_.cpu_model;
   spec.log = dir_ / kVmmLog;
-  STASIS_ASSIGN(restore_way_, choose_restore_way(config_, store_, memory_, shell_.vmm->maps_one_file()));
-  if (!from_spare_) STASIS_TRY(shell_.vmm->prepare());
   spec.mapped = restore_way_->mapped;
   spec.mapped_file = restore_way_->file;
   if (restore_way_->is_served()) STASIS_TRY(serve_pages(spec));

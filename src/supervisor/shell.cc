@@ -30,12 +30,16 @@ vmm::MachineConfig machine_config(const Shell& shell, const Path& dir) {
 
 }  // namespace
 
+Status make_surroundings() {
+  STASIS_TRY(make_directories(kRuntimeDir));
+  STASIS_TRY(mount_tmpfs(kRuntimeDir, kRuntimeBytes));
+  STASIS_TRY_CONTEXT(net::set_up_sandbox_network(), "set up the sandbox's network");
+  return {};
+}
+
 Result<Shell> make_shell(const SpareConfig& config, const Path& dir) {
   const Path runtime = kRuntimeDir;
-  STASIS_TRY(make_directories(runtime));
-  STASIS_TRY(mount_tmpfs(runtime, kRuntimeBytes));
   STASIS_TRY(make_directories(runtime / "disk"));
-  STASIS_TRY_CONTEXT(net::set_up_sandbox_network(), "set up the sandbox's network");
   Shell shell;
   shell.config = config;
   STASIS_ASSIGN(shell.blank, blank_disk(config.disk_bytes, runtime / "blank"));

@@ -23,7 +23,10 @@ struct Shell {
   std::unique_ptr<vmm::Vmm> vmm;  // not started
 };
 
-// Once in the life of a process. The VMM's log will be in `dir`.
+// The runtime directory and the network: the same whatever the shell will be. Once in the life of a process.
+Status make_surroundings();
+
+// In those surroundings. The VMM's log will be in `dir`.
 Result<Shell> make_shell(const SpareConfig& config, const Path& dir);
 
 }  // namespace stasis::supervisor

@@ -79,6 +79,7 @@ class Spare {
 
 Result<std::optional<Takeover>> wait_as_spare(const Path& dir, int listener, int signal_fd) {
   STASIS_ASSIGN(const SpareConfig config, read_config_file<SpareConfig>(dir / kSpareFile, spare_config_from_json));
+  STASIS_TRY(make_surroundings());
   STASIS_ASSIGN(Shell shell, make_shell(config, dir));
   STASIS_TRY(shell.vmm->prepare());
   return Spare(dir, std::move(shell), listener, signal_fd).wait();

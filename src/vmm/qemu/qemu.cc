@@ -159,10 +159,14 @@ std::vector<std::string> Qemu::arguments() const {
       // A file of ours by descriptor, shared, so that x-ignore-shared leaves it out of the migration stream.
       "-object",
       "memory-backend-file,id=ram,share=on,size=" + memory + ",mem-path=/proc/self/fd/" + std::to_string(kRamFd),
-      "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-chardev",
-      "socket,id=qmp,fd=" + std::to_string(kQmpFd), "-mon", "chardev=qmp,mode=control", "-chardev",
-      "file,id=console,append=on,path=" + escaped(config_.log.string()), "-serial", "chardev:console", "-device",
-      "virtio-rng-device", "-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"};
+      // State changes are told as events instead of polled for. A restored guest need not tell its network that it has
+      // moved: its namespace knows its address, and telling was an eighth of what it ran before its daemon's first
+      // answer.
+      "-global", "migration.x-events=on", "-global", "migration.announce-rounds=0", "-nodefaults", "-no-user-config",
+      "-display", "none", "-no-reboot", "-chardev", "socket,id=qmp,fd=" + std::to_string(kQmpFd), "-mon",
+      "chardev=qmp,mode=control", "-chardev", "file,id=console,append=on,path=" + escaped(config_.log.string()),
+      "-serial", "chardev:console", "-device", "virtio-rng-device", "-sandbox",
+      "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"};
   if (!config_.disk.empty()) {
     const json disk = {
         {"node-name", "root"},
@@ -251,15 +255,10 @@ Status Qemu::hand_over_memory(const RestoreSpec& spec) {
   return {};
 }
 
-// RAM stays in its file (x-ignore-shared); state changes are told as events instead of polled for. The guest need not
-// tell its network that it has moved: its namespace knows its address, and telling is an eighth of what it would run
-// before its daemon's first answer.
+// RAM stays in its file. (There is no option for this one.)
 Status Qemu::prepare_migration() {
-  json capabilities = json::array();
-  for (const char* name : {"x-ignore-shared", "events"})
-    capabilities.push_back({{"capability", name}, {"state", true}});
-  STASIS_TRY(command("migrate-set-capabilities", {{"capabilities", capabilities}}));
-  return command("migrate-set-parameters", {{"announce-rounds", 0}});
+  const json capability{{"capability", "x-ignore-shared"}, {"state", true}};
+  return command("migrate-set-capabilities", {{"capabilities", json::array({capability})}});
 }
 
 Status Qemu::command(const std::string& name, const json& arguments, int fd) {

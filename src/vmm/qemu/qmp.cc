@@ -41,7 +41,10 @@ Result<Qmp> Qmp::open(UniqueFd socket, Deadline deadline) {
 }
 
 Result<json> Qmp::execute(const std::string& command, const json& arguments, Deadline deadline, int fd) {
-  const std::string line = json{{"execute", command}, {"arguments", arguments}}.dump() + "\n";
+  // As short as can be: QEMU takes it byte by byte, each in a turn of its main loop (3.7 us).
+  json object{{"execute", command}};
+  if (!arguments.empty()) object["arguments"] = arguments;
+  const std::string line = object.dump() + "\n";
   const std::array fds{fd};
   STASIS_TRY_CONTEXT(send_all(socket_.get(), std::as_bytes(std::span(line)), std::span(fds.data(), fd >= 0 ? 1 : 0)),
                      "QEMU " + command);
