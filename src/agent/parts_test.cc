@@ -1,11 +1,16 @@
 // The agent's small parts by themselves.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sys/socket.h>
+#include <unistd.h>
 
+#include <array>
 #include <fstream>
+#include <thread>
 
 #include "agent/envelopes.h"
 #include "agent/guest_answer.h"
+#include "agent/guest_connection.h"
 #include "agent/identity.h"
 #include "agent/roots.h"
 #include "agent/tokens.h"
@@ -56,6 +61,43 @@ TEST(GuestAnswer, ErrorsKeepTheirCode) {
   EXPECT_EQ(guest_error(500, std::string(R"({"code":"already_exists","message":"x"})")).code, Code::kAlreadyExists);
   EXPECT_EQ(guest_error(401, std::string("no json")).code, Code::kUnauthenticated);
   EXPECT_NE(guest_error(418, std::string("")).message, "");
+}
+
+// A socket that keeps what each call has sent apart.
+TEST(GuestConnection, ARequestIsSentInOneCall) {
+  std::array<int, 2> fds{};
+  ASSERT_EQ(::socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, fds.data()), 0);
+  const UniqueFd guest(fds[1]);
+  GuestConnection connection(UniqueFd(fds[0]), {});
+  http::request<http::string_body> request{http::verb::post, "/init", 11};
+  request.set(http::field::content_type, "application/json");
+  request.body() = R"({"stasis":{}})";
+  ASSERT_TRUE(connection.send(request));
+  std::array<char, 4096> packet{};
+  const ssize_t n = ::recv(guest.get(), packet.data(), packet.size(), MSG_DONTWAIT);
+  ASSERT_GT(n, 0);
+  const std::string_view text(packet.data(), static_cast<size_t>(n));
+  EXPECT_TRUE(text.starts_with("POST /init HTTP/1.1\r\n")) << text;
+  EXPECT_TRUE(text.ends_with("\r\n\r\n{\"stasis\":{}}")) << text;
+}
+
+TEST(GuestConnection, ALargeBodyComesWhole) {
+  std::array<int, 2> fds{};
+  ASSERT_EQ(::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds.data()), 0);
+  UniqueFd guest(fds[1]);
+  GuestConnection connection(UniqueFd(fds[0]), {});
+  http::request<http::string_body> request{http::verb::post, "/files", 11};
+  for (int i = 0; request.body().size() < 200'000; ++i) request.body() += std::to_string(i) + ",";
+  std::string came;
+  std::thread reader([&] {
+    std::array<char, 4096> part{};
+    for (ssize_t n = 0; (n = ::read(guest.get(), part.data(), part.size())) > 0;)
+      came.append(part.data(), static_cast<size_t>(n));
+  });
+  EXPECT_TRUE(connection.send(request));
+  connection = GuestConnection(UniqueFd(), {});
+  reader.join();
+  EXPECT_EQ(came.substr(came.find("\r\n\r\n") + 4), request.body());
 }
 
 TEST(InitBody, OfANewMachineAndOfTheSame) {

@@ -83,6 +83,15 @@ TEST_F(QmpTest, CommandCarriesItsArgumentsAndItsDescriptor) {
   EXPECT_EQ(received.fds.size(), 1u);
 }
 
+TEST_F(QmpTest, ACommandWithoutArgumentsIsNothingButItsName) {
+  Qmp qmp = opened();
+  say(kDone);
+  ASSERT_OK(qmp.execute("cont", json::object(), soon()));
+  std::string text;
+  heard(text);
+  EXPECT_EQ(text, "{\"execute\":\"cont\"}\n");
+}
+
 TEST_F(QmpTest, AnErrorIsToldInQemusWords) {
   Qmp qmp = opened();
   say(R"({"error": {"class": "GenericError", "desc": "no such thing"}})"
