@@ -119,7 +119,8 @@ Status FuseExport::show(CowDisk& disk) {
   return {};
 }
 
-Path FuseExport::file() const { return state_->mount_point / kFileName; }
+Path FuseExport::file() const { return file_in(state_->mount_point); }
+Path FuseExport::file_in(const Path& mount_point) { return mount_point / kFileName; }
 
 int FuseExport::failed_fd() const { return state_->failed.fd(); }
 

@@ -26,7 +26,8 @@ class FuseExport {
   // nobody reads or writes meanwhile.
   Status show(CowDisk& disk);
 
-  Path file() const;  // mount_point / "root.raw"
+  Path file() const;
+  static Path file_in(const Path& mount_point);  // mount_point / "root.raw"
 
   // Readable once the disk has failed the guest other than by being full (which the guest is told as ENOSPC): data of a
   // layer that is damaged or cannot be read. The guest got EIO; failure() is the reason.

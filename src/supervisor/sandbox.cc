@@ -76,21 +76,48 @@ Result<std::unique_ptr<Sandbox>> Sandbox::start(const SandboxConfig& config, con
 
 Status Sandbox::run(std::optional<Shell> spare) {
   const Stopwatch watch;
-  // The one waits for the store, the other for the kernel.
-  std::future<Status> surroundings;
-  if (!spare) surroundings = std::async(std::launch::async, make_surroundings);
-  STASIS_TRY_CONTEXT(open_base(), "open snapshot " + config_.base.text());
-  if (!spare) STASIS_TRY(surroundings.get());
-  STASIS_TRY(take_shell(std::move(spare)));
+  STASIS_TRY(spare ? open_and_take(std::move(*spare)) : open_and_put_up());
+  STASIS_TRY(show_disk());
   Status started = base_.kind == SnapshotKind::kImage ? boot() : restore();
   if (!started) return fail(prefer_page_server_failure(std::move(started).error()));
   vmm_ready_us_ = watch.microseconds();
   return {};
 }
 
+// What waits for the store, the kernel and the VMM's start goes on beside each other.
+Status Sandbox::open_and_put_up() {
+  auto surroundings = std::async(std::launch::async, make_surroundings);
+  auto kvm = std::async(std::launch::async, vmm::probe_kvm);
+  STASIS_TRY(open_base());
+  shell_ = plan_shell({shape_, disk_base_->size(), config_.vmm}, dir_, kvm.get().works);
+  const bool restores = base_.kind != SnapshotKind::kImage;
+  auto way = std::async(restores ? std::launch::async : std::launch::deferred, [this] { return choose_way(); });
+  STASIS_TRY(put_up(shell_, restores, [&] { return surroundings.get(); }));
+  if (!restores) return {};
+  STASIS_ASSIGN(restore_way_, way.get());
+  return {};
+}
+
+Status Sandbox::open_and_take(Shell spare) {
+  from_spare_ = true;
+  STASIS_TRY(open_base());
+  const SpareConfig needed{shape_, disk_base_->size(), config_.vmm};
+  if (to_json(spare.config) != to_json(needed) || base_.kind == SnapshotKind::kImage) {
+    return fail(Code::kFailedPrecondition, "the spare is of another shape");
+  }
+  shell_ = std::move(spare);
+  STASIS_ASSIGN(restore_way_, choose_way());
+  return {};
+}
+
 // Finds what the sandbox stands on, and writes down which layers it needs (memory.map, disk.map in its directory)
 // before the store may collect again.
 Status Sandbox::open_base() {
+  STASIS_TRY_CONTEXT(find_base(), "open snapshot " + config_.base.text());
+  return {};
+}
+
+Status Sandbox::find_base() {
   STASIS_ASSIGN(const snapshot::StoreLock lock, store_.lock_shared());
   STASIS_ASSIGN(base_, store_.load(config_.base));
   last_snapshot_ = base_.id;
@@ -118,15 +145,7 @@ Status Sandbox::stand_on(const BlockMap& memory_map) {
 }
 
 // From here on the file of the shell's disk is the sandbox's own.
-Status Sandbox::take_shell(std::optional<Shell> spare) {
-  const SpareConfig needed{shape_, disk_base_->size(), config_.vmm};
-  from_spare_ = spare.has_value();
-  if (!spare) {
-    STASIS_ASSIGN(spare, make_shell(needed, dir_));
-  } else if (to_json(spare->config) != to_json(needed) || base_.kind == SnapshotKind::kImage) {
-    return fail(Code::kFailedPrecondition, "the spare is of another shape");
-  }
-  shell_ = std::move(*spare);
+Status Sandbox::show_disk() {
   STASIS_TRY(store_.fs().make_directory(dir_ / "disk"));
   STASIS_ASSIGN(disk_, disk::CowDisk::create(store_.fs(), disk_base_, dir_ / "disk"));
   STASIS_TRY(shell_.disk_export->show(*disk_));
@@ -143,15 +162,13 @@ Status Sandbox::boot() {
   return shell_.vmm->boot(spec);
 }
 
+// The device state is checked before the VMM sees it: a damaged one is reported, not loaded.
+Result<RestoreWay> Sandbox::choose_way() const {
+  STASIS_TRY(store_.read_part(base_.id, *base_.vm_state));
+  return choose_restore_way(config_, store_, memory_, shell_.vmm->maps_one_file());
+}
+
 Status Sandbox::restore() {
-  // Meanwhile the VMM starts. The device state is checked before that sees it: a damaged one is reported, not loaded.
-  auto way = std::async(std::launch::async, [this]() -> Result<RestoreWay> {
-    STASIS_TRY(store_.read_part(base_.id, *base_.vm_state));
-    return choose_restore_way(config_, store_, memory_, shell_.vmm->maps_one_file());
-  });
-  const Status prepared = from_spare_ ? Status() : shell_.vmm->prepare();
-  STASIS_ASSIGN(restore_way_, way.get());
-  STASIS_TRY(prepared);
   vmm::RestoreSpec spec;
   spec.state = store_.snapshot_dir(base_.id) / base_.vm_state->file;
   spec.saved_with.name = base_.vmm;

@@ -62,8 +62,12 @@ class Sandbox {
   };
   Sandbox(SandboxConfig config, Path dir, snapshot::Store store, Event failure_event);
   Status run(std::optional<Shell> spare);
+  Status open_and_put_up();
+  Status open_and_take(Shell spare);
   Status open_base();
-  Status take_shell(std::optional<Shell> spare);
+  Status find_base();
+  Result<RestoreWay> choose_way() const;
+  Status show_disk();
   Status boot();
   Status restore();
   Status serve_pages(vmm::RestoreSpec& spec);

@@ -8,6 +8,8 @@ namespace {
 
 constexpr uint64_t kRuntimeBytes = 16 << 20;  // sockets, mount points, and what keeps account of a blank disk
 
+Path disk_directory() { return Path(kRuntimeDir) / "disk"; }
+
 // Nothing is written to it: nobody runs before the file shows the sandbox's own.
 Result<std::unique_ptr<disk::CowDisk>> blank_disk(uint64_t bytes, const Path& work_dir) {
   FileSystem& fs = real_file_system();
@@ -17,15 +19,24 @@ Result<std::unique_ptr<disk::CowDisk>> blank_disk(uint64_t bytes, const Path& wo
   return disk::CowDisk::create(fs, std::move(base), work_dir);
 }
 
-vmm::MachineConfig machine_config(const Shell& shell, const Path& dir) {
+vmm::MachineConfig machine_config(const SpareConfig& config, const Path& dir) {
   vmm::MachineConfig machine;
-  machine.shape = shell.config.shape;
-  machine.disk = shell.disk_export->file();
+  machine.shape = config.shape;
+  machine.disk = disk::FuseExport::file_in(disk_directory());
   machine.tap = net::kTapName;
   machine.mac = net::kGuestMac.text();
   machine.runtime_dir = kRuntimeDir;
   machine.log = dir / kVmmLog;
   return machine;
+}
+
+Status export_blank_disk(Shell& shell) {
+  STASIS_TRY(make_directories(disk_directory()));
+  STASIS_ASSIGN(shell.blank, blank_disk(shell.config.disk_bytes, Path(kRuntimeDir) / "blank"));
+  auto exported = disk::FuseExport::mount(*shell.blank, disk_directory());
+  if (!exported) return fail(std::move(exported).error().with_context("export the disk through FUSE"));
+  shell.disk_export = std::move(*exported);
+  return {};
 }
 
 }  // namespace
@@ -37,18 +48,20 @@ Status make_surroundings() {
   return {};
 }
 
-Result<Shell> make_shell(const SpareConfig& config, const Path& dir) {
-  const Path runtime = kRuntimeDir;
-  STASIS_TRY(make_directories(runtime / "disk"));
+Shell plan_shell(const SpareConfig& config, const Path& dir, bool kvm) {
   Shell shell;
   shell.config = config;
-  STASIS_ASSIGN(shell.blank, blank_disk(config.disk_bytes, runtime / "blank"));
-  auto exported = disk::FuseExport::mount(*shell.blank, runtime / "disk");
-  if (!exported) return fail(std::move(exported).error().with_context("export the disk through FUSE"));
-  shell.disk_export = std::move(*exported);
-  const vmm::MachineConfig machine = machine_config(shell, dir);
-  shell.vmm = config.vmm == "firecracker" ? vmm::make_firecracker(machine) : vmm::make_qemu(machine);
+  const vmm::MachineConfig machine = machine_config(config, dir);
+  shell.vmm = config.vmm == "firecracker" ? vmm::make_firecracker(machine) : vmm::make_qemu(machine, kvm);
   return shell;
+}
+
+Status put_up(Shell& shell, bool restores, const std::function<Status()>& surroundings) {
+  const auto put_round_it = [&]() -> Status {
+    STASIS_TRY(surroundings());
+    return export_blank_disk(shell);
+  };
+  return restores ? shell.vmm->prepare(put_round_it) : put_round_it();
 }
 
 }  // namespace stasis::supervisor

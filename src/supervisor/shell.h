@@ -3,6 +3,7 @@
 // spare has it before anybody knows which sandbox it will be.
 #pragma once
 
+#include <functional>
 #include <memory>
 
 #include "disk/cow_disk.h"
@@ -15,18 +16,22 @@ namespace stasis::supervisor {
 // The same in every sandbox's mount namespace: saved states record paths below it.
 inline constexpr const char* kRuntimeDir = "/run/stasis-vm";
 
-// Members in order of construction; destroyed in reverse: the VMM first, then who serves it.
+// Destroyed from the last member to the first: the VMM before who serves it.
 struct Shell {
   SpareConfig config;
   std::unique_ptr<disk::CowDisk> blank;  // zeros: what the disk's file shows until it is the sandbox's
   std::unique_ptr<disk::FuseExport> disk_export;
-  std::unique_ptr<vmm::Vmm> vmm;  // not started
+  std::unique_ptr<vmm::Vmm> vmm;
 };
 
 // The runtime directory and the network: the same whatever the shell will be. Once in the life of a process.
 Status make_surroundings();
 
-// In those surroundings. The VMM's log will be in `dir`.
-Result<Shell> make_shell(const SpareConfig& config, const Path& dir);
+// A VMM that has not been started, and nothing else. Its log will be in `dir`; `kvm`: whether that works.
+Shell plan_shell(const SpareConfig& config, const Path& dir, bool kvm);
+
+// The rest, in the surroundings that `surroundings` makes or waits for. A VMM that is to restore is prepared (vmm.h),
+// and starts meanwhile.
+Status put_up(Shell& shell, bool restores, const std::function<Status()>& surroundings);
 
 }  // namespace stasis::supervisor

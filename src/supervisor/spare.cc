@@ -79,9 +79,8 @@ class Spare {
 
 Result<std::optional<Takeover>> wait_as_spare(const Path& dir, int listener, int signal_fd) {
   STASIS_ASSIGN(const SpareConfig config, read_config_file<SpareConfig>(dir / kSpareFile, spare_config_from_json));
-  STASIS_TRY(make_surroundings());
-  STASIS_ASSIGN(Shell shell, make_shell(config, dir));
-  STASIS_TRY(shell.vmm->prepare());
+  Shell shell = plan_shell(config, dir, vmm::probe_kvm().works);
+  STASIS_TRY(put_up(shell, true, make_surroundings));
   return Spare(dir, std::move(shell), listener, signal_fd).wait();
 }
 

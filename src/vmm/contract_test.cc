@@ -477,11 +477,11 @@ TEST_P(Contract, APreparedMachineCanOnlyBeRestored) {
   const Snapshot first = filled_snapshot(7);
   auto machine = fixture_->make_machine();
   ASSERT_OK(machine);
-  ASSERT_OK(machine->vmm->prepare());
+  ASSERT_OK(machine->vmm->prepare({}));
   EXPECT_GT(machine->vmm->pid(), 0);
   EXPECT_FALSE(ended(*machine->vmm));
   EXPECT_FALSE(machine->vmm->info().version.empty());
-  EXPECT_FAILS(machine->vmm->prepare(), Code::kFailedPrecondition);
+  EXPECT_FAILS(machine->vmm->prepare({}), Code::kFailedPrecondition);
   EXPECT_FAILS(machine->vmm->boot(fixture_->boot_spec()), Code::kFailedPrecondition);
   Path state;
   EXPECT_FAILS(lab_->save(*machine->vmm, state), Code::kFailedPrecondition);
@@ -493,7 +493,7 @@ TEST_P(Contract, APreparedMachineThatDiedSaysSoAndWhereItsLogIs) {
   const Snapshot first = filled_snapshot(7);
   auto machine = fixture_->make_machine();
   ASSERT_OK(machine);
-  ASSERT_OK(machine->vmm->prepare());
+  ASSERT_OK(machine->vmm->prepare({}));
   ASSERT_EQ(::kill(machine->vmm->pid(), SIGKILL), 0);
   EXPECT_TRUE(value(wait_readable(machine->vmm->pidfd(), Deadline::after(Milliseconds(5000)))));
   const Status restored = machine->vmm->restore({.state = first.state,
@@ -508,7 +508,7 @@ TEST_P(Contract, APreparedMachineThatDiedSaysSoAndWhereItsLogIs) {
 TEST_P(Contract, APreparedMachineGoesWithItsObject) {
   auto machine = fixture_->make_machine();
   ASSERT_OK(machine);
-  ASSERT_OK(machine->vmm->prepare());
+  ASSERT_OK(machine->vmm->prepare({}));
   const pid_t pid = machine->vmm->pid();
   machine->vmm.reset();
   EXPECT_FALSE(process_is_there(pid));

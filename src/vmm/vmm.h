@@ -85,8 +85,10 @@ class Vmm {
   virtual Status boot(const BootSpec& spec) = 0;
   // Starts the process and makes everything of the machine but what restore() loads: for a VMM that waits for its
   // snapshot (and what the disk holds may change until then, its size may not). Such a machine can only be restored, or
-  // stopped. After a failure there is no process. kFailedPrecondition if it has been started already.
-  virtual Status prepare() = 0;
+  // stopped. `meanwhile` (none: nothing) makes what a machine needs around it, its runtime directory, disk and network:
+  // it is called once, as late as the VMM can do without, and fails prepare() if it fails. After a failure there is no
+  // process. kFailedPrecondition if it has been started already.
+  virtual Status prepare(const std::function<Status()>& meanwhile) = 0;
   // Prepares the machine if nobody has, and loads device state; memory comes as the spec says. The guest is stopped
   // when this returns. A failed restore ends the process and says why: kNotFound for a state that is not there,
   // kDataLoss for one that is damaged or that the VMM calls foreign, kFailedPrecondition for one that another VMM saved
@@ -128,7 +130,8 @@ class Vmm {
 Result<VmmInfo> probe_qemu();
 Result<VmmInfo> probe_firecracker();
 
-std::unique_ptr<Vmm> make_qemu(const MachineConfig& config);
+// `kvm`: whether it works (probe_kvm).
+std::unique_ptr<Vmm> make_qemu(const MachineConfig& config, bool kvm);
 std::unique_ptr<Vmm> make_firecracker(const MachineConfig& config);
 
 // True if /dev/kvm runs a guest in hardware (shown by running one), false with the reason otherwise.

@@ -88,7 +88,7 @@ class HostedQemu final : public Vmm {
       : directory_(std::move(directory)),
         network_(std::move(network)),
         disks_(std::move(disks)),
-        qemu_(make_qemu(config)) {}
+        qemu_(make_qemu(config, probe_kvm().works)) {}
   // QEMU first: as long as it lives it may wait for its disk.
   ~HostedQemu() override { qemu_.reset(); }
   HostedQemu(const HostedQemu&) = delete;
@@ -100,11 +100,15 @@ class HostedQemu final : public Vmm {
     if (!export_) STASIS_TRY(give_disk(host->disk()));
     return network_->inside([&] { return qemu_->boot(spec); });
   }
-  Status prepare() override {
+  Status prepare(const std::function<Status()>& meanwhile) override {
     STASIS_ASSIGN(const BlockMap zeros, BlockMap::zeros(host->disk().size()));
-    if (!export_) STASIS_TRY(give_disk(zeros));
     waits_ = true;
-    return network_->inside([&] { return qemu_->prepare(); });
+    return network_->inside([&] {
+      return qemu_->prepare([&]() -> Status {
+        if (!export_) STASIS_TRY(give_disk(zeros));
+        return meanwhile ? meanwhile() : Status();
+      });
+    });
   }
   Status restore(const RestoreSpec& spec) override {
     const auto saved = disks_->find(spec.state);

@@ -116,7 +116,7 @@ Result<Restored> Lab::restore(const Snapshot& snapshot, const std::function<void
   Restored restored;
   STASIS_ASSIGN(restored.machine, fixture_.make_machine());
   if (adjust) adjust(restored.machine);
-  if (prepared_) STASIS_TRY(restored.vmm().prepare());
+  if (prepared_) STASIS_TRY(restored.vmm().prepare({}));
   STASIS_ASSIGN(restored.memory, AddressSpace::open(real_file_system(), layers(), snapshot.memory));
   restored.failure = std::make_shared<Restored::Failure>();
   RestoreSpec spec{.state = snapshot.state, .saved_with = snapshot.saved_with};

@@ -61,7 +61,9 @@ Status Firecracker::boot_machine(const BootSpec& spec) {
   return {};
 }
 
-Status Firecracker::prepare() {
+// Its socket is in the runtime directory: it cannot be started before that is there, and is up within 2 ms.
+Status Firecracker::prepare(const std::function<Status()>& meanwhile) {
+  if (meanwhile && phase_ == Phase::kNew) STASIS_TRY(meanwhile());
   STASIS_TRY(start());
   phase_ = Phase::kPrepared;
   return {};
@@ -73,7 +75,7 @@ Status Firecracker::restore(const RestoreSpec& spec) {
   }
   if (!spec.log.empty()) config_.log = spec.log;
   Status restored = require_for_restore(spec);
-  if (restored && phase_ == Phase::kNew) restored = prepare();
+  if (restored && phase_ == Phase::kNew) restored = prepare({});
   if (restored) restored = restore_prepared(spec);
   if (!restored) return end_with(std::move(restored).error().with_context("restore"));
   phase_ = Phase::kPaused;

@@ -34,7 +34,7 @@ class Firecracker final : public Vmm {
   explicit Firecracker(MachineConfig config, FirecrackerDeadlines deadlines = {});
 
   Status boot(const BootSpec& spec) override;
-  Status prepare() override;
+  Status prepare(const std::function<Status()>& meanwhile) override;
   Status restore(const RestoreSpec& spec) override;
   Status pause() override { return set_paused(true); }
   Status resume() override { return set_paused(false); }

@@ -54,6 +54,11 @@ Result<MappingChannel> MappingChannel::open() {
   return MappingChannel(std::move(sockets.first), std::move(sockets.second));
 }
 
+void MappingChannel::let_go() {
+  const std::array byte{std::byte{0}};
+  (void)send_all(ours_.get(), byte);
+}
+
 Result<MappedMemory> MappingChannel::await_library(Deadline deadline) {
   auto here = await_answer(deadline);
   if (!here) return fail(std::move(here).error().with_context("wait for the preloaded library"));

@@ -26,6 +26,10 @@ class MappingChannel {
   int peer() const { return peer_.get(); }
   void close_peer() { peer_.reset(); }
 
+  // A QEMU that was started with STASIS_HELD goes no further than to link its libraries until then. If it has ended,
+  // what is asked of it next says so.
+  void let_go();
+
   // Until the library has guest memory in its hands. kUnavailable if QEMU ended, kDeadlineExceeded if nobody has it by
   // then (a library that could not be preloaded). Of a QEMU that boots with its tracker, and that is all.
   Result<MappedMemory> await_library(Deadline deadline);

@@ -3,6 +3,8 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include <fstream>
 
@@ -35,7 +37,7 @@ class MappingChannelTest : public snapshot::testing::StoreTest {
     ram_ = std::move(*ram);
   }
   // The program, with one end of a socket; its output and messages go to files. It uses its memory from go() on.
-  Process started(int socket, bool boots = false) {
+  Process started(int socket, const char* how = nullptr) {
     const auto out = real_file_system().create(dir_.path() / "out");
     const auto err = real_file_system().create(dir_.path() / "err");
     EXPECT_OK(out);
@@ -46,7 +48,7 @@ class MappingChannelTest : public snapshot::testing::StoreTest {
     options.env = {{"LD_PRELOAD", bin.parent_path() / "lib" / "libstasis-preload.so"},
                    {"STASIS_RAM_FD", "3"},
                    {"STASIS_MAPPING_FD", "5"}};
-    if (boots) options.env.emplace_back("STASIS_BOOTS", "1");
+    if (how) options.env.emplace_back(how, "1");
     options.fds = {{ram_.get(), 3}, {socket, 5}};
     auto input = unix_socket_pair();
     EXPECT_OK(input);
@@ -196,7 +198,7 @@ TEST_F(MappingChannelTest, AProgramThatBootsKeepsItsMemoryFileAndTellsItsTracker
   ASSERT_OK(real_file_system().write_at(ram_.get(), 0, Bytes(3 * kBlockSize, std::byte{7})));
   auto channel = MappingChannel::open();
   ASSERT_OK(channel);
-  Process program = started(channel->peer(), true);
+  Process program = started(channel->peer(), "STASIS_BOOTS");
   channel->close_peer();
   const auto booted = channel->await_library(soon());
   ASSERT_OK(booted);
@@ -207,6 +209,44 @@ TEST_F(MappingChannelTest, AProgramThatBootsKeepsItsMemoryFileAndTellsItsTracker
   go();
   EXPECT_TRUE(end_of(program).success()) << messages();
   EXPECT_EQ(output(), memory_.content);
+}
+
+// Whether the process waits to receive something (recvfrom).
+bool waits_to_be_let_go(pid_t pid) {
+  for (int i = 0; i < 10'000; ++i) {
+    int call = -1;
+    if (std::ifstream("/proc/" + std::to_string(pid) + "/syscall") >> call && call == SYS_recvfrom) return true;
+    ::usleep(1000);
+  }
+  return false;
+}
+
+void close(MappingChannel& channel) {
+  auto another = MappingChannel::open();
+  ASSERT_OK(another);
+  channel = std::move(*another);
+}
+
+TEST_F(MappingChannelTest, AProgramThatIsHeldHasDoneNothingUntilItIsLetGo) {
+  auto channel = MappingChannel::open();
+  ASSERT_OK(channel);
+  Process program = started(channel->peer(), "STASIS_HELD");
+  channel->close_peer();
+  ASSERT_TRUE(waits_to_be_let_go(program.pid()));
+  EXPECT_FAILS(channel->await_library(Deadline::after(Milliseconds(0))), Code::kDeadlineExceeded);
+  channel->let_go();
+  EXPECT_OK(channel->await_library(soon()));
+  close(*channel);
+  EXPECT_EQ(end_of(program).code, 1) << messages();
+}
+
+TEST_F(MappingChannelTest, AProgramThatIsHeldEndsWithWhoHoldsIt) {
+  auto channel = MappingChannel::open();
+  ASSERT_OK(channel);
+  Process program = started(channel->peer(), "STASIS_HELD");
+  close(*channel);
+  EXPECT_EQ(end_of(program).code, 1);
+  EXPECT_THAT(messages(), HasSubstr("wait to be let go"));
 }
 
 TEST_F(MappingChannelTest, AProgramThatDoesNotTakeItsMemoryOverIsTold) {

@@ -13,6 +13,9 @@
  *   memory of QEMU's, and what it does not write is shared with every clone through the page cache. What cannot be
  *   mapped is anonymous memory from the beginning, and served as above.
  *
+ * A QEMU that is started while its disk and network are still being made (STASIS_HELD) is held before its main program
+ * begins, until the supervisor sends a byte.
+ *
  * A QEMU that boots (STASIS_MAPPING_FD but no plan to wait for: STASIS_BOOTS) keeps its memory file; the library only
  * sends a userfaultfd, with which the driver can have written pages told.
  *
@@ -67,6 +70,16 @@ __attribute__((noreturn)) static void refuse(const char* what) {
 
 static void find_real(void) { real_mmap = (void* (*)(void*, size_t, int, int, int, off_t))dlsym(RTLD_NEXT, "mmap"); }
 
+static void await_release(void) {
+  char byte;
+  ssize_t n;
+  do {
+    n = recv(mapping_fd, &byte, 1, 0);
+  } while (n < 0 && errno == EINTR);
+  if (n == 0) errno = EPIPE;
+  if (n != 1) give_up("wait to be let go");
+}
+
 /* Environment variables reach children: nothing of ours may. */
 __attribute__((constructor)) static void set_up(void) {
   find_real();
@@ -76,10 +89,12 @@ __attribute__((constructor)) static void set_up(void) {
     mapping_fd = atoi(mapping_text);
     if (fstat(atoi(fd_text), &ram) != 0) give_up("STASIS_RAM_FD");
     boots = getenv("STASIS_BOOTS") != NULL;
+    if (getenv("STASIS_HELD") != NULL) await_release();
     armed = true;
   }
   unsetenv("LD_PRELOAD");
   unsetenv("STASIS_BOOTS");
+  unsetenv("STASIS_HELD");
   unsetenv("STASIS_RAM_FD");
   unsetenv("STASIS_MAPPING_FD");
 }

@@ -95,7 +95,7 @@ class Qemu final : public Vmm {
   // No guest: only to ask QEMU who it is.
   Status start_empty() { return start({"-S"}, Purpose::kNothing); }
 
-  Status prepare() override;
+  Status prepare(const std::function<Status()>& meanwhile) override;
   Status restore(const RestoreSpec& spec) override;
   Status pause() override;
   Status resume() override;
@@ -118,7 +118,7 @@ class Qemu final : public Vmm {
 
  private:
   enum class Purpose { kNothing, kBoot, kRestore };
-  Status start(std::vector<std::string> more_arguments, Purpose purpose);
+  Status start(std::vector<std::string> more_arguments, Purpose purpose, const std::function<Status()>& meanwhile = {});
   Status preload(SpawnOptions& options, Purpose purpose);
   Status await_library(Purpose purpose);
   Status restore_prepared(const RestoreSpec& spec, int state);
@@ -188,7 +188,7 @@ std::string Qemu::kernel_command_line(const std::string& given) const {
   return kvm_ ? given : given + " tsc_early_khz=" + std::to_string(measure_tsc_khz());
 }
 
-Status Qemu::start(std::vector<std::string> more_arguments, Purpose purpose) {
+Status Qemu::start(std::vector<std::string> more_arguments, Purpose purpose, const std::function<Status()>& meanwhile) {
   if (process_) return fail(Code::kFailedPrecondition, "this machine has been started already");
   STASIS_ASSIGN(ram_, GuestRam::create(uint64_t{config_.shape.memory_mib} << 20));
   STASIS_ASSIGN(auto sockets, unix_socket_pair());
@@ -206,6 +206,8 @@ Status Qemu::start(std::vector<std::string> more_arguments, Purpose purpose) {
   process_ = std::move(*spawned);
   sockets.second.reset();
   if (mapping_) mapping_->close_peer();
+  if (meanwhile) STASIS_TRY(meanwhile());
+  if (purpose == Purpose::kRestore) mapping_->let_go();
   auto qmp = Qmp::open(std::move(sockets.first), Deadline::after(kStartDeadline));
   if (!qmp) return fail(explain(std::move(qmp).error().with_context("start QEMU")));
   qmp_ = std::move(*qmp);
@@ -237,7 +239,7 @@ Status Qemu::preload(SpawnOptions& options, Purpose purpose) {
   options.env = {{"LD_PRELOAD", library.string()},
                  {"STASIS_RAM_FD", std::to_string(kRamFd)},
                  {"STASIS_MAPPING_FD", std::to_string(kMappingFd)}};
-  if (purpose == Purpose::kBoot) options.env.emplace_back("STASIS_BOOTS", "1");
+  options.env.emplace_back(purpose == Purpose::kBoot ? "STASIS_BOOTS" : "STASIS_HELD", "1");
   return {};
 }
 
@@ -287,9 +289,10 @@ Result<bool> Qemu::await_migration() {
   }
 }
 
-Status Qemu::prepare() {
+// The dynamic linker needs 10 of the 25 ms that QEMU takes to start, and nothing of what is around the machine.
+Status Qemu::prepare(const std::function<Status()>& meanwhile) {
   if (process_) return fail(Code::kFailedPrecondition, "this machine has been started already");
-  Status ready = start({"-incoming", "defer"}, Purpose::kRestore);
+  Status ready = start({"-incoming", "defer"}, Purpose::kRestore, meanwhile);
   if (!ready) stop();
   return ready;
 }
@@ -299,7 +302,7 @@ Status Qemu::restore(const RestoreSpec& spec) {
   if (!spec.log.empty()) config_.log = spec.log;
   Status restored = [&]() -> Status {
     STASIS_ASSIGN(const UniqueFd state, read_state_file(real_file_system(), spec.state));
-    if (!process_) STASIS_TRY(prepare());
+    if (!process_) STASIS_TRY(prepare({}));
     return restore_prepared(spec, state.get());
   }();
   if (restored) return {};
@@ -428,8 +431,6 @@ Result<VmmInfo> probe_qemu() {
   return machine.info();
 }
 
-std::unique_ptr<Vmm> make_qemu(const MachineConfig& config) {
-  return std::make_unique<Qemu>(config, probe_kvm().works);
-}
+std::unique_ptr<Vmm> make_qemu(const MachineConfig& config, bool kvm) { return std::make_unique<Qemu>(config, kvm); }
 
 }  // namespace stasis::vmm

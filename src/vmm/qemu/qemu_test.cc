@@ -57,7 +57,7 @@ TEST(QemuTest, AMissingProgramIsNotFoundWithTheRemedy) {
 
 TEST(QemuTest, AProgramThatEndsAtOnceIsToldWithItsStatusAndItsLog) {
   const FakeQemu fake("echo wrong option; exit 7");
-  const auto qemu = make_qemu(fake.config());
+  const auto qemu = make_qemu(fake.config(), false);
   const Status booted = qemu->boot({"/kernel", {}, ""});
   EXPECT_FAILS(booted, Code::kUnavailable);
   EXPECT_THAT(booted.error().message, HasSubstr("exit status 7"));
@@ -73,7 +73,7 @@ TEST(QemuTest, ArgumentsAreOneWordEachAndCommasInPathsStay) {
   config.disk = "/disk,with comma";
   config.tap = "tap0";
   config.mac = "06:00:ac:1e:00:02";
-  EXPECT_FALSE(make_qemu(config)->boot({"/the kernel", "/the initrd", "console=ttyS0 quiet"}).has_value());
+  EXPECT_FALSE(make_qemu(config, false)->boot({"/the kernel", "/the initrd", "console=ttyS0 quiet"}).has_value());
   const std::string arguments = text_of(config.log);
   EXPECT_THAT(arguments, HasSubstr("\n/the kernel\n"));
   EXPECT_THAT(arguments, HasSubstr("\n/the initrd\n"));
@@ -86,7 +86,7 @@ TEST(QemuTest, ArgumentsAreOneWordEachAndCommasInPathsStay) {
 
 TEST(QemuTest, NoProgramIsStartedForAStateThatIsMissingOrDamaged) {
   const FakeQemu fake("exit 0");
-  const auto qemu = make_qemu(fake.config());
+  const auto qemu = make_qemu(fake.config(), false);
   const Path state = fake.directory() / "state";
   EXPECT_FAILS(qemu->restore({state, {}, "/nobody", {}}), Code::kNotFound);
   ASSERT_OK(publish_file(real_file_system(), state, "not what QEMU saved"));
