@@ -148,8 +148,8 @@ TEST_F(HttpServerTest, StopEndsOpenConnectionsAndEveryThread) {
     while (exchange.write("x")) usleep(1000);
   });
   DaemonClient client(port_);
-  std::vector<std::unique_ptr<DaemonClient::Stream>> open;
-  for (int i = 0; i < 5; ++i) open.push_back(client.stream("endless", nlohmann::json::object()));
+  std::vector<std::unique_ptr<DaemonClient::Stream>> open(5);
+  for (auto& one : open) one = client.stream("endless", nlohmann::json::object());
   server_->stop();
   wait_until([&] { return threads_of_this_process() <= before; });
   server_->stop();  // again, and at its end once more
