@@ -3,7 +3,9 @@
 #include <filesystem>
 #include <optional>
 
+#include "base/file.h"
 #include "base/memory.h"
+#include "base/memory_source.h"
 #include "measure.h"
 #include "snapshot/capture.h"
 #include "snapshot/checksum.h"
@@ -157,8 +159,8 @@ class Bench {
   }
   // From `memory`, or from the file if that is empty.
   void take(const AddressSpace& base, std::span<const std::byte> memory) {
-    CaptureSource source{fd_.get(), everything_, {}};
-    source.memory = memory;
+    CaptureSource source{source_, everything_, {}};
+    source.in_place = memory;
     taken_ = must(capture(store_.fs(), store_.layers_dir(), source, base));
   }
   void forget() {
@@ -171,6 +173,7 @@ class Bench {
   const Store store_ = must(Store::open(real_file_system(), directory_ / "store"));
   const UniqueFd fd_ = must(create_memory_file("bench", kMemory));
   const Mapping memory_ = must(Mapping::shared(fd_.get(), kMemory));
+  const MemorySource source_ = MemorySource::of_file(must(duplicate(fd_.get())));
   const std::vector<Range> everything_{{0, kMemory}};
   std::optional<CaptureResult> taken_;
 };

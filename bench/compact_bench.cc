@@ -55,15 +55,16 @@ void fill(std::span<std::byte> bytes, Random& random) {
 void bench(nlohmann::json& out, const Path& directory, uint64_t run_blocks, const std::string& name) {
   CountingFileSystem fs;
   const Store store = must(Store::open(fs, directory / name));
-  const UniqueFd memory_fd = must(create_memory_file("bench", kMemory));
+  UniqueFd memory_fd = must(create_memory_file("bench", kMemory));
   const Mapping memory = must(Mapping::shared(memory_fd.get(), kMemory));
+  const MemorySource source = MemorySource::of_file(std::move(memory_fd));
   Random random(5);
   fill(memory.bytes().first(kMemory / 10 * 6 / kBlockSize * kBlockSize), random);
   BlockMap map = must(BlockMap::zeros(kMemory));
   std::vector<Range> candidates{{0, kMemory}};
   for (int generation = 0; generation < kGenerations; ++generation) {
     const auto base = must(AddressSpace::open(fs, store.layers_dir(), map));
-    map = must(capture(fs, store.layers_dir(), {memory_fd.get(), candidates, {}}, *base)).map;
+    map = must(capture(fs, store.layers_dir(), {source, candidates, {}}, *base)).map;
     candidates.clear();
     std::vector<uint64_t> firsts;
     for (uint64_t i = 0; i < kBlocks / 50 / run_blocks; ++i) firsts.push_back(random.next() % (kBlocks / run_blocks));

@@ -16,9 +16,11 @@ using namespace snapshot;
 std::vector<Range> working_set() {
   std::vector<Range> runs;
   const uint64_t pages = kWorkingSetBytes / kBlockSize;
+  const uint64_t every = kGuestMemory / kWorkingSetRuns / kBlockSize;
   for (uint64_t i = 0; i < kWorkingSetRuns; ++i) {
     const uint64_t length = pages * (i + 1) / kWorkingSetRuns - pages * i / kWorkingSetRuns;
-    runs.push_back({kGuestMemory / kWorkingSetRuns / kBlockSize * kBlockSize * i, length * kBlockSize});
+    const uint64_t first = every * i + i % (kFrameSize / kBlockSize);
+    runs.push_back({first * kBlockSize, length * kBlockSize});
   }
   return runs;
 }

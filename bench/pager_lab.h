@@ -21,7 +21,8 @@ using Content = std::shared_ptr<snapshot::AddressSpace>;
 // and its file in the page cache.
 Content make_content(const Path& directory, uint64_t size, std::span<const Range> runs);
 
-// What is measured with: 50 MiB of a guest of 1 GiB, in runs of 6 or 7 pages that are spread over it.
+// What is measured with: 50 MiB of a guest of 1 GiB, in runs of 6 or 7 pages that are spread over it. They begin at
+// every page of 64 KiB alike, so that one in three lies in two of what the kernel maps, and a frame is, at once.
 inline constexpr uint64_t kGuestMemory = uint64_t{1} << 30;
 inline constexpr uint64_t kWorkingSetBytes = uint64_t{50} << 20;
 inline constexpr uint64_t kWorkingSetRuns = 1927;

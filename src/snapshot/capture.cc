@@ -44,13 +44,14 @@ class Capture {
   Result<CaptureResult> finish();
 
  private:
-  Status chunk(Range range);
+  Status chunk(std::span<const Range> pieces);
+  // A piece, and the bytes of it.
+  Status compare(Range range, std::span<const std::byte> ours);
   // Where the parent's blocks are: in its layers' mappings where that can be, or copied to parents_.
   Parents find_parents(Range range, bool in_place);
   // The same for a part of the chunk that is one extent, copied.
   void copy_parents(Range range, size_t first, Parents& parents);
   bool still_there(const Parents& parents) const;
-  Result<std::span<const std::byte>> load(Range range);
   // Takes a block for the layer. It is written with its neighbours by flush(), before the next chunk.
   Status store(uint64_t offset, std::span<const std::byte> block);
   Status flush();
@@ -75,30 +76,25 @@ class Capture {
 
 Status Capture::candidates(std::span<const Range> ranges) {
   changes_.reserve(std::min<uint64_t>(total_length(ranges) / kBlockSize / 16 + 1, kExpectedChanges));
-  const uint64_t chunk_size = source_.memory.empty() ? kCopiedChunk : kChunk;
-  for (const Range& range : ranges) {
-    for (uint64_t offset = range.offset; offset < range.end();) {
-      // Chunks end at multiples of their size, so that a frame is never split between two.
-      const uint64_t length = std::min(range.end() - offset, chunk_size - offset % chunk_size);
-      STASIS_TRY(chunk({offset, length}));
-      offset += length;
-    }
-  }
-  return {};
+  // Pieces end at multiples of that, so that a frame is never split between two.
+  const uint64_t at_once = source_.in_place.empty() ? kCopiedChunk : kChunk;
+  return in_chunks(ranges, at_once, [&](std::span<const Range> pieces) { return chunk(pieces); });
 }
 
-// A chunk's bytes: where the caller has them, or in ours_.
-Result<std::span<const std::byte>> Capture::load(Range range) {
-  if (!source_.memory.empty()) return source_.memory.subspan(range.offset, range.length);
-  ours_.resize(kCopiedChunk);
-  const auto ours = std::span(ours_).first(range.length);
-  auto n = fs_.read_at(source_.fd, source_.fd_offset + range.offset, ours);
-  if (!n) return fail(std::move(n).error().with_context("read what is captured at " + std::to_string(range.offset)));
-  if (*n != range.length) {
-    return fail(Code::kOutOfRange,
-                "what is captured ends at " + std::to_string(range.offset + *n) + ", before the address space");
+Status Capture::chunk(std::span<const Range> pieces) {
+  const bool in_place = !source_.in_place.empty();
+  if (!in_place) {
+    ours_.resize(kCopiedChunk);
+    const auto ours = std::span(ours_).first(total_length(pieces));
+    STASIS_TRY_CONTEXT(source_.memory.read(fs_, pieces, ours), "read what is captured");
   }
-  return ours;
+  uint64_t at = 0;
+  for (const Range& piece : pieces) {
+    const auto ours = in_place ? source_.in_place.subspan(piece.offset) : std::span<const std::byte>(ours_).subspan(at);
+    STASIS_TRY(compare(piece, ours.first(piece.length)));
+    at += piece.length;
+  }
+  return {};
 }
 
 // Which blocks of a chunk differ. The next ones are asked for ahead, because the processor cannot guess where a parent
@@ -122,8 +118,7 @@ BlockSet differences(std::span<const std::byte> ours, const Parents& parents) {
   return changed;
 }
 
-Status Capture::chunk(Range range) {
-  STASIS_ASSIGN(const auto ours, load(range));
+Status Capture::compare(Range range, std::span<const std::byte> ours) {
   compared_ += range.length;
   Parents parents = find_parents(range, true);
   BlockSet changed = differences(ours, parents);
@@ -256,9 +251,9 @@ Result<CaptureResult> capture(FileSystem& fs, const Path& layers_dir, const Capt
                               const AddressSpace& base) {
   STASIS_TRY(check_ranges(source.candidates, base.size(), "candidate"));
   STASIS_TRY(check_ranges(source.removed, base.size(), "removed"));
-  if (!source.memory.empty() && source.memory.size() != base.size()) {
-    return fail(Code::kInvalidArgument,
-                std::to_string(source.memory.size()) + " bytes of memory to capture of " + std::to_string(base.size()));
+  if (!source.in_place.empty() && source.in_place.size() != base.size()) {
+    return fail(Code::kInvalidArgument, std::to_string(source.in_place.size()) + " bytes of memory to capture of " +
+                                            std::to_string(base.size()));
   }
   Capture capture(fs, layers_dir, source, base);
   STASIS_TRY(capture.candidates(source.candidates));

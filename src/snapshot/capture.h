@@ -7,21 +7,19 @@
 #include <optional>
 #include <span>
 
+#include "base/memory_source.h"
 #include "snapshot/layer.h"
 
 namespace stasis::snapshot {
 
 struct CaptureSource {
-  // Holds the address space at its own offsets + fd_offset: a memfd, a VMM's memory file, or /proc/PID/mem. A hole in
-  // it stays one.
-  int fd = -1;
-  std::span<const Range> candidates;  // sorted, disjoint, multiples of kBlockSize: read from fd
-  std::span<const Range> removed;  // sorted, disjoint: known to read as zeros now (not read from fd); a block named by
-                                   // both is taken from `candidates`
-  // The whole address space where the caller has it in memory already: it is taken from there and `fd` is not read,
+  const MemorySource& memory;         // the address space. A hole in its file stays one
+  std::span<const Range> candidates;  // sorted, disjoint, multiples of kBlockSize: read from `memory`
+  std::span<const Range> removed;     // sorted, disjoint: known to read as zeros now (not read); a block named by both
+                                      // is taken from `candidates`
+  // The whole address space where the caller has it mapped already: it is taken from there and `memory` is not read,
   // which spares a copy of all candidates. It must not change meanwhile: what is checksummed is written afterwards.
-  std::span<const std::byte> memory = {};
-  uint64_t fd_offset = 0;
+  std::span<const std::byte> in_place = {};
 };
 
 struct CaptureResult {

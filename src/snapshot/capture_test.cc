@@ -2,6 +2,8 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 #include "snapshot/testing/fixtures.h"
 
@@ -159,11 +161,16 @@ TEST_F(CaptureTest, AParentThatIsCutShortMeanwhileIsIncomparableAndNotASignal) {
   EXPECT_EQ(second->blocks_zeroed, 0U);
 }
 
-// One way of being given the source, and one of having the parent.
+// One way of being given the memory, and one of having the parent.
 struct Way {
-  bool in_memory;
+  enum { kFile, kProcess, kInPlace } memory;
   bool parent_verified;
 };
+
+// The bytes of `memory` as this process has them.
+MemorySource process_of(const Memory& memory) {
+  return MemorySource::of_process(::getpid(), reinterpret_cast<uint64_t>(memory.content.data()));
+}
 
 class EveryWay : public CaptureTest, public ::testing::WithParamInterface<Way> {};
 
@@ -201,8 +208,9 @@ TEST_P(EveryWay, StoresWhatAPlainLoopStores) {
       }
       std::vector<Range> joined;
       for (const Range& range : candidates) append_range(joined, range);
-      CaptureSource source{memory.fd(), joined, {}};
-      if (GetParam().in_memory) source.memory = memory.content;
+      const MemorySource process = process_of(memory);
+      CaptureSource source{GetParam().memory == Way::kProcess ? process : memory.source(), joined, {}};
+      if (GetParam().memory == Way::kInPlace) source.in_place = memory.content;
       const auto result = capture(fs_, store_.layers_dir(), source, *base);
       ASSERT_TRUE(result) << result.error().message;
       EXPECT_EQ(result->blocks_compared, candidates.size());
@@ -216,14 +224,28 @@ TEST_P(EveryWay, StoresWhatAPlainLoopStores) {
 }
 
 INSTANTIATE_TEST_SUITE_P(, EveryWay,
-                         ::testing::Values(Way{false, false}, Way{false, true}, Way{true, false}, Way{true, true}));
+                         ::testing::Values(Way{Way::kFile, false}, Way{Way::kFile, true}, Way{Way::kProcess, false},
+                                           Way{Way::kProcess, true}, Way{Way::kInPlace, false},
+                                           Way{Way::kInPlace, true}));
+
+TEST_F(CaptureTest, MemoryThatTheProcessHasOnlyInPartIsRefused) {
+  const auto memory = Mapping::anonymous(256 * kBlockSize).value();
+  std::fill_n(memory.bytes().begin(), memory.bytes().size(), std::byte{1});
+  ASSERT_EQ(::mprotect(memory.bytes().data() + 100 * kBlockSize, kBlockSize, PROT_NONE), 0);
+  const MemorySource process = MemorySource::of_process(::getpid(), memory.address());
+  const std::vector<Range> candidates{blocks(0, 256)};
+  const auto result = capture(fs_, store_.layers_dir(), {process, candidates, {}}, *zeros(256 * kBlockSize));
+  ASSERT_FALSE(result);
+  EXPECT_THAT(result.error().message, HasSubstr("offset " + std::to_string(100 * kBlockSize)));
+  EXPECT_THAT(layer_files(), IsEmpty());
+}
 
 TEST_F(CaptureTest, MemoryOfAnotherSizeIsRefused) {
   Memory memory(8 * kBlockSize);
   const std::vector<Range> candidates{memory.whole()};
-  CaptureSource source{memory.fd(), candidates, {}};
+  CaptureSource source{memory.source(), candidates, {}};
   const Bytes other(9 * kBlockSize);
-  source.memory = other;
+  source.in_place = other;
   EXPECT_EQ(capture(fs_, store_.layers_dir(), source, *zeros(8 * kBlockSize)).error().code, Code::kInvalidArgument);
   EXPECT_THAT(layer_files(), IsEmpty());
 }

@@ -65,6 +65,26 @@ std::vector<Range> intersect(std::span<const Range> a, std::span<const Range> b)
   return common;
 }
 
+Status in_chunks(std::span<const Range> ranges, uint64_t size,
+                 const std::function<Status(std::span<const Range>)>& each) {
+  std::vector<Range> pieces;
+  uint64_t bytes = 0;
+  for (Range rest : ranges) {
+    while (rest.length > 0) {
+      const Range piece{rest.offset, std::min(rest.length, size - rest.offset % size)};
+      if (bytes + piece.length > size) {
+        STASIS_TRY(each(pieces));
+        pieces.clear();
+        bytes = 0;
+      }
+      pieces.push_back(piece);
+      bytes += piece.length;
+      rest = {piece.end(), rest.length - piece.length};
+    }
+  }
+  return pieces.empty() ? Status{} : each(pieces);
+}
+
 bool is_zero(std::span<const std::byte> bytes) {
   alignas(64) static constexpr std::array<std::byte, kBlockSize> kZeros{};
   return std::memcmp(bytes.data(), kZeros.data(), bytes.size()) == 0;

@@ -1,7 +1,5 @@
 #include "supervisor/live_copy.h"
 
-#include <algorithm>
-
 #include "base/sync_point.h"
 #include "snapshot/ranges.h"
 
@@ -19,49 +17,39 @@ Result<LiveCopy> LiveCopy::create(FileSystem& fs, std::shared_ptr<const snapshot
   return LiveCopy(fs, std::move(blocks));
 }
 
-Status LiveCopy::copy(int source, std::span<const Range> ranges, uint64_t source_offset) {
+Status LiveCopy::copy(const MemorySource& source, std::span<const Range> ranges) {
   STASIS_TRY(snapshot::check_ranges(ranges, blocks_->size(), "copied"));
   copied_ = snapshot::unite(copied_, ranges);
   std::vector<std::byte> buffer(kChunk);
+  return snapshot::in_chunks(ranges, kChunk, [&](std::span<const Range> pieces) -> Status {
+    const auto bytes = std::span(buffer).first(total_length(pieces));
+    sync_point("live_copy.read");
+    STASIS_TRY(source.read(*fs_, pieces, bytes));
+    sync_point("live_copy.write");
+    return write(pieces, bytes);
+  });
+}
+
+Status LiveCopy::write(std::span<const Range> ranges, std::span<const std::byte> bytes) {
   for (const Range& range : ranges) {
-    for (uint64_t offset = range.offset; offset < range.end();) {
-      const auto bytes = std::span(buffer).first(std::min(range.end() - offset, kChunk));
-      sync_point("live_copy.read");
-      STASIS_TRY(read(source, source_offset + offset, bytes));
-      sync_point("live_copy.write");
-      STASIS_TRY(blocks_->write(offset, bytes));
-      offset += bytes.size();
-    }
+    STASIS_TRY(blocks_->write(range.offset, bytes.first(range.length)));
+    bytes = bytes.subspan(range.length);
   }
   return {};
 }
 
-Status LiveCopy::read(int source, uint64_t offset, std::span<std::byte> out) {
-  STASIS_ASSIGN(const size_t n, fs_->read_at(source, offset, out));
-  if (n != out.size()) return fail(Code::kOutOfRange, "guest memory ends at " + std::to_string(offset + n));
-  return {};
-}
-
-Status LiveCopy::copy_last(int source, std::span<const Range> ranges, uint64_t source_offset) {
-  if (total_length(ranges) > kKeptAtMost) return copy(source, ranges, source_offset);
+Status LiveCopy::copy_last(const MemorySource& source, std::span<const Range> ranges) {
+  if (total_length(ranges) > kKeptAtMost) return copy(source, ranges);
   STASIS_TRY(snapshot::check_ranges(ranges, blocks_->size(), "copied"));
   bytes_.resize(total_length(ranges));
-  auto rest = std::span(bytes_);
-  for (const Range& range : ranges) {
-    STASIS_TRY(read(source, source_offset + range.offset, rest.first(range.length)));
-    rest = rest.subspan(range.length);
-  }
+  STASIS_TRY(source.read(*fs_, ranges, bytes_));
   copied_ = snapshot::unite(copied_, ranges);
   kept_.assign(ranges.begin(), ranges.end());
   return {};
 }
 
 Status LiveCopy::write_kept() {
-  auto rest = std::span<const std::byte>(bytes_);
-  for (const Range& range : kept_) {
-    STASIS_TRY(blocks_->write(range.offset, rest.first(range.length)));
-    rest = rest.subspan(range.length);
-  }
+  STASIS_TRY(write(kept_, bytes_));
   kept_.clear();
   bytes_ = {};
   return {};

@@ -6,6 +6,7 @@
 #include <memory>
 #include <span>
 
+#include "base/memory_source.h"
 #include "disk/cow_disk.h"
 #include "snapshot/capture.h"
 
@@ -16,13 +17,12 @@ class LiveCopy {
   // `work_dir` is an empty directory on the store's file system; the caller removes it afterwards.
   static Result<LiveCopy> create(FileSystem& fs, std::shared_ptr<const snapshot::AddressSpace> parent, Path work_dir);
 
-  // Copies blocks from `source`, which holds the memory at its own offsets + source_offset, over what was copied of
-  // them before. Ranges are sorted, disjoint, of whole blocks.
-  Status copy(int source, std::span<const Range> ranges, uint64_t source_offset = 0);
+  // Copies blocks of the memory over what was copied of them before. Ranges are sorted, disjoint, of whole blocks.
+  Status copy(const MemorySource& source, std::span<const Range> ranges);
 
   // The same for the last round, for which the guest stands still: what is read now is kept in memory and written by
   // seal(), so that the guest waits for no file system. More than 64 MiB is written at once.
-  Status copy_last(int source, std::span<const Range> ranges, uint64_t source_offset = 0);
+  Status copy_last(const MemorySource& source, std::span<const Range> ranges);
 
   // Memory at the moment for which `changed` is everything that may differ from the parent (all of it copied), and
   // `removed` what reads as zeros unless it is in `changed`. What was copied and is in neither is zeros too. The guest
@@ -32,7 +32,7 @@ class LiveCopy {
 
  private:
   LiveCopy(FileSystem& fs, std::unique_ptr<disk::CowDisk> blocks) : fs_(&fs), blocks_(std::move(blocks)) {}
-  Status read(int source, uint64_t offset, std::span<std::byte> out);
+  Status write(std::span<const Range> ranges, std::span<const std::byte> bytes);
   Status write_kept();
   Status discard(std::span<const Range> ranges);
 

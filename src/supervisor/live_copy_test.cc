@@ -6,6 +6,7 @@
 #include <cstring>
 #include <random>
 
+#include "base/file.h"
 #include "base/memory.h"
 #include "base/testing/temp_dir.h"
 #include "snapshot/ranges.h"
@@ -31,6 +32,7 @@ class LiveCopyTest : public ::testing::Test {
     auto memory = create_memory_file("guest", kSize);
     ASSERT_TRUE(memory);
     memory_ = std::move(*memory);
+    source_ = MemorySource::of_file(duplicate(memory_.get()).value());
     model_.resize(kSize);
     parent_ = AddressSpace::open(fs_, layers(), BlockMap::zeros(kSize).value()).value();
   }
@@ -54,6 +56,7 @@ class LiveCopyTest : public ::testing::Test {
   FileSystem& fs_ = real_file_system();
   stasis::testing::TempDir dir_;
   UniqueFd memory_;
+  MemorySource source_;
   std::vector<std::byte> model_;
   std::shared_ptr<AddressSpace> parent_;
 };
@@ -61,9 +64,9 @@ class LiveCopyTest : public ::testing::Test {
 TEST_F(LiveCopyTest, TheLastRoundOfABlockCounts) {
   LiveCopy copy = begin();
   write(blocks(3, 4), 1);
-  ASSERT_TRUE(copy.copy(memory_.get(), std::vector{blocks(3, 4)}));
+  ASSERT_TRUE(copy.copy(source_, std::vector{blocks(3, 4)}));
   write(blocks(5, 9), 2);
-  ASSERT_TRUE(copy.copy(memory_.get(), std::vector{blocks(5, 9)}));
+  ASSERT_TRUE(copy.copy(source_, std::vector{blocks(5, 9)}));
   const auto sealed = copy.seal(layers(), std::vector{blocks(3, 11)}, {});
   ASSERT_TRUE(sealed) << sealed.error().message;
   EXPECT_EQ(sealed->blocks_compared, 11u);
@@ -75,10 +78,10 @@ TEST_F(LiveCopyTest, TheLastRoundOfABlockCounts) {
 TEST_F(LiveCopyTest, TheLastRoundIsThatOfItsMomentAndWrittenAtTheSeal) {
   LiveCopy copy = begin();
   write(blocks(3, 4), 1);
-  ASSERT_TRUE(copy.copy(memory_.get(), std::vector{blocks(3, 4)}));
+  ASSERT_TRUE(copy.copy(source_, std::vector{blocks(3, 4)}));
   write(blocks(5, 3), 2);
   write(blocks(20, 2), 3);
-  ASSERT_TRUE(copy.copy_last(memory_.get(), std::vector{blocks(5, 3), blocks(20, 2)}));
+  ASSERT_TRUE(copy.copy_last(source_, std::vector{blocks(5, 3), blocks(20, 2)}));
   const auto now = model_;
   write(blocks(0, 30), 4);  // the guest goes on
   model_ = now;
@@ -92,14 +95,14 @@ TEST_F(LiveCopyTest, WhatIsEqualToTheParentOrZeroIsNotStored) {
   write(blocks(0, 20), 1);
   {
     LiveCopy first = begin();
-    ASSERT_TRUE(first.copy(memory_.get(), std::vector{blocks(0, 20)}));
+    ASSERT_TRUE(first.copy(source_, std::vector{blocks(0, 20)}));
     stand_on(first.seal(layers(), std::vector{blocks(0, 20)}, {})->map);
   }
 
   LiveCopy second = begin();
   write(blocks(4, 2), 2);
   write(blocks(10, 2), 0);
-  ASSERT_TRUE(second.copy(memory_.get(), std::vector{blocks(0, 20)}));
+  ASSERT_TRUE(second.copy(source_, std::vector{blocks(0, 20)}));
   const auto sealed = second.seal(layers(), std::vector{blocks(0, 20)}, {});
   ASSERT_TRUE(sealed) << sealed.error().message;
   EXPECT_EQ(sealed->blocks_stored, 2u);
@@ -110,7 +113,7 @@ TEST_F(LiveCopyTest, WhatIsEqualToTheParentOrZeroIsNotStored) {
 TEST_F(LiveCopyTest, WhatWasCopiedAndThenGivenBackIsZeros) {
   LiveCopy copy = begin();
   write(blocks(0, 8), 1);
-  ASSERT_TRUE(copy.copy(memory_.get(), std::vector{blocks(0, 8)}));
+  ASSERT_TRUE(copy.copy(source_, std::vector{blocks(0, 8)}));
   write(blocks(2, 3), 0);
   const auto sealed = copy.seal(layers(), std::vector{blocks(0, 2), blocks(5, 3)}, std::vector{blocks(2, 5)});
   ASSERT_TRUE(sealed) << sealed.error().message;
@@ -121,9 +124,9 @@ TEST_F(LiveCopyTest, WhatNobodyCopiedIsAnErrorAndLeavesNothing) {
   {
     LiveCopy copy = begin();
     write(blocks(0, 8), 1);
-    ASSERT_TRUE(copy.copy(memory_.get(), std::vector{blocks(0, 4)}));
+    ASSERT_TRUE(copy.copy(source_, std::vector{blocks(0, 4)}));
     EXPECT_FALSE(copy.seal(layers(), std::vector{blocks(0, 5)}, {}));
-    EXPECT_FALSE(copy.copy(memory_.get(), std::vector{blocks(kBlocks, 1)})) << "behind the end";
+    EXPECT_FALSE(copy.copy(source_, std::vector{blocks(kBlocks, 1)})) << "behind the end";
   }
   EXPECT_TRUE(fs_.list(layers())->empty());
   EXPECT_TRUE(fs_.list(dir_.path() / "work")->empty());
@@ -145,7 +148,7 @@ TEST_F(LiveCopyTest, EveryGenerationIsWhatTheGuestHadWhenItStopped) {
           write(range, static_cast<int>(random() % 3));
           fresh = snapshot::unite(fresh, std::vector{range});
         }
-        ASSERT_TRUE(copy.copy(memory_.get(), fresh));
+        ASSERT_TRUE(copy.copy(source_, fresh));
         all = snapshot::unite(all, fresh);
       }
       const auto sealed = copy.seal(layers(), all, {});

@@ -91,7 +91,7 @@ class LiveRaceTest : public pager::testing::TwoProcesses, public ::testing::With
     all_ = pages->all;
     return pages->fresh;
   }
-  void copy(const std::vector<Range>& fresh) { ASSERT_TRUE(copy_->copy(source_.get(), fresh, ram_->source_offset())); }
+  void copy(const std::vector<Range>& fresh) { ASSERT_TRUE(copy_->copy(source_, fresh)); }
   // One round, in which `meanwhile` happens after the scan, when a piece is about to be read or has just been.
   void round(const char* point, const std::function<void()>& meanwhile) {
     StopAt stop(point);
@@ -103,7 +103,7 @@ class LiveRaceTest : public pager::testing::TwoProcesses, public ::testing::With
   }
   // The guest is stopped: the last round. Then it goes on, and the memory of that moment is sealed.
   void expect_snapshot_of_now(const std::function<void()>& after = [] {}) {
-    ASSERT_TRUE(copy_->copy_last(source_.get(), look(), ram_->source_offset()));
+    ASSERT_TRUE(copy_->copy_last(source_, look()));
     const std::vector<std::byte> now = model_;
     after();
     const auto sealed = copy_->seal(layers_, all_, server_ ? server_->removed() : std::vector<Range>{});
@@ -120,7 +120,7 @@ class LiveRaceTest : public pager::testing::TwoProcesses, public ::testing::With
   std::optional<vmm::GuestRam> ram_;
   UniqueFd layer_;
   std::optional<LiveCopy> copy_;
-  UniqueFd source_;
+  MemorySource source_;
   std::vector<Range> all_;
 };
 

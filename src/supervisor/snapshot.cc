@@ -61,19 +61,16 @@ Result<SnapshotReply> Sandbox::take(Taking& taking, bool keep_running) {
   const std::vector<Range> removed =
       page_server_ ? snapshot::unite(removed_, page_server_->removed()) : std::vector<Range>{};
   if (taking.live) {
-    STASIS_TRY_CONTEXT(taking.live->copy_last(saved->source.get(), saved->fresh, saved->source_offset),
-                       "copy the guest's memory");
+    STASIS_TRY_CONTEXT(taking.live->copy_last(saved->source, saved->fresh), "copy the guest's memory");
   }
   STASIS_TRY_CONTEXT(disk_->freeze(), "store the disk");
   // Memory and disk are those of this moment, whatever the guest does from now on.
   if (taking.live) STASIS_TRY(go_on(taking));
   STASIS_TRY_CONTEXT(shell_.vmm->finish_save(), "write the machine's state");
   STASIS_ASSIGN(const disk::SealResult disk, seal_disk());
-  auto memory =
-      taking.live
-          ? taking.live->seal(store_.layers_dir(), saved->candidates, removed)
-          : snapshot::capture(store_.fs(), store_.layers_dir(),
-                              {saved->source.get(), saved->candidates, removed, {}, saved->source_offset}, *memory_);
+  auto memory = taking.live ? taking.live->seal(store_.layers_dir(), saved->candidates, removed)
+                            : snapshot::capture(store_.fs(), store_.layers_dir(),
+                                                {saved->source, saved->candidates, removed}, *memory_);
   if (!memory) return fail(std::move(memory).error().with_context("store the guest's memory"));
   return publish(taking.id, *memory, disk);
 }
@@ -90,7 +87,7 @@ Status Sandbox::copy_ahead(Taking& taking) {
       STASIS_TRY(store_.fs().make_directory(work_dir));
       STASIS_ASSIGN(taking.live, LiveCopy::create(store_.fs(), memory_, work_dir));
     }
-    STASIS_TRY(taking.live->copy(memory->source.get(), memory->fresh, memory->source_offset));
+    STASIS_TRY(taking.live->copy(memory->source, memory->fresh));
     const uint64_t bytes = total_length(memory->fresh);
     if (bytes <= kSmallRound || bytes > before / 4 * 3) break;
     before = bytes;

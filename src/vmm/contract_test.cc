@@ -202,8 +202,7 @@ class CopiedAhead {
   void copy(const SavedMemory& memory) {
     for (const Range& range : memory.fresh) {
       const auto part = std::span(bytes_).subspan(range.offset, range.length);
-      const uint64_t offset = memory.source_offset + range.offset;
-      EXPECT_EQ(value(real_file_system().read_at(memory.source.get(), offset, part)), range.length);
+      EXPECT_OK(memory.source.read(real_file_system(), range.offset, part));
     }
   }
   // What was told and is no candidate at the save reads as zeros: of a booted guest.

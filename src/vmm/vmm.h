@@ -18,6 +18,7 @@
 
 #include "base/fd.h"
 #include "base/file_system.h"
+#include "base/memory_source.h"
 #include "base/result.h"
 #include "pager/mapped_plan.h"
 #include "snapshot/manifest.h"
@@ -61,12 +62,11 @@ struct RestoreSpec {
   Path log = {};  // where MachineConfig::log has been moved to since prepare(); empty: it has not
 };
 
-// The guest's memory as save() left it: `source` holds every block of `candidates` at its own offset + source_offset.
-// It may be the memory of the VMM process, which must then live until it has been read. What is in no candidate has not
-// been written since the machine was booted or restored, or since the last save() of this Vmm.
+// The guest's memory as save() left it: `source` has every block of `candidates`. It may be the memory of the VMM
+// process, which must then live until it has been read: not after stop(). What is in no candidate has not been written
+// since the machine was booted or restored, or since the last save() of this Vmm.
 struct SavedMemory {
-  UniqueFd source;
-  uint64_t source_offset = 0;
+  MemorySource source;
   std::vector<Range> candidates;  // sorted, disjoint, multiples of 4 KiB
   std::vector<Range> fresh;       // of those, what no look_ahead() has told before, or what was written again since
 };

@@ -198,7 +198,7 @@ inline Status snapshot_all(const Store& store, SnapshotId id, const Memory& memo
     STASIS_ASSIGN(const UniqueFd state, fs.create(directory / "state"));
     STASIS_TRY(fs.write_at(state.get(), 0, block_of(0x5a)));
     STASIS_ASSIGN(const CaptureResult captured,
-                  capture(fs, store.layers_dir(), {memory.fd(), candidates, removed}, *base));
+                  capture(fs, store.layers_dir(), {memory.source(), candidates, removed}, *base));
     STASIS_ASSIGN(const BlockMap disk_map, disk.seal(fs));
     Manifest manifest;
     manifest.id = id;

@@ -10,7 +10,9 @@
 #include <string>
 #include <vector>
 
+#include "base/file.h"
 #include "base/memory.h"
+#include "base/memory_source.h"
 #include "base/testing/temp_dir.h"
 #include "snapshot/store.h"
 
@@ -40,20 +42,24 @@ inline Range blocks(uint64_t first, uint64_t count) { return {first * kBlockSize
 // A guest's memory as a VMM has it: a memfd, and beside it what it must hold.
 class Memory {
  public:
-  explicit Memory(uint64_t size) : content(size), fd_(create_memory_file("test", size).value()) {}
+  explicit Memory(uint64_t size)
+      : content(size),
+        fd_(create_memory_file("test", size).value()),
+        source_(MemorySource::of_file(duplicate(fd_.get()).value())) {}
 
   void write(uint64_t offset, const Bytes& bytes) {
     std::copy(bytes.begin(), bytes.end(), content.begin() + static_cast<ptrdiff_t>(offset));
     ASSERT_TRUE(real_file_system().write_at(fd_.get(), offset, bytes));
   }
   void zero(Range range) { write(range.offset, Bytes(range.length)); }
-  int fd() const { return fd_.get(); }
+  const MemorySource& source() const { return source_; }
   Range whole() const { return {0, content.size()}; }
 
   Bytes content;
 
  private:
   UniqueFd fd_;
+  MemorySource source_;
 };
 
 inline Bytes read_all(const AddressSpace& space) {
@@ -93,7 +99,7 @@ class StoreTest : public ::testing::Test {
   }
   Result<CaptureResult> take(const Memory& memory, std::vector<Range> candidates, const AddressSpace& base,
                              std::vector<Range> removed = {}) {
-    return capture(fs_, store_.layers_dir(), {memory.fd(), candidates, removed}, base);
+    return capture(fs_, store_.layers_dir(), {memory.source(), candidates, removed}, base);
   }
   std::vector<std::string> layer_files() { return fs_.list(store_.layers_dir()).value(); }
 

@@ -2,7 +2,6 @@
 
 #include <signal.h>
 #include <stdlib.h>
-#include <sys/uio.h>
 
 #include <algorithm>
 #include <cstdlib>
@@ -29,19 +28,6 @@ Result<uint64_t> address_of_mapping(pid_t pid, const Path& file) {
     if (line.ends_with(" " + file.string())) return std::stoull(line, nullptr, 16);
   }
   return fail(Code::kInternal, "the VMM has not mapped " + file.string());
-}
-
-// Not through /proc/PID/mem, which fails where a page is missing under userfaultfd instead of waiting for it.
-Status read_memory_of(pid_t pid, uint64_t address, std::span<std::byte> out) {
-  while (!out.empty()) {
-    const iovec here{out.data(), out.size()};
-    const iovec there{reinterpret_cast<void*>(address), out.size()};  // NOLINT(performance-no-int-to-ptr)
-    const ssize_t n = ::process_vm_readv(pid, &here, 1, &there, 1, 0);
-    if (n <= 0) return fail_errno(n < 0 ? errno : EIO, "read a VMM's memory");
-    out = out.subspan(static_cast<size_t>(n));
-    address += static_cast<uint64_t>(n);
-  }
-  return {};
 }
 
 // Of every other layer the longest runs: as many as a quarter of all pieces.
@@ -104,9 +90,7 @@ Result<Snapshot> Lab::capture(const Path& state, const SavedMemory& saved, const
                               std::span<const Range> removed) {
   FileSystem& fs = real_file_system();
   STASIS_ASSIGN(const auto base, AddressSpace::open(fs, layers(), parent));
-  STASIS_ASSIGN(
-      auto result,
-      snapshot::capture(fs, layers(), {saved.source.get(), saved.candidates, removed, {}, saved.source_offset}, *base));
+  STASIS_ASSIGN(auto result, snapshot::capture(fs, layers(), {saved.source, saved.candidates, removed}, *base));
   if (result.layer) snapshot::VerifiedLayers(store_).note_written(result.layer->id);
   return Snapshot{
       state, std::move(result.map), saved_with_, result.blocks_stored, result.blocks_zeroed, result.blocks_compared};
@@ -229,21 +213,28 @@ Status Lab::cut_short(const Path& file) {
   return real_file_system().truncate(fd.get(), 0);
 }
 
-Result<std::vector<pager::Region>> Lab::regions_of(const Restored& machine, const SavedMemory& saved) const {
-  uint64_t address = saved.source_offset;
-  if (machine.pages && address == 0) return machine.pages->regions();
-  if (!machine.mapped_file.empty()) {
-    STASIS_ASSIGN(address, address_of_mapping(machine.machine.vmm->pid(), machine.mapped_file));
+Status Lab::read_served(const Restored& machine, std::span<std::byte> out) {
+  for (const pager::Region& region : machine.pages->regions()) {
+    const MemorySource memory = MemorySource::of_process(machine.machine.vmm->pid(), region.host_address);
+    STASIS_TRY(memory.read(real_file_system(), 0, out.subspan(region.offset, region.size)));
   }
-  return std::vector<pager::Region>{{.host_address = address, .size = fixture_.memory_bytes(), .offset = 0}};
+  return {};
+}
+
+Status Lab::read_mapped_file(const Restored& machine, std::span<std::byte> out) {
+  const pid_t vmm = machine.machine.vmm->pid();
+  STASIS_ASSIGN(const uint64_t address, address_of_mapping(vmm, machine.mapped_file));
+  return MemorySource::of_process(vmm, address).read(real_file_system(), 0, out);
 }
 
 Result<std::vector<std::byte>> Lab::memory_of(const Restored& machine, const SavedMemory& saved) const {
-  STASIS_ASSIGN(const auto regions, regions_of(machine, saved));
   std::vector<std::byte> bytes(fixture_.memory_bytes());
-  for (const pager::Region& region : regions) {
-    const auto part = std::span(bytes).subspan(region.offset, region.size);
-    STASIS_TRY(read_memory_of(machine.machine.vmm->pid(), region.host_address, part));
+  if (way_ == Way::kUffd) {
+    STASIS_TRY(read_served(machine, bytes));
+  } else if (!machine.mapped_file.empty()) {
+    STASIS_TRY(read_mapped_file(machine, bytes));
+  } else {
+    STASIS_TRY(saved.source.read(real_file_system(), 0, bytes));
   }
   return bytes;
 }

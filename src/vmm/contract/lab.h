@@ -88,13 +88,14 @@ class Lab {
   static Status overwrite(const Path& file, uint64_t offset, std::string_view text);
   static Status cut_short(const Path& file);
   // The whole guest memory of a machine that is stopped or saved, read out of the VMM's process: past everything that
-  // a capture relies on. What was never loaded is loaded by that. `saved` tells where mapped memory is.
+  // a capture relies on. What was never loaded is loaded by that. `saved` tells where QEMU has mapped memory.
   Result<std::vector<std::byte>> memory_of(const Restored& machine, const SavedMemory& saved) const;
   // The content of a snapshot's memory.
   Result<std::vector<std::byte>> content(const snapshot::BlockMap& map, Range range);
 
  private:
-  Result<std::vector<pager::Region>> regions_of(const Restored& machine, const SavedMemory& saved) const;
+  static Status read_served(const Restored& machine, std::span<std::byte> out);
+  static Status read_mapped_file(const Restored& machine, std::span<std::byte> out);
   Status plan_mapping(Restored& restored, RestoreSpec& spec);
   Status serve_pages(Restored& restored, RestoreSpec& spec);
   // The same memory in one layer.

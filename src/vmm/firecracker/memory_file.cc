@@ -49,13 +49,14 @@ Result<SavedMemory> open_memory_file(const Path& file, uint64_t memory_bytes, Sn
                                      std::to_string(memory_bytes));
   }
   SavedMemory saved;
-  STASIS_ASSIGN(saved.source, fs.open_read(file));
+  STASIS_ASSIGN(UniqueFd content, fs.open_read(file));
   if (type == SnapshotType::kFull) {
     saved.candidates = {{0, memory_bytes}};
   } else {
-    STASIS_ASSIGN(saved.candidates, written_ranges(fs, saved.source.get()));
+    STASIS_ASSIGN(saved.candidates, written_ranges(fs, content.get()));
   }
   saved.fresh = saved.candidates;
+  saved.source = MemorySource::of_file(std::move(content));
   return saved;
 }
 

@@ -85,9 +85,10 @@ void GuestRam::is_mapped_at(uint64_t address, UserFaultFd tracker, std::vector<R
   served_ = std::move(served);
 }
 
-Result<UniqueFd> GuestRam::source(pid_t vmm) const {
-  if (mapped_at_ == 0) return duplicate(fd_.get());
-  return real_file_system().open_read("/proc/" + std::to_string(vmm) + "/mem");
+Result<MemorySource> GuestRam::source(pid_t vmm) const {
+  if (mapped_at_ != 0) return MemorySource::of_process(vmm, mapped_at_);
+  STASIS_ASSIGN(UniqueFd file, duplicate(fd_.get()));
+  return MemorySource::of_file(std::move(file));
 }
 
 Result<GuestMemoryUse> GuestRam::use(pid_t vmm) const {

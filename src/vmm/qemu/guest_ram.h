@@ -1,7 +1,7 @@
 // The RAM of a QEMU guest. It is a memory file that the supervisor owns and QEMU maps shared: so it can be read after
 // (and while) QEMU runs, by pread, without touching QEMU; a hole in it is a page that was never there. Of a guest whose
 // restore was mapped it is private mappings in QEMU's own memory instead, beside anonymous memory that a page server
-// serves if it was mapped in part: read through /proc/PID/mem, while QEMU lives.
+// serves if it was mapped in part: read out of QEMU, while it lives.
 #pragma once
 
 #include <sys/types.h>
@@ -11,6 +11,7 @@
 
 #include "base/fd.h"
 #include "base/file_system.h"
+#include "base/memory_source.h"
 #include "base/result.h"
 #include "base/userfaultfd.h"
 #include "vmm/vmm.h"
@@ -46,9 +47,8 @@ class GuestRam {
   // answered.
   void stop_tracking();
 
-  // Where the content is to be read, and at which offset guest memory begins there.
-  Result<UniqueFd> source(pid_t vmm) const;
-  uint64_t source_offset() const { return mapped_at_; }
+  // Where the content is to be read.
+  Result<MemorySource> source(pid_t vmm) const;
 
   // What may have changed, while the guest runs or not. Where the mapping is under asynchronous write-protection (a
   // guest that is served, or booted and tracked; Linux 6.7): pages written since, from PAGEMAP_SCAN, which re-arms; a

@@ -298,9 +298,8 @@ TEST_F(PartlyMappedGuestRamTest, WhatIsServedWithoutTrackingIsToldWhole) {
 TEST_F(MappedGuestRamTest, ItIsReadThroughTheProcess) {
   write(5, 9);
   write(6, 0);
-  const UniqueFd source = value(ram_->source(::getpid()));
   std::vector<std::byte> bytes(3 * kPage);
-  EXPECT_EQ(value(real_file_system().read_at(source.get(), ram_->source_offset() + 5 * kPage, bytes)), bytes.size());
+  EXPECT_OK(value(ram_->source(::getpid())).read(real_file_system(), 5 * kPage, bytes));
   EXPECT_EQ(std::memcmp(bytes.data(), memory_.bytes().data() + 5 * kPage, bytes.size()), 0);
 }
 

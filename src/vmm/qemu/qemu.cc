@@ -382,7 +382,6 @@ Result<SavedMemory> Qemu::save(const Path& state, const Path& /*scratch_dir*/) {
   unwritten_ = StateToWrite{std::move(content), state};
   SavedMemory saved;
   STASIS_ASSIGN(saved.source, ram_->source(process_->pid()));
-  saved.source_offset = ram_->source_offset();
   STASIS_ASSIGN(ChangedPages pages, ram_->changed(process_->pid(), absent));  // last: what it told, it tells once
   ram_->forget_told();
   saved.candidates = std::move(pages.all);
@@ -402,7 +401,6 @@ Result<SavedMemory> Qemu::look_ahead() {
   if (!process_) return fail(Code::kFailedPrecondition, "this machine has not been started");
   SavedMemory memory;
   STASIS_ASSIGN(memory.source, ram_->source(process_->pid()));
-  memory.source_offset = ram_->source_offset();
   STASIS_TRY(ram_->start_tracking(process_->pid()));
   STASIS_ASSIGN(ChangedPages pages, ram_->changed(process_->pid()));
   if (!pages.tracked) return fail(Code::kUnimplemented, "nobody tells what this guest writes while it runs");
