@@ -41,10 +41,19 @@ Result<Qmp> Qmp::open(UniqueFd socket, Deadline deadline) {
 }
 
 Result<json> Qmp::execute(const std::string& command, const json& arguments, Deadline deadline, int fd) {
+  STASIS_TRY(send(command, arguments, fd));
+  return answer_to(command, deadline);
+}
+
+Status Qmp::send(const std::string& command, const json& arguments, int fd) {
   const std::string line = json{{"execute", command}, {"arguments", arguments}}.dump() + "\n";
   const std::array fds{fd};
   STASIS_TRY_CONTEXT(send_all(socket_.get(), std::as_bytes(std::span(line)), std::span(fds.data(), fd >= 0 ? 1 : 0)),
                      "QEMU " + command);
+  return {};
+}
+
+Result<json> Qmp::answer_to(const std::string& command, Deadline deadline) {
   for (;;) {
     auto answer = read_object(deadline);
     if (!answer) return fail(std::move(answer).error().with_context("QEMU " + command));
