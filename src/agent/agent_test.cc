@@ -43,6 +43,7 @@ TEST_F(AgentTest, ASandboxFromItsCreationToItsEnd) {
   EXPECT_EQ(taken.snapshot_id(), snapshot);
   EXPECT_EQ(taken.memory_mb(), 128U);
   EXPECT_EQ(taken.disk_bytes(), 1U << 20);
+  EXPECT_FALSE(taken.has_live());
   EXPECT_EQ(list().sandboxes_size(), 0);
   EXPECT_FALSE(std::filesystem::exists(sandbox_dir("one")));
   EXPECT_EQ(pause("one", new_id()).error_code(), StatusCode::NOT_FOUND);
@@ -89,7 +90,10 @@ TEST_F(AgentTest, WrongRequestsAreRefusedBeforeAnythingStarts) {
 TEST_F(AgentTest, ASandboxFromASnapshotHasItsShape) {
   ASSERT_TRUE(create("one").ok());
   const std::string snapshot = new_id();
-  ASSERT_TRUE(take_snapshot("one", snapshot).ok());
+  v1::SnapshotTaken taken;
+  ASSERT_TRUE(take_snapshot("one", snapshot, &taken).ok());
+  EXPECT_EQ(taken.live().last_round_bytes(), 4096U);
+  EXPECT_EQ(taken.live().reason(), "asked a stopped machine");
   EXPECT_EQ(create("one").error_code(), StatusCode::ALREADY_EXISTS);
   v1::CreateSandboxRequest request;
   request.set_sandbox_id("two");

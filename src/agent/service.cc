@@ -50,6 +50,12 @@ void fill(v1::GenerationStats* out, const snapshot::GenerationStats& stats) {
   out->set_zeroed_bytes(stats.zeroed_bytes);
 }
 
+void fill(v1::LiveStats* out, const supervisor::LiveStats& stats) {
+  out->set_rounds(stats.rounds);
+  out->set_last_round_bytes(stats.last_round_bytes);
+  out->set_reason(stats.reason);
+}
+
 void fill(v1::SnapshotTaken* out, const Taken& taken) {
   out->set_snapshot_id(taken.reply.id.text());
   out->set_stored_bytes(taken.reply.memory.stored_bytes + taken.reply.disk.stored_bytes);
@@ -60,6 +66,7 @@ void fill(v1::SnapshotTaken* out, const Taken& taken) {
   out->set_vcpus(taken.manifest.machine.vcpus);
   out->set_memory_mb(taken.manifest.machine.memory_mib);
   out->set_disk_bytes(taken.disk_bytes);
+  if (taken.reply.live) fill(out->mutable_live(), *taken.reply.live);
 }
 
 template <typename Request>

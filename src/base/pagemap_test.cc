@@ -7,7 +7,11 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <random>
+#include <set>
+
 #include "base/memory.h"
+#include "base/userfaultfd.h"
 
 namespace stasis {
 namespace {
@@ -89,6 +93,33 @@ TEST_F(PrivatePagesTest, MoreRunsThanOneCallTells) {
   ASSERT_TRUE(scanned);
   EXPECT_EQ(scanned->size(), 2048u);
   EXPECT_EQ(*scanned, *read_private_pages(pagemap_.get(), range));
+}
+
+TEST_F(PrivatePagesTest, MoreMemoryThanOneCallWalks) {
+  constexpr uint64_t kMany = 100'000;  // 390 MiB
+  auto file = create_memory_file("pagemap-test", kMany * kPage);
+  ASSERT_TRUE(file);
+  auto memory = Mapping::shared(file->get(), kMany * kPage);
+  ASSERT_TRUE(memory);
+  auto uffd = UserFaultFd::create(true);
+  if (!uffd) GTEST_SKIP() << uffd.error().message;
+  const Range range{memory->address(), kMany * kPage};
+  ASSERT_TRUE(uffd->register_write_protect(range));
+  const auto all = scan_written_pages(pagemap_.get(), range, true);
+  ASSERT_TRUE(all);
+  EXPECT_THAT(*all, ElementsAre(range)) << "what was never protected, as one";
+  for (const uint64_t seed : {1u, 2u}) {
+    std::mt19937_64 random(seed);
+    std::set<uint64_t> written{32'767, 32'768, 65'536, kMany - 1};  // the ends of 128 MiB
+    while (written.size() < 3000) written.insert(random() % kMany);
+    std::vector<Range> expected;
+    for (const uint64_t page : written) {
+      memory->bytes()[page * kPage + random() % kPage] = std::byte{1};
+      append_range(expected, {memory->address() + page * kPage, kPage});
+    }
+    EXPECT_EQ(scan_written_pages(pagemap_.get(), range, true).value_or(std::vector<Range>{}), expected);
+    EXPECT_THAT(scan_written_pages(pagemap_.get(), range, true).value_or(*all), IsEmpty());
+  }
 }
 
 TEST_F(PrivatePagesTest, AProcessThatHasGoneIsAnError) {

@@ -237,6 +237,20 @@ TEST(Snapshot, CreateListAndRemove) {
   EXPECT_EQ(json::parse(create.requests.at(0).body), (json{{"sandbox_id", kId}, {"name", "warm"}}));
   EXPECT_EQ(create.out, "snapshot warm\n");
 
+  json captured = warm;
+  captured["capture"] = {{"stopped_ms", 3.0},
+                         {"memory", {{"generation", 1}, {"stored_bytes", 1'258'291}}},
+                         {"disk", {{"generation", 1}, {"stored_bytes", 65'536}}},
+                         {"live", {{"rounds", 3}, {"last_round_bytes", 20'480}}}};
+  const auto said = [&] {
+    return Call(always({.status = 201, .body = captured.dump()}), {"snapshot", "create", kId, "warm"}, kTerminal).out;
+  };
+  EXPECT_THAT(said(), HasSubstr("the guest stood for 3.0 ms (20 KiB left after 3 rounds)\n"));
+  captured["capture"]["live"]["rounds"] = 1;
+  EXPECT_THAT(said(), HasSubstr("(20 KiB left after 1 round)\n"));
+  captured["capture"]["live"] = {{"rounds", 0}, {"last_round_bytes", 1'258'291}, {"reason", "nobody looks"}};
+  EXPECT_THAT(said(), HasSubstr("3.0 ms (1.2 MiB, nothing copied ahead: nobody looks)\n"));
+
   const auto listed = always({.body = json{{"snapshots", {warm}}}.dump()});
   EXPECT_EQ(Call(listed, {"snapshot", "ls", "--type", "snapshot"}).requests.at(0).target,
             "/v1/snapshots?type=snapshot");

@@ -36,6 +36,17 @@ std::string space_text(const Json& space) {
                      count_field(space, "generation"));
 }
 
+// Why the guest of a live snapshot stood for as long as it did.
+std::string live_text(const Json& live) {
+  if (live.empty()) return "";
+  const std::string left = size_text(count_field(live, "last_round_bytes"));
+  if (const std::string reason = text_field(live, "reason"); !reason.empty()) {
+    return fmt::format(" ({}, nothing copied ahead: {})", left, reason);
+  }
+  const uint64_t rounds = count_field(live, "rounds");
+  return fmt::format(" ({} left after {} round{})", left, rounds, rounds == 1 ? "" : "s");
+}
+
 }  // namespace
 
 Table sandbox_table() {
@@ -87,8 +98,9 @@ std::string resumed_line(const Json& sandbox) {
 
 std::string capture_text(const Json& capture) {
   if (capture.empty()) return "";
-  return fmt::format("memory {}, disk {}; the guest stood for {}", space_text(object_field(capture, "memory")),
-                     space_text(object_field(capture, "disk")), duration_text(number_field(capture, "stopped_ms")));
+  return fmt::format("memory {}, disk {}; the guest stood for {}{}", space_text(object_field(capture, "memory")),
+                     space_text(object_field(capture, "disk")), duration_text(number_field(capture, "stopped_ms")),
+                     live_text(object_field(capture, "live")));
 }
 
 Result<Json> pairs_object(const std::vector<std::string>& pairs, const std::string& option) {

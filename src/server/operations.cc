@@ -76,13 +76,21 @@ int64_t deadline_after(uint32_t timeout_sec) {
   return timeout_sec == 0 ? 0 : unix_time_ms() + int64_t{timeout_sec} * 1000;
 }
 
+Json live_json(const pb::LiveStats& live) {
+  Json object{{"rounds", live.rounds()}, {"last_round_bytes", live.last_round_bytes()}};
+  if (!live.reason().empty()) object["reason"] = live.reason();
+  return object;
+}
+
 Json capture_json(const pb::SnapshotTaken& taken) {
-  return {{"snapshot_id", taken.snapshot_id()},
-          {"stored_bytes", taken.stored_bytes()},
-          {"stopped_ms", static_cast<double>(taken.stopped_us()) / 1000},
-          {"total_ms", static_cast<double>(taken.total_us()) / 1000},
-          {"memory", generation_json(taken.memory())},
-          {"disk", generation_json(taken.disk())}};
+  Json object{{"snapshot_id", taken.snapshot_id()},
+              {"stored_bytes", taken.stored_bytes()},
+              {"stopped_ms", static_cast<double>(taken.stopped_us()) / 1000},
+              {"total_ms", static_cast<double>(taken.total_us()) / 1000},
+              {"memory", generation_json(taken.memory())},
+              {"disk", generation_json(taken.disk())}};
+  if (taken.has_live()) object["live"] = live_json(taken.live());
+  return object;
 }
 
 Result<SandboxRecord> Operations::running(const std::string& id) {

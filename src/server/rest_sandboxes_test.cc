@@ -54,6 +54,7 @@ TEST_F(RestSandboxes, PauseAndResumeKeepTheIdentity) {
   ASSERT_EQ(paused.status, 200u) << paused.text;
   EXPECT_EQ(paused.body["state"], "paused");
   EXPECT_EQ(paused.body["last_snapshot"]["stored_bytes"], 8192);
+  EXPECT_FALSE(paused.body["last_snapshot"].contains("live")) << "of a snapshot that the sandbox goes on after";
   EXPECT_TRUE(paused.body["deadline"].is_null());
   EXPECT_FALSE(agent_->has_sandbox(id));
   const std::string first = paused.body["snapshot_id"];

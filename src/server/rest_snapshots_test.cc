@@ -25,6 +25,13 @@ TEST_F(RestSnapshots, ImagesAreListedAndCannotBeDeleted) {
   EXPECT_EQ(snapshot(create(), "base", "?overwrite=true").status, 409u);
 }
 
+TEST_F(RestSnapshots, WhatCouldNotBeCopiedAheadSaysWhy) {
+  const std::string id = create();
+  agent_->edit([&](auto& sandboxes, auto&) { sandboxes.at(id).not_copied_ahead = "nobody looks"; });
+  EXPECT_EQ(snapshot(id, "warm").body["capture"]["live"],
+            (Json{{"rounds", 0}, {"last_round_bytes", 4096}, {"reason", "nobody looks"}}));
+}
+
 TEST_F(RestSnapshots, OfARunningSandboxAndClonesOfIt) {
   const std::string id = create({{"vcpus", 2}, {"memory_mb", 512}});
   const Answer taken = snapshot(id, "warm");
@@ -33,6 +40,7 @@ TEST_F(RestSnapshots, OfARunningSandboxAndClonesOfIt) {
   EXPECT_EQ(taken.body["memory_mb"], 512);
   EXPECT_EQ(taken.body["sandbox_id"], id);
   EXPECT_EQ(taken.body["capture"]["memory"]["stored_bytes"], 4096);
+  EXPECT_EQ(taken.body["capture"]["live"], (Json{{"rounds", 3}, {"last_round_bytes", 4096}}));
   EXPECT_EQ(state(id), "running");
   EXPECT_EQ(sandbox(id)["last_snapshot"], taken.body["capture"]);
   EXPECT_EQ(client().get("/v1/snapshots/warm").body, taken.body);

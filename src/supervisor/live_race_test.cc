@@ -12,7 +12,7 @@
 #include "base/memory.h"
 #include "base/testing/sync_points.h"
 #include "pager/testing/two_processes.h"
-#include "supervisor/live_copy.h"
+#include "supervisor/live_rounds.h"
 #include "vmm/qemu/guest_ram.h"
 
 namespace stasis::supervisor {
@@ -23,6 +23,7 @@ using pager::testing::kPages;
 using pager::testing::kSize;
 using pager::testing::VmmShape;
 using snapshot::kBlockSize;
+using stasis::testing::AtPoint;
 using stasis::testing::StopAt;
 using ::testing::IsEmpty;
 
@@ -89,6 +90,7 @@ class LiveRaceTest : public pager::testing::TwoProcesses, public ::testing::With
     auto pages = ram_->changed(vmm_->pid());
     EXPECT_TRUE(pages && pages->tracked);
     all_ = pages->all;
+    fresh_ = total_length(pages->fresh) / kBlockSize;
     return pages->fresh;
   }
   void copy(const std::vector<Range>& fresh) { ASSERT_TRUE(copy_->copy(source_, fresh)); }
@@ -100,6 +102,31 @@ class LiveRaceTest : public pager::testing::TwoProcesses, public ::testing::With
     ASSERT_TRUE(stop.await());
     meanwhile();
     stop.go_on();
+  }
+  void write_first(uint64_t pages, int value) {
+    std::vector<pager::testing::VmmProcess::Ticket> writes;
+    for (uint64_t page = 0; page < pages; ++page) writes.push_back(vmm_->write(page, std::byte(value)));
+    for (const auto ticket : writes) ASSERT_TRUE(vmm_->wait(ticket));
+    std::fill_n(model_.begin(), pages, std::byte(value));
+  }
+  // All rounds, until the copy is content; in each the guest writes so many pages once the first have been read. How
+  // many rounds there were.
+  uint32_t copy_in_rounds_against(const std::vector<uint64_t>& writes) {
+    size_t round = 0;
+    bool has_written = true;
+    const AtPoint write_on("live_copy.write", [&](void*) {
+      if (std::exchange(has_written, true)) return;
+      write_first(writes.at(round), static_cast<int>(101 + round));
+      ++round;
+    });
+    const auto ahead = copy_in_rounds(*copy_,
+                                      [&]() -> Result<vmm::SavedMemory> {
+                                        has_written = false;
+                                        return vmm::SavedMemory{ram_->source(vmm_->pid()).value(), {}, look()};
+                                      },
+                                      {.small = 4 * kBlockSize});
+    EXPECT_TRUE(ahead);
+    return ahead ? ahead->rounds : 0;
   }
   // The guest is stopped: the last round. Then it goes on, and the memory of that moment is sealed.
   void expect_snapshot_of_now(const std::function<void()>& after = [] {}) {
@@ -122,6 +149,7 @@ class LiveRaceTest : public pager::testing::TwoProcesses, public ::testing::With
   std::optional<LiveCopy> copy_;
   MemorySource source_;
   std::vector<Range> all_;
+  uint64_t fresh_ = 0;  // pages, at the last look
 };
 
 INSTANTIATE_TEST_SUITE_P(Ways, LiveRaceTest, ::testing::Values(Origin::kServed, Origin::kMapped, Origin::kBooted),
@@ -166,6 +194,20 @@ TEST_P(LiveRaceTest, AGuestThatWritesThroughAllRoundsIsCopiedExactly) {
     for (uint64_t page = 0; page < kPages; page += 3) model_[page] = std::byte(100 + round);
   }
   expect_snapshot_of_now();
+}
+
+TEST_P(LiveRaceTest, AGuestThatWritesMoreThanIsCopiedIsStoppedSoon) {
+  write_first(40, 100);
+  EXPECT_EQ(copy_in_rounds_against({200, 250}), 2u);
+  expect_snapshot_of_now([&] { write_first(kPages, 200); });
+  EXPECT_EQ(fresh_, 250u) << "were left for the stop";
+}
+
+TEST_P(LiveRaceTest, AGuestThatNeverGetsQuietIsStoppedAfterEightRounds) {
+  write_first(250, 100);
+  EXPECT_EQ(copy_in_rounds_against({175, 122, 85, 59, 41, 28, 20, 100}), 8u);
+  expect_snapshot_of_now([&] { write_first(kPages, 200); });
+  EXPECT_EQ(fresh_, 100u);
 }
 
 // Of a guest whose pages come by faults, and who can give them back.

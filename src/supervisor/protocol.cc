@@ -49,6 +49,17 @@ class Fields {
     }
   }
 
+  void read(const char* name, std::optional<LiveStats>& out) {
+    if (const json* field = find(name, &json::is_object, "an object")) {
+      Fields inner(*field);
+      out.emplace();
+      inner.read("rounds", out->rounds);
+      inner.read("last_round_bytes", out->last_round_bytes);
+      inner.read("reason", out->reason);
+      if (!inner.problem_.empty()) complain(inner.problem_);
+    }
+  }
+
   // What an older supervisor or agent does not say: those that run are adopted.
   template <typename T>
   void read_if_there(const char* name, T& out) {
@@ -213,11 +224,17 @@ Result<StateReply> state_from_json(const json& object) {
 }
 
 json to_json(const SnapshotReply& reply) {
-  return {{"id", reply.id.text()},
-          {"memory", stats_json(reply.memory)},
-          {"disk", stats_json(reply.disk)},
-          {"stopped_us", reply.stopped_us},
-          {"total_us", reply.total_us}};
+  json object{{"id", reply.id.text()},
+              {"memory", stats_json(reply.memory)},
+              {"disk", stats_json(reply.disk)},
+              {"stopped_us", reply.stopped_us},
+              {"total_us", reply.total_us}};
+  if (reply.live) {
+    object["live"] = {{"rounds", reply.live->rounds},
+                      {"last_round_bytes", reply.live->last_round_bytes},
+                      {"reason", reply.live->reason}};
+  }
+  return object;
 }
 
 Result<SnapshotReply> snapshot_from_json(const json& object) {
@@ -228,7 +245,8 @@ Result<SnapshotReply> snapshot_from_json(const json& object) {
   fields.read("disk", reply.disk);
   fields.read("stopped_us", reply.stopped_us);
   fields.read("total_us", reply.total_us);
-  return fields.finish(reply, "supervisor's snapshot answer");
+  fields.read_if_there("live", reply.live);
+  return fields.finish(std::move(reply), "supervisor's snapshot answer");
 }
 
 json to_json(const Error& error) {

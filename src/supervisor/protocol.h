@@ -97,12 +97,21 @@ struct StateReply {
   uint64_t disk_blocks_written = 0;
 };
 
+// How a snapshot of a guest that went on came by its memory.
+struct LiveStats {
+  uint32_t rounds = 0;            // copied while the guest ran
+  uint64_t last_round_bytes = 0;  // copied while it stood still
+  std::string reason = {};        // why there were no rounds
+  friend bool operator==(const LiveStats&, const LiveStats&) = default;
+};
+
 struct SnapshotReply {
   snapshot::SnapshotId id;
   snapshot::GenerationStats memory;
   snapshot::GenerationStats disk;
   uint64_t stopped_us = 0;
   uint64_t total_us = 0;
+  std::optional<LiveStats> live = {};  // none of a pause
 };
 
 // Why a supervisor ended, for whoever comes later. reason: "paused", "stopped: ...", "vmm exited: signal 9 (Killed)",

@@ -45,6 +45,9 @@ TEST(ProtocolTest, EveryMessageLeadsBack) {
 
   SnapshotReply reply{snapshot::SnapshotId::random(), {1, 2, 3, 4}, {5, 6, 7, 8}, 9, 10};
   EXPECT_EQ(to_json(*snapshot_from_json(to_json(reply))), to_json(reply));
+  EXPECT_FALSE(snapshot_from_json(to_json(reply))->live);
+  reply.live = LiveStats{3, 4096, "why not"};
+  EXPECT_EQ(snapshot_from_json(to_json(reply))->live, reply.live);
 
   ExitRecord record{false, "vmm exited", {Code::kUnavailable, "signal 9", "look at the log"}, some_report()};
   const auto record_back = exit_from_json(to_json(record));
@@ -143,6 +146,11 @@ TEST(ProtocolTest, MissingAndMistypedFieldsAreNamed) {
   nlohmann::json config = to_json(SandboxConfig{});
   config["vcpus"] = "two";
   EXPECT_THAT(config_from_json(config).error().message, HasSubstr("'vcpus'"));
+  nlohmann::json reply = to_json(SnapshotReply{{}, {}, {}, 0, 0, LiveStats{}});
+  reply["live"]["rounds"] = "three";
+  EXPECT_THAT(snapshot_from_json(reply).error().message, HasSubstr("'rounds'"));
+  reply["live"] = 3;
+  EXPECT_THAT(snapshot_from_json(reply).error().message, HasSubstr("'live'"));
   config = to_json(SandboxConfig{});
   config.erase("store");
   EXPECT_THAT(config_from_json(config).error().message, HasSubstr("'store'"));

@@ -12,7 +12,7 @@
 #include "pager/page_server.h"
 #include "snapshot/store.h"
 #include "snapshot/working_set.h"
-#include "supervisor/live_copy.h"
+#include "supervisor/live_rounds.h"
 #include "supervisor/protocol.h"
 #include "supervisor/restore_way.h"
 #include "supervisor/shell.h"
@@ -57,6 +57,7 @@ class Sandbox {
   struct Taking {
     snapshot::SnapshotId id;
     std::optional<LiveCopy> live = {};      // what was copied while the guest ran
+    std::optional<LiveStats> ahead = {};    // if that was tried
     std::optional<Stopwatch> stopped = {};  // while the guest is
     uint64_t stopped_us = 0;                // once it goes on
   };

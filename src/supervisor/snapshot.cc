@@ -18,11 +18,6 @@ using snapshot::SnapshotKind;
 constexpr const char* kStatePart = "state";
 constexpr const char* kScratch = "scratch";
 
-// The guest is stopped for what the last round leaves. 1 MiB is copied in less than a millisecond, a fraction of what
-// saving the device state takes; a guest that dirties more in every round than the one before does not get quieter.
-constexpr uint64_t kSmallRound = uint64_t{1} << 20;
-constexpr int kMaxRounds = 8;
-
 }  // namespace
 
 Result<SnapshotReply> Sandbox::take_snapshot(SnapshotId id, bool keep_running) {
@@ -43,6 +38,7 @@ Result<SnapshotReply> Sandbox::take_snapshot(SnapshotId id, bool keep_running) {
   if (reply) {
     reply->stopped_us = taking.stopped ? taking.stopped->microseconds() : taking.stopped_us;
     reply->total_us = total.microseconds();
+    reply->live = taking.ahead;
   }
   return reply;
 }
@@ -60,6 +56,7 @@ Result<SnapshotReply> Sandbox::take(Taking& taking, bool keep_running) {
   if (!saved) return fail(std::move(saved).error().with_context("save the machine's state"));
   const std::vector<Range> removed =
       page_server_ ? snapshot::unite(removed_, page_server_->removed()) : std::vector<Range>{};
+  if (taking.ahead) taking.ahead->last_round_bytes = total_length(taking.live ? saved->fresh : saved->candidates);
   if (taking.live) {
     STASIS_TRY_CONTEXT(taking.live->copy_last(saved->source, saved->fresh), "copy the guest's memory");
   }
@@ -75,23 +72,12 @@ Result<SnapshotReply> Sandbox::take(Taking& taking, bool keep_running) {
   return publish(taking.id, *memory, disk);
 }
 
-// Nothing is copied where only a stopped machine can be asked what it has written.
 Status Sandbox::copy_ahead(Taking& taking) {
   const Path work_dir = dir_ / kScratch / "live";
-  uint64_t before = UINT64_MAX;
-  for (int round = 0; round < kMaxRounds; ++round) {
-    auto memory = shell_.vmm->look_ahead();
-    if (!memory && memory.error().code == Code::kUnimplemented) return {};
-    if (!memory) return fail(std::move(memory).error());
-    if (!taking.live) {
-      STASIS_TRY(store_.fs().make_directory(work_dir));
-      STASIS_ASSIGN(taking.live, LiveCopy::create(store_.fs(), memory_, work_dir));
-    }
-    STASIS_TRY(taking.live->copy(memory->source, memory->fresh));
-    const uint64_t bytes = total_length(memory->fresh);
-    if (bytes <= kSmallRound || bytes > before / 4 * 3) break;
-    before = bytes;
-  }
+  STASIS_TRY(store_.fs().make_directory(work_dir));
+  STASIS_ASSIGN(taking.live, LiveCopy::create(store_.fs(), memory_, work_dir));
+  STASIS_ASSIGN(taking.ahead, copy_in_rounds(*taking.live, [this] { return shell_.vmm->look_ahead(); }));
+  if (taking.ahead->rounds == 0) taking.live.reset();
   return {};
 }
 

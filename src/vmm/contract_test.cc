@@ -245,6 +245,25 @@ TEST_P(Restoring, LookingAheadMissesNothing) {
   EXPECT_TRUE(value(lab_->content(second->memory, everything)) == copied.bytes());
 }
 
+// Which is why a driver may look at memory while it still saves the device state.
+TEST_P(Restoring, NothingOfMemoryIsWrittenWhileAStoppedMachineIsSaved) {
+  const Snapshot first = filled_snapshot(7);
+  Restored machine = resumed(first);
+  for (uint64_t turn = 0; turn < 3; ++turn) {
+    const auto ahead = machine.vmm().look_ahead();
+    if (!ahead && ahead.error().code == Code::kUnimplemented) GTEST_SKIP() << ahead.error().message;
+    EXPECT_OK(machine.guest().fill(pages(20, 10), 8 + turn));
+    EXPECT_OK(machine.guest().churn(turn));
+    EXPECT_OK(machine.vmm().pause());
+    const auto saved = machine.vmm().save(directory_.path() / "state", directory_.path() / "scratch");
+    ASSERT_OK(saved);
+    EXPECT_GE(total_length(saved->fresh), pages(20, 10).length);
+    EXPECT_EQ(total_length(value(machine.vmm().look_ahead()).fresh), 0u);
+    machine.vmm().save_failed();
+    EXPECT_OK(machine.vmm().resume());
+  }
+}
+
 TEST_P(Restoring, LookingAheadAtABootedGuestMissesNothing) {
   Machine machine = booted();
   const Range everything{0, fixture_->memory_bytes()};

@@ -95,7 +95,9 @@ class Vmm {
   // (compatible.h), kUnavailable if nobody serves pages.
   virtual Status restore(const RestoreSpec& spec) = 0;
 
-  virtual Status pause() = 0;   // vCPUs stop; in-flight disk writes have reached the disk. Repeating it is fine.
+  // vCPUs stop; in-flight disk writes have reached the disk, and until resume() nothing writes the guest's memory.
+  // Repeating it is fine.
+  virtual Status pause() = 0;
   virtual Status resume() = 0;  // vCPUs run. Repeating it is fine.
 
   // While the guest runs: what save() would offer now, for copying ahead of it. The guest goes on writing: a block that

@@ -24,12 +24,14 @@ class LiveSnapshotTest(StasisTestCase):
         for name in ("first", "second", "third"):
             taken = self.stasis.json("snapshot", "create", sandbox, name)
             self.assertGreater(taken["capture"]["memory"]["stored_bytes"], 0)
+            self.assertIn(taken["capture"]["live"]["rounds"], range(1, 9), taken)
+            self.assertNotIn("reason", taken["capture"]["live"])
             clone = self.create("--template", name)
             self.assert_in_order(clone)
             self.stasis.cli("rm", clone)
         self.assert_in_order(sandbox)
         # What was copied ahead is not missed by the pause that follows, nor by a snapshot of the resumed one.
-        self.stasis.json("pause", sandbox)
+        self.assertNotIn("live", self.stasis.json("pause", sandbox)["last_snapshot"])
         self.stasis.json("resume", sandbox)
         self.assert_in_order(sandbox)
         self.stasis.json("snapshot", "create", sandbox, "after")

@@ -178,13 +178,13 @@ class AgentFixture : public ::testing::Test {
     v1::SnapshotTaken ignored;
     return stub_->PauseSandbox(&context, request, reply != nullptr ? reply : &ignored);
   }
-  grpc::Status take_snapshot(const std::string& id, const std::string& snapshot) {
+  grpc::Status take_snapshot(const std::string& id, const std::string& snapshot, v1::SnapshotTaken* reply = nullptr) {
     grpc::ClientContext context;
     v1::CreateSnapshotRequest request;
     request.set_sandbox_id(id);
     request.set_snapshot_id(snapshot);
-    v1::SnapshotTaken reply;
-    return stub_->CreateSnapshot(&context, request, &reply);
+    v1::SnapshotTaken ignored;
+    return stub_->CreateSnapshot(&context, request, reply != nullptr ? reply : &ignored);
   }
   grpc::Status destroy(const std::string& id, bool* existed = nullptr) {
     grpc::ClientContext context;

@@ -162,7 +162,9 @@ class Fake {
     const snapshot::SnapshotId id{*Uuid::parse(request.value("snapshot_id", ""))};
     if (!publish(id)) return 2;
     if (does("lose-answer")) return 3;
-    const json reply{{"ok", to_json(SnapshotReply{id, {}, {}, 10, 20})}};
+    SnapshotReply taken{id, {}, {}, 10, 20};
+    if (!pause) taken.live = LiveStats{0, 4096, "asked a stopped machine"};
+    const json reply{{"ok", to_json(taken)}};
     if (!pause) {
       (void)send_message(socket, reply.dump());
       return std::nullopt;

@@ -310,6 +310,9 @@ class ScriptedAgent::Service final : public pb::HostAgent::Service {
       const auto found = sandboxes_.find(request->sandbox_id());
       if (found == sandboxes_.end()) return failed(grpc::NOT_FOUND, "no sandbox " + request->sandbox_id());
       take(found->second, request->snapshot_id(), *reply);
+      reply->mutable_live()->set_rounds(found->second.not_copied_ahead.empty() ? 3 : 0);
+      reply->mutable_live()->set_last_round_bytes(4096);
+      reply->mutable_live()->set_reason(found->second.not_copied_ahead);
       return Status::OK;
     });
   }

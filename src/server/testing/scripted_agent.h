@@ -29,7 +29,8 @@ struct ScriptedSandbox {
   uint32_t memory_mb = 256;
   uint64_t disk_bytes = uint64_t{64} << 20;
   int64_t deadline_ms = 0;
-  uint32_t load_mib_per_s = 0;  // of its resume
+  uint32_t load_mib_per_s = 0;   // of its resume
+  std::string not_copied_ahead;  // why; empty: it is
   std::map<std::string, std::string> files;
 };
 

@@ -6,7 +6,6 @@
 
 #include <sys/types.h>
 
-#include <optional>
 #include <vector>
 
 #include "base/fd.h"
@@ -55,10 +54,7 @@ class GuestRam {
   // page that the scan calls written but that the file does not hold was never loaded. Elsewhere, and after
   // forget_tracking(): every page that the file holds. Of a mapped guest: QEMU's own pages, which are those that were
   // written since the restore; of what is served as of a memory file. Never less than what changed.
-  // `absent` is what absent() said while the guest was stopped as it is now.
-  Result<ChangedPages> changed(pid_t vmm, const std::optional<std::vector<Range>>& absent = {});
-  // Of a memory file, what QEMU does not see now of what was told. Nothing if that cannot be told, or need not be.
-  std::optional<std::vector<Range>> absent(pid_t vmm) const;
+  Result<ChangedPages> changed(pid_t vmm);
   // What was told until now has been taken over: it does not come again unless it changes again.
   void forget_told() { told_.clear(); }
   Result<GuestMemoryUse> use(pid_t vmm) const;
@@ -70,8 +66,8 @@ class GuestRam {
 
  private:
   GuestRam(UniqueFd fd, uint64_t size) : fd_(std::move(fd)), size_(size) {}
-  Result<uint64_t> address(pid_t vmm) const;
-  Result<ChangedPages> changed_in_file(pid_t vmm, const std::optional<std::vector<Range>>& absent);
+  Result<uint64_t> address(pid_t vmm);
+  Result<ChangedPages> changed_in_file(pid_t vmm);
   Result<ChangedPages> changed_in_mappings(pid_t vmm);
   // Of memory that is mapped, in order: what may have been written since the last call, and pages of the layers that
   // were read. kUnimplemented if the kernel does not tell.
@@ -81,6 +77,7 @@ class GuestRam {
   uint64_t size_;
   bool tracked_ = true;
   std::vector<Range> told_;
+  uint64_t file_at_ = 0;       // where QEMU has mapped the file, once that was asked
   uint64_t mapped_at_ = 0;     // 0: the memory file
   std::vector<Range> mapped_;  // where it is; the rest is served
   std::vector<Range> served_;

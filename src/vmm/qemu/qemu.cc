@@ -128,9 +128,11 @@ class Qemu final : public Vmm {
   Status await_end_of_migration();
   // Meanwhile it calls `meanwhile`.
   Result<UniqueFd> export_device_state(const std::function<void()>& meanwhile);
+  Result<ChangedPages> export_and_look();
   std::vector<std::string> arguments() const;
   std::string kernel_command_line(const std::string& given) const;
   Status command(const std::string& name, const json& arguments = json::object(), int fd = -1);
+  Status answer_to(const std::string& name);
   // What ended QEMU, if it has ended: put in front of errors that are only its consequence.
   Error explain(Error error);
   // Whether QEMU says that it could move the device state.
@@ -270,6 +272,12 @@ Status Qemu::command(const std::string& name, const json& arguments, int fd) {
   return {};
 }
 
+Status Qemu::answer_to(const std::string& name) {
+  auto answer = qmp_->answer_to(name, Deadline::after(kCommandDeadline));
+  if (!answer) return fail(explain(std::move(answer).error()));
+  return {};
+}
+
 Error Qemu::explain(Error error) {
   if (error.code != Code::kUnavailable || !process_) return error;
   auto status = process_->wait(Deadline::after(Milliseconds(1000)));
@@ -349,9 +357,13 @@ Status Qemu::resume() {
 // it refuses to migrate a machine that has not run since it was migrated.
 Result<UniqueFd> Qemu::export_device_state(const std::function<void()>& meanwhile) {
   STASIS_ASSIGN(UniqueFd memory, create_memory_file("stasis-state", 0));
-  STASIS_TRY(command("getfd", {{"fdname", "state"}}, memory.get()));
-  STASIS_TRY(command("migrate", {{"uri", "fd:state"}}));
+  STASIS_TRY(qmp_->send("getfd", {{"fdname", "state"}}, memory.get()));
+  STASIS_TRY(qmp_->send("migrate", {{"uri", "fd:state"}}));
   meanwhile();
+  const Status given = answer_to("getfd");
+  const Status begun = answer_to("migrate");
+  STASIS_TRY(given);
+  STASIS_TRY(begun);
   STASIS_ASSIGN(const bool moved, await_migration());
   if (!moved)
     return fail(Code::kInternal, "QEMU could not save its device state; it says why in " + config_.log.string());
@@ -374,19 +386,30 @@ Status Qemu::await_end_of_migration() {
 Result<SavedMemory> Qemu::save(const Path& state, const Path& /*scratch_dir*/) {
   if (!qmp_) return fail(Code::kFailedPrecondition, "this machine has not been started");
   if (!stopped_) return fail(Code::kFailedPrecondition, "pause the machine before saving it");
-  std::optional<std::vector<Range>> absent;
-  if (!device_state_) {
-    STASIS_ASSIGN(device_state_, export_device_state([&] { absent = ram_->absent(process_->pid()); }));
-  }
-  STASIS_ASSIGN(UniqueFd content, duplicate(device_state_.get()));
-  unwritten_ = StateToWrite{std::move(content), state};
   SavedMemory saved;
   STASIS_ASSIGN(saved.source, ram_->source(process_->pid()));
-  STASIS_ASSIGN(ChangedPages pages, ram_->changed(process_->pid(), absent));  // last: what it told, it tells once
+  STASIS_ASSIGN(ChangedPages pages, export_and_look());
+  STASIS_ASSIGN(UniqueFd content, duplicate(device_state_.get()));
+  unwritten_ = StateToWrite{std::move(content), state};
   ram_->forget_told();
   saved.candidates = std::move(pages.all);
   saved.fresh = std::move(pages.fresh);
   return saved;
+}
+
+// Memory is looked at while QEMU is busy with its device state, which takes 1.5 ms, and 4 GiB 2 to 3.5. QEMU writes
+// none of it then: devices of a stopped machine do not, or its own migrations, which send memory before the device
+// state, would lose that.
+Result<ChangedPages> Qemu::export_and_look() {
+  if (device_state_) return ram_->changed(process_->pid());
+  std::optional<Result<ChangedPages>> pages;
+  auto exported = export_device_state([&] { pages = ram_->changed(process_->pid()); });
+  if (!exported) {
+    ram_->forget_tracking();  // what was told is lost
+    return fail(std::move(exported).error());
+  }
+  device_state_ = std::move(*exported);
+  return *std::move(pages);
 }
 
 Status Qemu::finish_save() {

@@ -41,6 +41,11 @@ Result<Qmp> Qmp::open(UniqueFd socket, Deadline deadline) {
 }
 
 Result<json> Qmp::execute(const std::string& command, const json& arguments, Deadline deadline, int fd) {
+  STASIS_TRY(send(command, arguments, fd));
+  return answer_to(command, deadline);
+}
+
+Status Qmp::send(const std::string& command, const json& arguments, int fd) {
   // As short as can be: QEMU takes it byte by byte, each in a turn of its main loop (3.7 us).
   json object{{"execute", command}};
   if (!arguments.empty()) object["arguments"] = arguments;
@@ -48,6 +53,10 @@ Result<json> Qmp::execute(const std::string& command, const json& arguments, Dea
   const std::array fds{fd};
   STASIS_TRY_CONTEXT(send_all(socket_.get(), std::as_bytes(std::span(line)), std::span(fds.data(), fd >= 0 ? 1 : 0)),
                      "QEMU " + command);
+  return {};
+}
+
+Result<json> Qmp::answer_to(const std::string& command, Deadline deadline) {
   for (;;) {
     auto answer = read_object(deadline);
     if (!answer) return fail(std::move(answer).error().with_context("QEMU " + command));

@@ -31,6 +31,10 @@ class Qmp {
   Result<nlohmann::json> execute(const std::string& command, const nlohmann::json& arguments, Deadline deadline,
                                  int fd = -1);
 
+  // Its two halves, for who has something to do until the answer comes. Answers come in the order of the commands.
+  Status send(const std::string& command, const nlohmann::json& arguments, int fd = -1);
+  Result<nlohmann::json> answer_to(const std::string& command, Deadline deadline);
+
   // The next event of this name, also one that came before the call.
   Result<nlohmann::json> wait_event(const std::string& name, Deadline deadline);
 

@@ -69,6 +69,20 @@ TEST_F(QmpTest, WhatIsNoGreetingIsRefused) {
   }
 }
 
+TEST_F(QmpTest, ASecondCommandMayBeOnItsWayBeforeTheFirstIsAnswered) {
+  Qmp qmp = opened();
+  ASSERT_OK(qmp.send("getfd", {{"fdname", "state"}}));
+  ASSERT_OK(qmp.send("migrate", {{"uri", "fd:state"}}));
+  say(R"({"error": {"desc": "no descriptor"}})"
+      "\n" +
+      std::string(R"({"event": "MIGRATION"})"
+                  "\n") +
+      kDone);
+  EXPECT_FAILS(qmp.answer_to("getfd", soon()), Code::kFailedPrecondition);
+  EXPECT_OK(qmp.answer_to("migrate", soon()));
+  EXPECT_OK(qmp.wait_event("MIGRATION", now()));
+}
+
 TEST_F(QmpTest, CommandCarriesItsArgumentsAndItsDescriptor) {
   Qmp qmp = opened();
   auto pipe = unix_socket_pair();
