@@ -156,7 +156,7 @@ std::vector<std::string> Qemu::arguments() const {
   std::vector<std::string> list{
       kProgram, "-M", std::string("microvm,memory-backend=ram,accel=") + (kvm_ ? "kvm" : "tcg"), "-cpu",
       // The timer of a bare qemu64 may stop while it idles, as it is said of this family: its kernel would tick 250
-      // times a second for ever (5% of a processor, 1% without).
+      // times a second for ever (5% of a processor, 0.6% without).
       kvm_ ? "host" : "qemu64,+arat", "-smp", std::to_string(config_.shape.vcpus), "-m", memory,
       // A file of ours by descriptor, shared, so that x-ignore-shared leaves it out of the migration stream.
       "-object",
