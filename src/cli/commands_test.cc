@@ -313,7 +313,7 @@ TEST(Snapshot, ImportSendsStandardInput) {
 }
 
 // A server that has kept something of an archive.
-FakeServer::Handler keeper(uint64_t bytes, const std::string& checksum, FakeReply to_import) {
+FakeServer::Handler keeper(uint64_t bytes, const std::string& checksum, const FakeReply& to_import) {
   return [=](const FakeRequest& request) {
     if (request.method == "POST") return to_import;
     return FakeReply{.body = json{{"kept_bytes", bytes}, {"kept_xxh3", checksum}, {"name", "warm"}}.dump()};

@@ -27,8 +27,6 @@ using stasis::testing::AtPoint;
 using stasis::testing::StopAt;
 using ::testing::IsEmpty;
 
-constexpr Range pages(uint64_t first, uint64_t count) { return {first * kBlockSize, count * kBlockSize}; }
-
 bool holds(const std::vector<Range>& ranges, uint64_t page) {
   const uint64_t at = page * kBlockSize;
   return std::ranges::any_of(ranges, [at](const Range& range) { return at >= range.offset && at < range.end(); });
