@@ -11,7 +11,8 @@
 namespace stasis::guest {
 namespace {
 
-// One for each of the two connections that follow a restore at once, and one that waits: none has to be made meanwhile.
+// One that serves, one whose connection is just ending, and one that waits: none has to be made for requests that
+// follow one another.
 constexpr size_t kWaiting = 3;
 
 }  // namespace

@@ -1,7 +1,7 @@
-// Accepts connections and serves each on a thread of its own. The threads wait for connections themselves, two at
-// least, so that in a guest that has just been restored the first one needs no new thread, with a stack and an arena of
-// its own: that is a third of what the guest has to run before its first answer. At most `max_connections` at once;
-// more wait in the kernel's queue. stop() ends every connection and waits for the threads.
+// Accepts connections and serves each on a thread of its own. The threads wait for connections themselves, three where
+// there are no more to serve, so that in a guest that has just been restored the first connection needs no new thread:
+// to make one and to touch its stack is a good part of what such a guest runs before its first answer. At most
+// `max_connections` at once; more wait in the kernel's queue. stop() ends every connection and waits for the threads.
 #pragma once
 
 #include <atomic>
