@@ -19,7 +19,8 @@ class DaemonFixture : public testing::Test {
   DaemonFixture() {
     for (const char* name : {"etc/hosts", "run/keep"}) directory_.write(name, "");
     UniqueFd listener = listen_on("127.0.0.1", 0);
-    client_ = std::make_unique<DaemonClient>(bound_port(listener.get()));
+    port_ = bound_port(listener.get());
+    client_ = std::make_unique<DaemonClient>(port_);
     server_ =
         std::make_unique<HttpServer>(std::move(listener), [this](Exchange& exchange) { daemon_.handle(exchange); });
     server_->start();
@@ -75,6 +76,7 @@ class DaemonFixture : public testing::Test {
   TestDirectory directory_;
   ProcessTable table_;
   Daemon daemon_{table_, MachineScope{directory_.path(), false}};
+  uint16_t port_ = 0;
   std::unique_ptr<HttpServer> server_;
   std::unique_ptr<DaemonClient> client_;
   std::thread table_thread_;

@@ -4,6 +4,7 @@
 
 #include <sys/types.h>
 
+#include <atomic>
 #include <chrono>
 #include <memory>
 #include <mutex>
@@ -33,10 +34,10 @@ class GuestProcess {
  public:
   using Clock = std::chrono::steady_clock;
 
-  GuestProcess(pid_t pid, nlohmann::json config, std::string tag)
-      : pid_(pid), config_(std::move(config)), tag_(std::move(tag)), starter_(log_.attach()) {}
+  GuestProcess(nlohmann::json config, std::string tag)
+      : config_(std::move(config)), tag_(std::move(tag)), starter_(log_.attach()) {}
 
-  pid_t pid() const { return pid_; }
+  pid_t pid() const { return pid_; }  // 0 until there is a process
   const nlohmann::json& config() const { return config_; }
   const std::string& tag() const { return tag_; }
   bool has_pty() const { return pty_.valid(); }
@@ -59,7 +60,7 @@ class GuestProcess {
   void set_end(const ProcessEnd& end);
   void wake_readers();  // with mutex_ held
 
-  const pid_t pid_;
+  std::atomic<pid_t> pid_ = 0;  // written by the kernel, see spawn_as_user
   const nlohmann::json config_;
   const std::string tag_;
 
@@ -74,6 +75,7 @@ class GuestProcess {
   UniqueFd stdin_;
   UniqueFd pty_;
 
+  bool started_ = false;            // its start is over (guarded by mutex_); until then it is not finished
   std::optional<ProcessEnd> exit_;  // it has exited (guarded by mutex_); end_ follows when its output has been read
 
   // Only the table's thread uses these once the process is in the table.

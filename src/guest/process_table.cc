@@ -9,11 +9,13 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <iterator>
 
 namespace stasis::guest {
 namespace {
 
 constexpr size_t kReadBytes = size_t{64} << 10;
+constexpr int kNotStarted = 127;  // as shells tell it
 
 int poll_timeout(GuestProcess::Clock::time_point until) {
   if (until == GuestProcess::Clock::time_point::max()) return -1;
@@ -40,37 +42,58 @@ ProcessTable::ProcessTable() : wake_(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)), bu
 }
 
 Result<std::shared_ptr<GuestProcess>> ProcessTable::start(const Start& request) {
-  std::shared_ptr<GuestProcess> process;
-  Spawned spawned;
-  {
-    std::lock_guard lock(mutex_);  // held over the fork: the reaper must find the pid in the table
-    if (running_.size() >= kMaxRunning) {
-      return fail(Code::kResourceExhausted, "too many processes: " + std::to_string(kMaxRunning) + " run already");
-    }
-    STASIS_ASSIGN(spawned, spawn_as_user(request.spawn));
-    process = std::make_shared<GuestProcess>(spawned.pid, request.config, request.tag);
-    process->stdin_ = std::move(spawned.stdin_fd);
-    if (request.spawn.terminal) process->pty_.reset(fcntl(spawned.output_fd.get(), F_DUPFD_CLOEXEC, 3));
-    process->outputs_[0] = std::move(spawned.output_fd);
-    process->outputs_[1] = std::move(spawned.error_fd);
-    process->last_activity_ = Clock::now();
-    if (request.timeout) process->deadline_ = Clock::now() + *request.timeout;
-    running_[spawned.pid] = process;
-  }
-  if (Status started = exec_result(spawned, request.spawn); !started) {
-    std::lock_guard lock(mutex_);
-    running_.erase(process->pid());
-    std::erase(ended_, process);
-    return fail(std::move(started).error());
-  }
+  STASIS_ASSIGN(PreparedSpawn spawn, prepare_spawn(request.spawn));
+  const std::shared_ptr<GuestProcess> process = prepare(request, spawn);
+  STASIS_TRY(add(process));
+  if (request.timeout) wake();
+  STASIS_TRY(settle(process, spawn_as_user(request.spawn, std::move(spawn), process->pid_)));
   wake();
   return process;
 }
 
-std::shared_ptr<GuestProcess> ProcessTable::find(pid_t pid) const {
+std::shared_ptr<GuestProcess> ProcessTable::prepare(const Start& request, PreparedSpawn& spawn) {
+  auto process = std::make_shared<GuestProcess>(request.config, request.tag);
+  process->stdin_ = std::move(spawn.stdin_fd);
+  if (request.spawn.terminal) process->pty_.reset(fcntl(spawn.output_fd.get(), F_DUPFD_CLOEXEC, 3));
+  process->outputs_[0] = std::move(spawn.output_fd);
+  process->outputs_[1] = std::move(spawn.error_fd);
+  process->last_activity_ = Clock::now();
+  if (request.timeout) process->deadline_ = Clock::now() + *request.timeout;
+  return process;
+}
+
+Status ProcessTable::add(const std::shared_ptr<GuestProcess>& process) {
   std::lock_guard lock(mutex_);
-  auto at = running_.find(pid);
-  if (at != running_.end()) return at->second;
+  if (running_.size() >= kMaxRunning) {
+    return fail(Code::kResourceExhausted, "too many processes: " + std::to_string(kMaxRunning) + " run already");
+  }
+  running_.push_back(process);
+  return {};
+}
+
+Status ProcessTable::settle(const std::shared_ptr<GuestProcess>& process, Status started) {
+  if (!started) {
+    std::lock_guard lock(mutex_);
+    std::erase(running_, process);
+    process->set_end({.exited = true, .code = kNotStarted});  // for whoever has found it meanwhile
+    return started;
+  }
+  std::lock_guard process_lock(process->mutex_);
+  process->started_ = true;
+  return {};
+}
+
+std::shared_ptr<GuestProcess> ProcessTable::running_with(pid_t pid) const {
+  // From the latest: the number of one that has exited, but is still read from, may be in use again.
+  auto at =
+      std::find_if(running_.rbegin(), running_.rend(), [&](const auto& process) { return process->pid() == pid; });
+  return at == running_.rend() ? nullptr : *at;
+}
+
+std::shared_ptr<GuestProcess> ProcessTable::find(pid_t pid) const {
+  if (pid <= 0) return nullptr;
+  std::lock_guard lock(mutex_);
+  if (auto process = running_with(pid)) return process;
   auto ended = std::find_if(ended_.rbegin(), ended_.rend(), [&](const auto& process) { return process->pid() == pid; });
   return ended == ended_.rend() ? nullptr : *ended;
 }
@@ -78,8 +101,8 @@ std::shared_ptr<GuestProcess> ProcessTable::find(pid_t pid) const {
 std::shared_ptr<GuestProcess> ProcessTable::find(const std::string& tag) const {
   if (tag.empty()) return nullptr;
   std::lock_guard lock(mutex_);
-  for (const auto& [pid, process] : running_) {
-    if (process->tag() == tag) return process;
+  for (const auto& process : running_) {
+    if (process->pid() != 0 && process->tag() == tag) return process;
   }
   auto ended = std::find_if(ended_.rbegin(), ended_.rend(), [&](const auto& process) { return process->tag() == tag; });
   return ended == ended_.rend() ? nullptr : *ended;
@@ -89,7 +112,8 @@ std::vector<std::shared_ptr<GuestProcess>> ProcessTable::running() const {
   std::lock_guard lock(mutex_);
   std::vector<std::shared_ptr<GuestProcess>> out;
   out.reserve(running_.size());
-  for (const auto& [pid, process] : running_) out.push_back(process);
+  std::copy_if(running_.begin(), running_.end(), std::back_inserter(out),
+               [](const auto& process) { return process->pid() != 0; });
   return out;
 }
 
@@ -132,7 +156,7 @@ ProcessTable::Clock::time_point ProcessTable::collect(std::vector<pollfd>& entri
   Clock::time_point until = Clock::time_point::max();
   std::lock_guard lock(mutex_);
   if (stopping_) return Clock::now();
-  for (const auto& [pid, process] : running_) {
+  for (const auto& process : running_) {
     std::lock_guard process_lock(process->mutex_);
     bool room = process->log_.room();
     for (int output = 0; output < 2; ++output) {
@@ -190,17 +214,17 @@ void ProcessTable::reap() {
     siginfo_t info{};
     if (waitid(P_ALL, 0, &info, WEXITED | WNOHANG | WNOWAIT) != 0 || info.si_pid == 0) return;
     std::lock_guard lock(mutex_);
-    auto at = running_.find(info.si_pid);
-    if (at == running_.end()) {
+    const std::shared_ptr<GuestProcess> process = running_with(info.si_pid);
+    if (!process) {
       (void)waitid(P_PID, static_cast<id_t>(info.si_pid), &info, WEXITED);
       continue;
     }
-    GuestProcess& process = *at->second;
-    std::lock_guard process_lock(process.mutex_);  // so that nobody signals a number that is free again
+    std::lock_guard process_lock(process->mutex_);  // so that nobody signals a number that is free again
     (void)waitid(P_PID, static_cast<id_t>(info.si_pid), &info, WEXITED);
-    process.exit_ = end_of(info);
-    process.exit_->timed_out = process.killed_at_deadline_;
-    process.last_activity_ = Clock::now();
+    if (process->exit_) continue;  // the number is another's by now
+    process->exit_ = end_of(info);
+    process->exit_->timed_out = process->killed_at_deadline_;
+    process->last_activity_ = Clock::now();
   }
 }
 
@@ -218,7 +242,7 @@ void ProcessTable::finish_exited() {
       std::lock_guard lock(process->mutex_);
       bool silent = (!process->outputs_[0] && !process->outputs_[1]) ||
                     (process->log_.room() && Clock::now() >= process->last_activity_ + kLinger);
-      if (!process->exit_ || !silent) continue;
+      if (!process->started_ || !process->exit_ || !silent) continue;
     }
     finish(process);
   }
@@ -229,7 +253,7 @@ void ProcessTable::finish(const std::shared_ptr<GuestProcess>& process) {
     if (output) drains_.push_back(std::move(output));
   }
   std::lock_guard lock(mutex_);
-  running_.erase(process->pid());
+  std::erase(running_, process);
   ended_.push_back(process);
   process->set_end(*process->exit_);
   uint64_t stored = 0;

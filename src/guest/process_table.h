@@ -7,8 +7,7 @@
 
 #include <poll.h>
 
-#include <functional>
-#include <map>
+#include <deque>
 #include <memory>
 #include <mutex>
 #include <vector>
@@ -36,6 +35,8 @@ class ProcessTable {
     std::string tag;
     std::optional<std::chrono::milliseconds> timeout;
   };
+  // Blocks until the program runs, which a file system that does not answer may put off for ever: meanwhile the process
+  // is listed, and can be killed like any other.
   Result<std::shared_ptr<GuestProcess>> start(const Start& request);
 
   std::shared_ptr<GuestProcess> find(pid_t pid) const;  // running, or ended lately
@@ -55,6 +56,10 @@ class ProcessTable {
     int output;
   };
 
+  std::shared_ptr<GuestProcess> prepare(const Start& request, PreparedSpawn& spawn);
+  Status add(const std::shared_ptr<GuestProcess>& process);
+  Status settle(const std::shared_ptr<GuestProcess>& process, Status started);
+  std::shared_ptr<GuestProcess> running_with(pid_t pid) const;  // with mutex_
   Clock::time_point collect(std::vector<pollfd>& entries, std::vector<Watch>& watches);
   void read_output(GuestProcess& process, int output);
   void drain(std::vector<pollfd>& entries, size_t first);
@@ -66,7 +71,8 @@ class ProcessTable {
   void wake() const;
 
   mutable std::mutex mutex_;
-  std::map<pid_t, std::shared_ptr<GuestProcess>> running_;
+  // In the order of their starts, with those under way: one that is being started has a pid before it can end.
+  std::vector<std::shared_ptr<GuestProcess>> running_;
   std::deque<std::shared_ptr<GuestProcess>> ended_;
   std::vector<UniqueFd> drains_;  // outputs of ended processes that something still holds open
   UniqueFd signals_;

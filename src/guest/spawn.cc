@@ -1,7 +1,7 @@
 #include "guest/spawn.h"
 
 #include <fcntl.h>
-#include <linux/close_range.h>
+#include <sched.h>
 #include <signal.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
@@ -10,27 +10,39 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <cstddef>
 #include <cstring>
+#include <memory>
+
+// clone(), by the name that ThreadSanitizer does not intercept: it takes every clone for a fork, whose child has its
+// own copy of the sanitizer's locks.
+extern "C" int plain_clone(int (*function)(void*), void* stack, int flags, void* argument, ...) noexcept
+    __asm__("__clone");
 
 namespace stasis::guest {
 namespace {
 
 constexpr gid_t kTtyGroup = 5;
 
+// Nothing deep is called on it, and no handler of a signal runs there.
+constexpr size_t kStackBytes = size_t{32} << 10;
+
 enum class Stage : int { kSession, kTerminal, kDescriptors, kUser, kDirectory, kExec };
 
-struct ChildFailure {
-  Stage stage;
-  int error;
-};
-
-// What the child needs, all made before the fork: after it only system calls are allowed.
-struct Plan {
-  std::string path;
-  std::vector<char*> argv;
-  std::vector<char*> envp;
-  UniqueFd child_in, child_out, child_err;
-  UniqueFd report;
+// What the child works from, all of it in memory that it shares with the daemon. `stage` and `error` are its answer.
+struct Child {
+  const char* path;
+  char* const* argv;
+  char* const* envp;
+  const char* directory;
+  int descriptors[3];
+  bool terminal;
+  uid_t uid;
+  gid_t gid;
+  const gid_t* groups;
+  size_t group_count;
+  Stage stage = Stage::kSession;
+  int error = 0;
 };
 
 std::string search_path(const std::vector<std::string>& environment) {
@@ -71,110 +83,139 @@ Status make_pipe(UniqueFd& read_end, UniqueFd& write_end) {
 
 void set_nonblocking(int fd) { (void)fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK); }
 
-Status open_terminal(const SpawnRequest& request, Spawned& spawned, Plan& plan) {
-  spawned.output_fd.reset(open("/dev/ptmx", O_RDWR | O_NOCTTY | O_CLOEXEC));
-  if (!spawned.output_fd) return fail_errno(errno, "open /dev/ptmx");
+Status open_terminal(const SpawnRequest& request, PreparedSpawn& spawn) {
+  spawn.output_fd.reset(open("/dev/ptmx", O_RDWR | O_NOCTTY | O_CLOEXEC));
+  if (!spawn.output_fd) return fail_errno(errno, "open /dev/ptmx");
   int unlock = 0;
-  if (ioctl(spawned.output_fd.get(), TIOCSPTLCK, &unlock) != 0) return fail_errno(errno, "unlock terminal");
-  UniqueFd slave(ioctl(spawned.output_fd.get(), TIOCGPTPEER, O_RDWR | O_NOCTTY | O_CLOEXEC));
+  if (ioctl(spawn.output_fd.get(), TIOCSPTLCK, &unlock) != 0) return fail_errno(errno, "unlock terminal");
+  UniqueFd slave(ioctl(spawn.output_fd.get(), TIOCGPTPEER, O_RDWR | O_NOCTTY | O_CLOEXEC));
   if (!slave) return fail_errno(errno, "open terminal");
   winsize size{};
   size.ws_col = request.terminal->columns;
   size.ws_row = request.terminal->rows;
   (void)ioctl(slave.get(), TIOCSWINSZ, &size);
   (void)fchown(slave.get(), request.user.uid, kTtyGroup);
-  plan.child_out.reset(fcntl(slave.get(), F_DUPFD_CLOEXEC, 3));
-  plan.child_err.reset(fcntl(slave.get(), F_DUPFD_CLOEXEC, 3));
-  plan.child_in = std::move(slave);
-  if (!plan.child_out || !plan.child_err) return fail_errno(errno, "duplicate terminal");
+  spawn.child_out.reset(fcntl(slave.get(), F_DUPFD_CLOEXEC, 3));
+  spawn.child_err.reset(fcntl(slave.get(), F_DUPFD_CLOEXEC, 3));
+  spawn.child_in = std::move(slave);
+  if (!spawn.child_out || !spawn.child_err) return fail_errno(errno, "duplicate terminal");
   return {};
 }
 
-Status open_pipes(const SpawnRequest& request, Spawned& spawned, Plan& plan) {
+Status open_pipes(const SpawnRequest& request, PreparedSpawn& spawn) {
   if (request.stdin_open) {
-    STASIS_TRY(make_pipe(plan.child_in, spawned.stdin_fd));
-    set_nonblocking(spawned.stdin_fd.get());
+    STASIS_TRY(make_pipe(spawn.child_in, spawn.stdin_fd));
+    set_nonblocking(spawn.stdin_fd.get());
   } else {
-    plan.child_in.reset(open("/dev/null", O_RDONLY | O_CLOEXEC));
-    if (!plan.child_in) return fail_errno(errno, "open /dev/null");
+    spawn.child_in.reset(open("/dev/null", O_RDONLY | O_CLOEXEC));
+    if (!spawn.child_in) return fail_errno(errno, "open /dev/null");
   }
-  STASIS_TRY(make_pipe(spawned.output_fd, plan.child_out));
-  STASIS_TRY(make_pipe(spawned.error_fd, plan.child_err));
-  set_nonblocking(spawned.error_fd.get());
+  STASIS_TRY(make_pipe(spawn.output_fd, spawn.child_out));
+  STASIS_TRY(make_pipe(spawn.error_fd, spawn.child_err));
+  set_nonblocking(spawn.error_fd.get());
   // A program may open /dev/stdout by name: the pipes are its user's.
-  for (const UniqueFd* fd : {&spawned.stdin_fd, &plan.child_out, &plan.child_err}) {
+  for (const UniqueFd* fd : {&spawn.stdin_fd, &spawn.child_out, &spawn.child_err}) {
     if (fd->valid()) (void)fchown(fd->get(), request.user.uid, request.user.gid);
   }
   return {};
 }
 
-[[noreturn]] void child_fail(const Plan& plan, Stage stage) {
-  ChildFailure failure{stage, errno};
-  (void)!write(plan.report.get(), &failure, sizeof(failure));
-  _exit(127);
-}
-
-void reset_signals() {
-  for (int number = 1; number < NSIG; ++number) (void)signal(number, SIG_DFL);
-  sigset_t none;
-  sigemptyset(&none);
-  (void)sigprocmask(SIG_SETMASK, &none, nullptr);
-}
-
-// The plain system calls: the library's wrappers would take locks that another thread of the parent may have held.
-void become_user(const Plan& plan, const User& user) {
-  bool changed = syscall(SYS_getuid) == 0;
-  if (!changed && user.uid == static_cast<uid_t>(syscall(SYS_getuid))) return;
-  if (syscall(SYS_setgroups, user.groups.size(), user.groups.data()) != 0) child_fail(plan, Stage::kUser);
-  if (syscall(SYS_setresgid, user.gid, user.gid, user.gid) != 0) child_fail(plan, Stage::kUser);
-  if (syscall(SYS_setresuid, user.uid, user.uid, user.uid) != 0) child_fail(plan, Stage::kUser);
-}
-
-[[noreturn]] void run_child(const SpawnRequest& request, const Plan& plan) {
-  if (setsid() < 0) child_fail(plan, Stage::kSession);
-  if (request.terminal && ioctl(plan.child_in.get(), TIOCSCTTY, 0) != 0) child_fail(plan, Stage::kTerminal);
-  const int sources[3] = {plan.child_in.get(), plan.child_out.get(), plan.child_err.get()};
-  for (int target = 0; target < 3; ++target) {
-    if (dup2(sources[target], target) < 0) child_fail(plan, Stage::kDescriptors);
+// All of them, the C library's own too, which its wrappers leave out: a handler of the daemon that ran in the child
+// would run on the child's stack, in the daemon's memory.
+class AllSignalsBlocked {
+ public:
+  AllSignalsBlocked() {
+    const uint64_t all = ~uint64_t{0};
+    (void)syscall(SYS_rt_sigprocmask, SIG_BLOCK, &all, &before_, sizeof(before_));
   }
-  (void)syscall(SYS_close_range, 3U, ~0U, CLOSE_RANGE_CLOEXEC);
+  ~AllSignalsBlocked() { (void)syscall(SYS_rt_sigprocmask, SIG_SETMASK, &before_, nullptr, sizeof(before_)); }
+  AllSignalsBlocked(const AllSignalsBlocked&) = delete;
+  AllSignalsBlocked& operator=(const AllSignalsBlocked&) = delete;
+
+ private:
+  uint64_t before_ = 0;
+};
+
+// The functions that run in the child. They make plain system calls: the library's wrappers may take locks, which a
+// child that hangs or is killed would hold for ever, and note things in the memory of the daemon (setuid makes its
+// other threads follow). ThreadSanitizer would take their calls for calls of the daemon's thread that never return.
+#define IN_CHILD __attribute__((no_sanitize("thread")))
+
+template <typename... Arguments>
+IN_CHILD bool call(Child& child, Stage stage, long number, Arguments... arguments) {
+  if (syscall(number, arguments...) >= 0) return true;
+  child.stage = stage;
+  child.error = errno;
+  return false;
+}
+
+IN_CHILD bool take_descriptors(Child& child) {
+  for (int target = 0; target < 3; ++target) {
+    if (!call(child, Stage::kDescriptors, SYS_dup3, child.descriptors[target], target, 0)) return false;
+  }
+  // Closed here and now: a program that hangs in its exec would otherwise keep the connections and pipes of others
+  // open.
+  return call(child, Stage::kDescriptors, SYS_close_range, 3U, ~0U, 0U);
+}
+
+// The handlers go before any signal can come.
+IN_CHILD void reset_signals() {
+  const uint64_t default_action[4] = {};  // the kernel's struct sigaction
+  for (int number = 1; number < NSIG; ++number) {
+    (void)syscall(SYS_rt_sigaction, number, default_action, nullptr, sizeof(uint64_t));
+  }
+  const uint64_t none = 0;
+  (void)syscall(SYS_rt_sigprocmask, SIG_SETMASK, &none, nullptr, sizeof(none));
+}
+
+// Nobody who runs as that user may look from here at the memory of the daemon: with the change of the user the kernel
+// makes it undumpable, which keeps debuggers and /proc/PID/mem away.
+IN_CHILD bool become_user(Child& child) {
+  const auto current = static_cast<uid_t>(syscall(SYS_getuid));
+  if (current != 0 && current == child.uid) return true;
+  return call(child, Stage::kUser, SYS_setgroups, child.group_count, child.groups) &&
+         call(child, Stage::kUser, SYS_setresgid, child.gid, child.gid, child.gid) &&
+         call(child, Stage::kUser, SYS_setresuid, child.uid, child.uid, child.uid);
+}
+
+IN_CHILD bool begin_session(Child& child) {
+  return call(child, Stage::kSession, SYS_setsid) &&
+         (!child.terminal || call(child, Stage::kTerminal, SYS_ioctl, child.descriptors[0], TIOCSCTTY, 0));
+}
+
+IN_CHILD int run_child(void* argument) {
+  Child& child = *static_cast<Child*>(argument);
+  if (!begin_session(child) || !take_descriptors(child)) return 127;
   reset_signals();
-  umask(022);
-  become_user(plan, request.user);
-  if (chdir(request.directory.c_str()) != 0) child_fail(plan, Stage::kDirectory);
-  execve(plan.path.c_str(), plan.argv.data(), plan.envp.data());
-  child_fail(plan, Stage::kExec);
+  (void)syscall(SYS_umask, 022);
+  if (!become_user(child) || !call(child, Stage::kDirectory, SYS_chdir, child.directory)) return 127;
+  (void)call(child, Stage::kExec, SYS_execve, child.path, child.argv, child.envp);
+  return 127;
 }
 
-}  // namespace
-
-Result<Spawned> spawn_as_user(const SpawnRequest& request) {
-  Spawned spawned;
-  Plan plan;
-  STASIS_ASSIGN(plan.path, find_program(request));
-  STASIS_TRY(request.terminal ? open_terminal(request, spawned, plan) : open_pipes(request, spawned, plan));
-  set_nonblocking(spawned.output_fd.get());
-  STASIS_TRY(make_pipe(spawned.exec_status, plan.report));
-  plan.argv.push_back(const_cast<char*>(request.program.c_str()));
-  for (const std::string& argument : request.arguments) plan.argv.push_back(const_cast<char*>(argument.c_str()));
-  for (const std::string& entry : request.environment) plan.envp.push_back(const_cast<char*>(entry.c_str()));
-  plan.argv.push_back(nullptr);
-  plan.envp.push_back(nullptr);
-  spawned.pid = fork();
-  if (spawned.pid < 0) return fail_errno(errno, "fork");
-  if (spawned.pid == 0) run_child(request, plan);
-  return spawned;
+std::vector<char*> pointers(const std::string* first, const std::vector<std::string>& rest) {
+  std::vector<char*> out;
+  out.reserve(rest.size() + 2);
+  if (first) out.push_back(const_cast<char*>(first->c_str()));
+  for (const std::string& text : rest) out.push_back(const_cast<char*>(text.c_str()));
+  out.push_back(nullptr);
+  return out;
 }
 
-Status exec_result(const Spawned& spawned, const SpawnRequest& request) {
-  ChildFailure failure{};
-  ssize_t count = 0;
-  do {
-    count = read(spawned.exec_status.get(), &failure, sizeof(failure));
-  } while (count < 0 && errno == EINTR);
-  if (count != sizeof(failure)) return {};
-  std::string reason = std::strerror(failure.error);
-  switch (failure.stage) {
+Status clone_child(Child& child, std::atomic<pid_t>& pid) {
+  static_assert(sizeof(pid) == sizeof(pid_t) && std::atomic<pid_t>::is_always_lock_free);
+  const auto stack = std::make_unique_for_overwrite<std::byte[]>(kStackBytes);
+  const AllSignalsBlocked blocked;
+  constexpr int kFlags = CLONE_VM | CLONE_VFORK | CLONE_PARENT_SETTID | SIGCHLD;
+  if (plain_clone(run_child, stack.get() + kStackBytes, kFlags, &child, reinterpret_cast<pid_t*>(&pid)) < 0) {
+    return fail_errno(errno, "fork");
+  }
+  return {};
+}
+
+Status failure_of(const Child& child, const SpawnRequest& request) {
+  std::string reason = std::strerror(child.error);
+  switch (child.stage) {
     case Stage::kDirectory:
       return fail(Code::kInvalidArgument, "cwd '" + request.directory + "': " + reason);
     case Stage::kExec:
@@ -187,6 +228,34 @@ Status exec_result(const Spawned& spawned, const SpawnRequest& request) {
       break;
   }
   return fail(Code::kInternal, "prepare process: " + reason);
+}
+
+}  // namespace
+
+Result<PreparedSpawn> prepare_spawn(const SpawnRequest& request) {
+  PreparedSpawn spawn;
+  STASIS_ASSIGN(spawn.path, find_program(request));
+  STASIS_TRY(request.terminal ? open_terminal(request, spawn) : open_pipes(request, spawn));
+  set_nonblocking(spawn.output_fd.get());
+  return spawn;
+}
+
+Status spawn_as_user(const SpawnRequest& request, PreparedSpawn prepared, std::atomic<pid_t>& pid) {
+  const std::vector<char*> argv = pointers(&request.program, request.arguments);
+  const std::vector<char*> envp = pointers(nullptr, request.environment);
+  Child child{.path = prepared.path.c_str(),
+              .argv = argv.data(),
+              .envp = envp.data(),
+              .directory = request.directory.c_str(),
+              .descriptors = {prepared.child_in.get(), prepared.child_out.get(), prepared.child_err.get()},
+              .terminal = request.terminal.has_value(),
+              .uid = request.user.uid,
+              .gid = request.user.gid,
+              .groups = request.user.groups.data(),
+              .group_count = request.user.groups.size()};
+  STASIS_TRY(clone_child(child, pid));
+  if (child.error != 0) return failure_of(child, request);
+  return {};
 }
 
 }  // namespace stasis::guest

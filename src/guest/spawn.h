@@ -1,8 +1,11 @@
-// Starts a program as a user: own session, its own pipes or terminal, no descriptor of the daemon, default signals.
+// Starts a program as a user: own session, its own pipes or terminal, no descriptor of the daemon, default signals. The
+// child shares the daemon's memory until it runs its program (vfork): a fork would write-protect all of it, which a
+// guest that has just been restored pays for page by page.
 #pragma once
 
 #include <sys/types.h>
 
+#include <atomic>
 #include <optional>
 #include <string>
 #include <vector>
@@ -28,17 +31,20 @@ struct SpawnRequest {
   std::optional<TerminalSize> terminal;
 };
 
-struct Spawned {
-  pid_t pid = -1;
-  UniqueFd stdin_fd;     // non-blocking
-  UniqueFd output_fd;    // stdout, or the terminal; non-blocking
-  UniqueFd error_fd;     // stderr; invalid with a terminal
-  UniqueFd exec_status;  // see exec_result
+// A program that has been found, with its pipes or terminal.
+struct PreparedSpawn {
+  std::string path;
+  UniqueFd stdin_fd;   // non-blocking
+  UniqueFd output_fd;  // stdout, or the terminal; non-blocking
+  UniqueFd error_fd;   // stderr; invalid with a terminal
+  UniqueFd child_in, child_out, child_err;
 };
 
-// Checks the program, and forks. The caller must note the pid before it lets anyone reap it.
-Result<Spawned> spawn_as_user(const SpawnRequest& request);
-// Waits until the child has started its program; the reason if it could not.
-Status exec_result(const Spawned& spawned, const SpawnRequest& request);
+Result<PreparedSpawn> prepare_spawn(const SpawnRequest& request);
+
+// Returns once the program runs, or why it could not be started; closes the child's ends. That can take for ever (a
+// program on a file system that does not answer): the caller must hold no lock. A child that is killed before that
+// counts as started. `pid` is set before the child's first instruction, so that it can be killed and reaped meanwhile.
+Status spawn_as_user(const SpawnRequest& request, PreparedSpawn prepared, std::atomic<pid_t>& pid);
 
 }  // namespace stasis::guest
