@@ -87,9 +87,9 @@ Status Sandbox::run(std::optional<Shell> spare) {
 // What waits for the store, the kernel and the VMM's start goes on beside each other.
 Status Sandbox::open_and_put_up() {
   auto surroundings = std::async(std::launch::async, make_surroundings);
-  auto kvm = std::async(std::launch::async, vmm::probe_kvm);
+  auto kvm = std::async(std::launch::async, has_kvm, config_.vmm);
   STASIS_TRY(open_base());
-  shell_ = plan_shell({shape_, disk_base_->size(), config_.vmm}, dir_, kvm.get().works);
+  shell_ = plan_shell({shape_, disk_base_->size(), config_.vmm}, dir_, kvm.get());
   const bool restores = base_.kind != SnapshotKind::kImage;
   auto way = std::async(restores ? std::launch::async : std::launch::deferred, [this] { return choose_way(); });
   STASIS_TRY(put_up(shell_, restores, [&] { return surroundings.get(); }));

@@ -48,6 +48,8 @@ Status make_surroundings() {
   return {};
 }
 
+bool has_kvm(const std::string& vmm) { return vmm != "firecracker" && vmm::probe_kvm().works; }
+
 Shell plan_shell(const SpareConfig& config, const Path& dir, bool kvm) {
   Shell shell;
   shell.config = config;

@@ -27,7 +27,11 @@ struct Shell {
 // The runtime directory and the network: the same whatever the shell will be. Once in the life of a process.
 Status make_surroundings();
 
-// A VMM that has not been started, and nothing else. Its log will be in `dir`; `kvm`: whether that works.
+// Whether KVM works, where the VMM of this name has another way: to find out takes a guest that is run. False for
+// Firecracker, which has none and does not ask.
+bool has_kvm(const std::string& vmm);
+
+// A VMM that has not been started, and nothing else. Its log will be in `dir`; `kvm`: has_kvm().
 Shell plan_shell(const SpareConfig& config, const Path& dir, bool kvm);
 
 // The rest, in the surroundings that `surroundings` makes or waits for. A VMM that is to restore is prepared (vmm.h),

@@ -79,7 +79,7 @@ class Spare {
 
 Result<std::optional<Takeover>> wait_as_spare(const Path& dir, int listener, int signal_fd) {
   STASIS_ASSIGN(const SpareConfig config, read_config_file<SpareConfig>(dir / kSpareFile, spare_config_from_json));
-  Shell shell = plan_shell(config, dir, vmm::probe_kvm().works);
+  Shell shell = plan_shell(config, dir, has_kvm(config.vmm));
   STASIS_TRY(put_up(shell, true, make_surroundings));
   return Spare(dir, std::move(shell), listener, signal_fd).wait();
 }
