@@ -148,9 +148,7 @@ Status Sandbox::stand_on(const BlockMap& memory_map) {
 Status Sandbox::show_disk() {
   STASIS_TRY(store_.fs().make_directory(dir_ / "disk"));
   STASIS_ASSIGN(disk_, disk::CowDisk::create(store_.fs(), disk_base_, dir_ / "disk"));
-  STASIS_TRY(shell_.disk_export->show(*disk_));
-  shell_.blank.reset();
-  return {};
+  return shell_.disk_export->show(*disk_);
 }
 
 Status Sandbox::boot() {

@@ -19,7 +19,10 @@ inline constexpr const char* kRuntimeDir = "/run/stasis-vm";
 // Destroyed from the last member to the first: the VMM before who serves it.
 struct Shell {
   SpareConfig config;
-  std::unique_ptr<disk::CowDisk> blank;  // zeros: what the disk's file shows until it is the sandbox's
+  // Zeros: what the disk's file shows until it is the sandbox's. It stays for as long as the file is served: one of the
+  // threads that serve it may have read this, and nothing but the order of its requests in the kernel says that it is
+  // done.
+  std::unique_ptr<disk::CowDisk> blank;
   std::unique_ptr<disk::FuseExport> disk_export;
   std::unique_ptr<vmm::Vmm> vmm;
 };
