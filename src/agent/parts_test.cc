@@ -16,6 +16,7 @@
 #include "agent/tokens.h"
 #include "base/base64.h"
 #include "base/testing/temp_dir.h"
+#include "base/unix_socket.h"
 
 namespace stasis::agent {
 namespace {
@@ -65,10 +66,10 @@ TEST(GuestAnswer, ErrorsKeepTheirCode) {
 
 // A socket that keeps what each call has sent apart.
 TEST(GuestConnection, ARequestIsSentInOneCall) {
-  std::array<int, 2> fds{};
-  ASSERT_EQ(::socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, fds.data()), 0);
-  const UniqueFd guest(fds[1]);
-  GuestConnection connection(UniqueFd(fds[0]), {});
+  auto sockets = unix_socket_pair(SOCK_SEQPACKET);
+  ASSERT_TRUE(sockets);
+  const UniqueFd& guest = sockets->second;
+  GuestConnection connection(std::move(sockets->first), {});
   http::request<http::string_body> request{http::verb::post, "/init", 11};
   request.set(http::field::content_type, "application/json");
   request.body() = R"({"stasis":{}})";
@@ -82,10 +83,10 @@ TEST(GuestConnection, ARequestIsSentInOneCall) {
 }
 
 TEST(GuestConnection, ALargeBodyComesWhole) {
-  std::array<int, 2> fds{};
-  ASSERT_EQ(::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds.data()), 0);
-  UniqueFd guest(fds[1]);
-  GuestConnection connection(UniqueFd(fds[0]), {});
+  auto sockets = unix_socket_pair();
+  ASSERT_TRUE(sockets);
+  const UniqueFd& guest = sockets->second;
+  GuestConnection connection(std::move(sockets->first), {});
   http::request<http::string_body> request{http::verb::post, "/files", 11};
   for (int i = 0; request.body().size() < 200'000; ++i) request.body() += std::to_string(i) + ",";
   std::string came;

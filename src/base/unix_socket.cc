@@ -101,9 +101,9 @@ Result<UniqueFd> accept_unix(int listener, Milliseconds deadline) {
   }
 }
 
-Result<std::pair<UniqueFd, UniqueFd>> unix_socket_pair() {
+Result<std::pair<UniqueFd, UniqueFd>> unix_socket_pair(int type) {
   std::array<int, 2> fds{};
-  if (::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds.data()) != 0) return fail_errno(errno, "socketpair");
+  if (::socketpair(AF_UNIX, type | SOCK_CLOEXEC, 0, fds.data()) != 0) return fail_errno(errno, "socketpair");
   return std::pair(UniqueFd(fds[0]), UniqueFd(fds[1]));
 }
 

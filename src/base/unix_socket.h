@@ -3,6 +3,7 @@
 // UniqueFd, so none can leak, whatever the peer sent.
 #pragma once
 
+#include <sys/socket.h>
 #include <sys/types.h>
 
 #include <chrono>
@@ -27,7 +28,8 @@ Result<UniqueFd> listen_unix(const Path& path);
 Result<UniqueFd> connect_unix(const Path& path);
 // kDeadlineExceeded if nobody came.
 Result<UniqueFd> accept_unix(int listener, Milliseconds deadline);
-Result<std::pair<UniqueFd, UniqueFd>> unix_socket_pair();
+// Of a stream, or of packets (SOCK_SEQPACKET).
+Result<std::pair<UniqueFd, UniqueFd>> unix_socket_pair(int type = SOCK_STREAM);
 // Process id of the peer as the kernel recorded it at connect (SO_PEERCRED).
 Result<pid_t> peer_pid(int socket);
 // Ends both directions: whoever waits on the socket, in whatever thread, sees the end of the stream. The descriptor

@@ -14,7 +14,7 @@
 
 namespace stasis::guest {
 
-class DaemonFixture : public testing::Test {
+class DaemonFixture : public ::testing::Test {
  protected:
   DaemonFixture() {
     for (const char* name : {"etc/hosts", "run/keep"}) directory_.write(name, "");

@@ -13,10 +13,13 @@
 #include <thread>
 #include <vector>
 
+#include "base/testing/eventually.h"
 #include "guest/daemon_client.h"
 
 namespace stasis::guest {
 namespace {
+
+using stasis::testing::eventually;
 
 size_t threads_of_this_process() {
   const std::filesystem::directory_iterator tasks("/proc/self/task");
@@ -33,13 +36,7 @@ size_t waiting_threads() {
   return waiting;
 }
 
-template <typename Condition>
-void wait_until(Condition condition) {
-  for (int i = 0; i < 10'000 && !condition(); ++i) usleep(1000);
-  EXPECT_TRUE(condition());
-}
-
-class HttpServerTest : public testing::Test {
+class HttpServerTest : public ::testing::Test {
  protected:
   void serve(Handler handler, size_t max_connections = 256) {
     UniqueFd listener = listen_on("127.0.0.1", 0);
@@ -66,7 +63,7 @@ TEST_F(HttpServerTest, ConnectionsOneAfterTheOtherNeedNoNewThreads) {
   });
   const size_t before = threads_of_this_process();
   for (int i = 0; i < 30; ++i) {
-    wait_until([] { return waiting_threads() == 3; });
+    EXPECT_TRUE(eventually([] { return waiting_threads() == 3; }));
     ask();
   }
   EXPECT_LE(threads_of_this_process(), before);
@@ -84,7 +81,7 @@ TEST_F(HttpServerTest, ThreadsComeWhenAllAreBusyAndGoAgain) {
   std::vector<std::thread> clients;
   for (int i = 0; i < kClients; ++i) ask_in_a_thread(clients);
   for (std::thread& client : clients) client.join();
-  wait_until([&] { return threads_of_this_process() <= before; });
+  EXPECT_TRUE(eventually([&] { return threads_of_this_process() <= before; }));
 }
 
 TEST_F(HttpServerTest, MoreThanMayBeAtOnceWait) {
@@ -151,7 +148,7 @@ TEST_F(HttpServerTest, StopEndsOpenConnectionsAndEveryThread) {
   std::vector<std::unique_ptr<DaemonClient::Stream>> open(5);
   for (auto& one : open) one = client.stream("endless", nlohmann::json::object());
   server_->stop();
-  wait_until([&] { return threads_of_this_process() <= before; });
+  EXPECT_TRUE(eventually([&] { return threads_of_this_process() <= before; }));
   server_->stop();  // again, and at its end once more
 }
 

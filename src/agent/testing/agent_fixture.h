@@ -9,21 +9,21 @@
 
 #include <chrono>
 #include <fstream>
-#include <functional>
 #include <future>
 #include <memory>
 #include <optional>
 #include <string>
-#include <thread>
 
 #include "agent.grpc.pb.h"
 #include "agent/agent.h"
 #include "base/process.h"
+#include "base/testing/eventually.h"
 #include "base/testing/temp_dir.h"
 #include "supervisor/client.h"
 
 namespace stasis::agent {
 
+using stasis::testing::eventually;
 using Stub = v1::HostAgent::Stub;
 
 class AgentFixture : public ::testing::Test {
@@ -125,14 +125,6 @@ class AgentFixture : public ::testing::Test {
   void misbehave(const std::string& id, const std::string& words) const { std::ofstream(fake() / id) << words; }
   bool is_held(const std::string& id) const { return std::filesystem::exists(fake() / (id + ".held")); }
   void go(const std::string& id) const { std::ofstream(fake() / (id + ".go")) << "go"; }
-
-  static bool eventually(const std::function<bool()>& condition) {
-    for (const Deadline deadline = Deadline::after(Milliseconds(20'000)); !deadline.passed();) {
-      if (condition()) return true;
-      std::this_thread::sleep_for(Milliseconds(5));
-    }
-    return false;
-  }
 
   std::string base_image() {
     grpc::ClientContext context;

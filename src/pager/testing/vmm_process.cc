@@ -189,10 +189,9 @@ class VmmBody {
 };
 
 std::unique_ptr<VmmProcess> VmmProcess::start(const VmmShape& shape) {
-  std::array<int, 2> sockets{};
-  if (::socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, sockets.data()) != 0) return nullptr;
-  UniqueFd ours(sockets[0]);
-  UniqueFd theirs(sockets[1]);
+  auto sockets = unix_socket_pair(SOCK_SEQPACKET);
+  if (!sockets) return nullptr;
+  auto& [ours, theirs] = *sockets;
   const pid_t pid = ::fork();
   if (pid == 0) {
     ::prctl(PR_SET_PDEATHSIG, SIGKILL);

@@ -4,11 +4,10 @@
 #include <gtest/gtest.h>
 
 #include <chrono>
-#include <functional>
 #include <memory>
 #include <string>
-#include <thread>
 
+#include "base/testing/eventually.h"
 #include "base/testing/temp_dir.h"
 #include "server/server.h"
 #include "server/testing/rest_client.h"
@@ -16,15 +15,7 @@
 
 namespace stasis::server::testing {
 
-// Polls until `condition` holds; false after ten seconds.
-inline bool eventually(const std::function<bool()>& condition) {
-  const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(10);
-  while (std::chrono::steady_clock::now() < end) {
-    if (condition()) return true;
-    std::this_thread::sleep_for(std::chrono::milliseconds(10));
-  }
-  return condition();
-}
+using stasis::testing::eventually;
 
 class ServerTest : public ::testing::Test {
  protected:

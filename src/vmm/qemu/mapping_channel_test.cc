@@ -10,6 +10,7 @@
 
 #include "base/memory.h"
 #include "base/process.h"
+#include "base/testing/eventually.h"
 #include "base/unix_socket.h"
 #include "pager/page_server.h"
 #include "snapshot/capture.h"
@@ -24,6 +25,7 @@ using snapshot::BlockMap;
 using snapshot::kBlockSize;
 using snapshot::testing::blocks;
 using snapshot::testing::Bytes;
+using stasis::testing::eventually;
 using ::testing::HasSubstr;
 
 constexpr uint64_t kBytes = 512 * kBlockSize;
@@ -213,12 +215,8 @@ TEST_F(MappingChannelTest, AProgramThatBootsKeepsItsMemoryFileAndTellsItsTracker
 
 // Whether the process waits to receive something (recvfrom).
 bool waits_to_be_let_go(pid_t pid) {
-  for (int i = 0; i < 10'000; ++i) {
-    int call = -1;
-    if (std::ifstream("/proc/" + std::to_string(pid) + "/syscall") >> call && call == SYS_recvfrom) return true;
-    ::usleep(1000);
-  }
-  return false;
+  int call = -1;
+  return std::ifstream("/proc/" + std::to_string(pid) + "/syscall") >> call && call == SYS_recvfrom;
 }
 
 void close(MappingChannel& channel) {
@@ -232,7 +230,7 @@ TEST_F(MappingChannelTest, AProgramThatIsHeldHasDoneNothingUntilItIsLetGo) {
   ASSERT_OK(channel);
   Process program = started(channel->peer(), "STASIS_HELD");
   channel->close_peer();
-  ASSERT_TRUE(waits_to_be_let_go(program.pid()));
+  ASSERT_TRUE(eventually([&] { return waits_to_be_let_go(program.pid()); }));
   EXPECT_FAILS(channel->await_library(Deadline::after(Milliseconds(0))), Code::kDeadlineExceeded);
   channel->let_go();
   EXPECT_OK(channel->await_library(soon()));
