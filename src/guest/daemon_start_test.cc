@@ -6,6 +6,7 @@
 #include <filesystem>
 #include <future>
 
+#include "base/testing/eventually.h"
 #include "guest/daemon_fixture.h"
 #include "guest/silent_mount.h"
 
@@ -13,7 +14,8 @@ namespace stasis::guest {
 namespace {
 
 using nlohmann::json;
-using testing::HasSubstr;
+using stasis::testing::eventually;
+using ::testing::HasSubstr;
 
 constexpr size_t kPage = 4096;
 
@@ -89,13 +91,35 @@ TEST_F(DaemonStartTest, OneThatFailsLateIsToldToWhoeverFollowsIt) {
   EXPECT_TRUE(list().empty());
 }
 
+TEST_F(DaemonStartTest, ThoseThatHangCountAsRunning) {
+  rlimit files{};
+  ASSERT_EQ(getrlimit(RLIMIT_NOFILE, &files), 0);
+  files.rlim_cur = files.rlim_max;
+  ASSERT_EQ(setrlimit(RLIMIT_NOFILE, &files), 0);
+  const SilentMount mount;
+  ProcessTable::Start request;
+  request.spawn.program = mount.path("program");
+  request.spawn.directory = "/";
+  std::vector<std::future<bool>> starts;
+  starts.reserve(ProcessTable::kMaxRunning);
+  while (starts.size() < ProcessTable::kMaxRunning) {
+    starts.push_back(std::async(std::launch::async, [&] { return table_.start(request).has_value(); }));
+  }
+  EXPECT_TRUE(eventually([&] { return table_.running().size() == ProcessTable::kMaxRunning; }));
+  auto one_more = table_.start(request);
+  ASSERT_FALSE(one_more);
+  EXPECT_EQ(one_more.error().code, Code::kResourceExhausted);
+  table_.kill_all();
+  for (auto& start : starts) EXPECT_TRUE(start.get());
+}
+
 TEST_F(DaemonStartTest, EveryEndIsReportedHoweverSoonItComes) {
   std::vector<std::future<void>> threads;
   threads.reserve(4);
   for (int thread = 0; thread < 4; ++thread) {
     threads.push_back(std::async(std::launch::async, [this] {
       DaemonClient client(port_);
-      for (int i = 0; i < 150; ++i) {
+      for (int i = 0; i < 75; ++i) {
         auto ends = client.stream("process.Process/Start", json{{"process", {{"cmd", "/bin/true"}}}});
         EXPECT_EQ(follow(*ends).end.value("status", ""), "exit status 0");
         auto fails = client.stream("process.Process/Start", json{{"process", {{"cmd", "/no/such/program"}}}});
