@@ -26,17 +26,29 @@ DirEntry entry_of(const json& object) {
 
 }  // namespace
 
+std::vector<Interrupt> GuestClient::interrupts(const UniqueFd& ended) const {
+  std::vector<Interrupt> list;
+  if (ended) list.push_back({ended.get(), {Code::kUnavailable, "the sandbox has ended"}});
+  if (stop_fd_ >= 0) list.push_back({stop_fd_, {Code::kUnavailable, "the host agent stops", "ask again in a moment"}});
+  return list;
+}
+
 Result<GuestConnection> GuestClient::connect(Deadline deadline) const {
-  STASIS_ASSIGN(GuestSocket guest, sockets_());
-  const int ended = guest.ended.get();
+  STASIS_ASSIGN(GuestSocket guest, sockets_(Transport::kTcp));
+  const std::vector<Interrupt> interrupts = this->interrupts(guest.ended);
   GuestConnection connection(std::move(guest.socket), std::move(guest.ended));
   TimedStream& stream = connection.stream();
-  if (ended >= 0) stream.add_interrupt(ended, {Code::kUnavailable, "the sandbox has ended"});
-  if (stop_fd_ >= 0)
-    stream.add_interrupt(stop_fd_, {Code::kUnavailable, "the host agent stops", "ask again in a moment"});
+  for (const Interrupt& interrupt : interrupts) stream.add_interrupt(interrupt.fd, interrupt.error);
   stream.set_deadline(deadline);
   STASIS_TRY(stream.connect(address_, kGuestDaemonPort));
   return connection;
+}
+
+Result<GuestGreeting> GuestClient::open_greeting() const {
+  STASIS_ASSIGN(GuestSocket guest, sockets_(Transport::kUdp));
+  STASIS_TRY(connect_ip(guest.socket.get(), address_, kGuestDaemonPort, Deadline::never()));
+  std::vector<Interrupt> interrupts = this->interrupts(guest.ended);
+  return GuestGreeting(std::move(guest.socket), std::move(guest.ended), std::move(interrupts));
 }
 
 http::request<http::string_body> GuestClient::request(http::verb verb, const std::string& target,
@@ -59,19 +71,36 @@ Result<GuestConnection> GuestClient::health(Deadline deadline) const {
   return connection;
 }
 
-Status GuestClient::init(const json& body, Deadline deadline, std::optional<GuestConnection> open) const {
-  if (!open) {
-    STASIS_ASSIGN(open, connect(deadline));
+Result<GuestContact> GuestClient::greet(Milliseconds limit) const {
+  STASIS_ASSIGN(GuestGreeting greeting, open_greeting());
+  if (greeting.ask(GreetingQuestion::What::kAreYouThere, "", Deadline::after(limit))) return greeting;
+  STASIS_ASSIGN(GuestConnection connection, health(Deadline::after(limit)));
+  return connection;
+}
+
+Status GuestClient::init(const json& body, Deadline deadline, std::optional<GuestContact> contact) const {
+  const std::string text = body.dump();
+  auto* const greeting = contact ? std::get_if<GuestGreeting>(&*contact) : nullptr;
+  const Status done = greeting && text.size() <= kMaxQuestionBody
+                          ? greeting->ask(GreetingQuestion::What::kInit, text, deadline)
+                          : init_by_http(text, deadline, std::move(contact));
+  if (!done) return fail(Error(done.error()).with_context("init the guest"));
+  return {};
+}
+
+Status GuestClient::init_by_http(const std::string& body, Deadline deadline,
+                                 std::optional<GuestContact> contact) const {
+  if (!contact || !std::holds_alternative<GuestConnection>(*contact)) {
+    STASIS_ASSIGN(contact, connect(deadline));
   }
-  GuestConnection connection = std::move(*open);
+  GuestConnection connection = std::get<GuestConnection>(std::move(*contact));
   connection.stream().set_deadline(deadline);
   auto ask = request(http::verb::post, "/init", "");
   ask.set(http::field::content_type, "application/json");
-  ask.body() = body.dump();
+  ask.body() = body;
   STASIS_TRY(connection.send(ask));
   STASIS_ASSIGN(const auto answer, connection.receive(kMaxGuestAnswer));
-  if (answer.result_int() / 100 != 2)
-    return fail(guest_error(answer.result_int(), answer.body()).with_context("init the guest"));
+  if (answer.result_int() / 100 != 2) return fail(guest_error(answer.result_int(), answer.body()));
   return {};
 }
 

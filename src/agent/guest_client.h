@@ -1,5 +1,6 @@
 // The agent's side of the guest daemon's protocol (shared/notes/e2b-sdk.md): health, init, processes, files. Each call
-// makes a connection of its own through the sandbox's supervisor, so calls of any number of threads may overlap.
+// makes a connection of its own through the sandbox's supervisor, so calls of any number of threads may overlap. A
+// guest that has just been started is asked by datagrams first (base/greeting.h), if its daemon knows them.
 // Deadlines are on each wait, not on a whole stream: a command may run for days. When the sandbox ends, everything that
 // waits for its guest ends with kUnavailable at once.
 #pragma once
@@ -10,9 +11,11 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <variant>
 #include <vector>
 
 #include "agent/guest_connection.h"
+#include "agent/guest_greeting.h"
 
 namespace stasis::agent {
 
@@ -54,17 +57,23 @@ struct GuestSocket {
   UniqueFd ended;  // the supervisor's pidfd; none: nobody can say
 };
 
+// The way on which the daemon has answered, open for another question.
+using GuestContact = std::variant<GuestGreeting, GuestConnection>;
+
 class GuestClient {
  public:
-  using SocketSource = std::function<Result<GuestSocket>()>;
+  using SocketSource = std::function<Result<GuestSocket>(Transport)>;
   // `stop_fd` readable: the agent stops, every wait ends with kUnavailable. -1: never.
   GuestClient(SocketSource sockets, Ipv4Address address, std::string token, int stop_fd = -1)
       : sockets_(std::move(sockets)), address_(address), token_(std::move(token)), stop_fd_(stop_fd) {}
 
-  // Whether the daemon answers; the connection is open for another request.
+  // Whether the daemon answers over HTTP; the connection is open for another request.
   Result<GuestConnection> health(Deadline deadline) const;
-  // On that connection, where there is one: to take another is a good part of what a restored guest has to do.
-  Status init(const nlohmann::json& body, Deadline deadline, std::optional<GuestConnection> open = {}) const;
+  // Whether the daemon answers at all: by datagrams, or else, within as much time again, over HTTP.
+  Result<GuestContact> greet(Milliseconds limit) const;
+  // On the way on which it has answered, if that is known and `body` fits there: a connection is a good part of what a
+  // restored guest has to do.
+  Status init(const nlohmann::json& body, Deadline deadline, std::optional<GuestContact> contact = {}) const;
 
   // Runs until the command ends. When `cancel_fd` becomes readable the command is killed and the answer is kCancelled.
   // It is not killed when the agent stops: it is the sandbox's, not the agent's.
@@ -82,7 +91,10 @@ class GuestClient {
 
  private:
   friend class CommandRun;
+  std::vector<Interrupt> interrupts(const UniqueFd& ended) const;
   Result<GuestConnection> connect(Deadline deadline) const;
+  Result<GuestGreeting> open_greeting() const;
+  Status init_by_http(const std::string& body, Deadline deadline, std::optional<GuestContact> contact) const;
   http::request<http::string_body> request(http::verb verb, const std::string& target, const std::string& user) const;
   struct CallLimit {
     Deadline deadline = Deadline::never();

@@ -5,7 +5,7 @@
 namespace stasis::agent {
 
 Status TimedStream::connect(Ipv4Address address, uint16_t port) {
-  return connect_tcp(socket_.get(), address, port, deadline_, interrupts_);
+  return connect_ip(socket_.get(), address, port, deadline_, interrupts_);
 }
 
 size_t TimedStream::read_part(void* data, size_t size, boost::system::error_code& code) {

@@ -123,9 +123,9 @@ std::vector<SandboxView> Host::list() const {
 
 GuestClient Host::client_of(const SandboxPtr& sandbox) const {
   // A connection of its own for each socket: the control connection may be busy with a pause.
-  const auto sockets = [dir = sandbox->dir]() -> Result<GuestSocket> {
+  const auto sockets = [dir = sandbox->dir](Transport transport) -> Result<GuestSocket> {
     STASIS_ASSIGN(const auto client, supervisor::Client::connect(dir));
-    STASIS_ASSIGN(UniqueFd socket, client->guest_socket(kSocketDeadline));
+    STASIS_ASSIGN(UniqueFd socket, client->guest_socket(transport, kSocketDeadline));
     STASIS_ASSIGN(UniqueFd ended, duplicate(client->pidfd()));
     return GuestSocket(std::move(socket), std::move(ended));
   };

@@ -192,7 +192,7 @@ class Host {
   Status connect_supervisor(const SandboxPtr& sandbox);
   Status await_vmm(const SandboxPtr& sandbox, const std::shared_ptr<supervisor::Client>& client) const;
   Result<std::shared_ptr<supervisor::Client>> await_socket(const SandboxPtr& sandbox) const;
-  Result<GuestConnection> await_daemon(const SandboxPtr& sandbox, const GuestClient& guest, Milliseconds limit) const;
+  Result<GuestContact> await_daemon(const SandboxPtr& sandbox, const GuestClient& guest, Milliseconds limit) const;
 
   // host_end.cc. The caller holds the sandbox's operation.
   void end_processes(const SandboxPtr& sandbox, const std::string& reason);

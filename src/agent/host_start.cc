@@ -189,7 +189,7 @@ Result<Started> Host::bring_up(const SandboxPtr& sandbox, const StartSpec& spec)
   started.vmm_ready_us = microseconds_since(begun);
   const GuestClient guest = client_of(sandbox);
   const bool restored = !sandbox->info.restore_method.empty();
-  STASIS_ASSIGN(std::optional<GuestConnection> daemon,
+  STASIS_ASSIGN(std::optional<GuestContact> daemon,
                 await_daemon(sandbox, guest, restored ? kRestoreDeadline : kBootDeadline));
   started.daemon_answered_us = microseconds_since(begun);
   STASIS_ASSIGN(started.info, sandbox->client->state(kSocketDeadline));
@@ -301,11 +301,10 @@ Status Host::await_vmm(const SandboxPtr& sandbox, const std::shared_ptr<supervis
   return {};
 }
 
-Result<GuestConnection> Host::await_daemon(const SandboxPtr& sandbox, const GuestClient& guest,
-                                           Milliseconds limit) const {
+Result<GuestContact> Host::await_daemon(const SandboxPtr& sandbox, const GuestClient& guest, Milliseconds limit) const {
   const Deadline deadline = Deadline::after(limit);
   for (;;) {
-    auto answered = guest.health(Deadline::after(kHealthAttempt));
+    auto answered = guest.greet(kHealthAttempt);
     if (answered) return answered;
     STASIS_ASSIGN(const bool gone, wait_readable(sandbox->supervisor_pidfd.get(), Deadline::after(kHealthPause)));
     if (gone) return fail(Code::kUnavailable, "the supervisor has gone");

@@ -166,9 +166,10 @@ Result<std::vector<std::string>> interfaces_up() {
   return std::vector<std::string>(names.begin(), names.end());
 }
 
-Result<UniqueFd> tcp_socket() {
-  UniqueFd fd(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
-  if (!fd) return fail_errno(errno, "make TCP socket");
+Result<UniqueFd> ip_socket(Transport transport) {
+  const int type = transport == Transport::kTcp ? SOCK_STREAM : SOCK_DGRAM;
+  UniqueFd fd(::socket(AF_INET, type | SOCK_CLOEXEC, 0));
+  if (!fd) return fail_errno(errno, "make a socket");
   return fd;
 }
 

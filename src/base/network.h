@@ -1,4 +1,4 @@
-// Network interfaces of the calling thread's network namespace, and TCP sockets in it. Everything needs CAP_NET_ADMIN
+// Network interfaces of the calling thread's network namespace, and sockets in it. Everything needs CAP_NET_ADMIN
 // there, except what only looks: without it the answer is kPermissionDenied. Interface names are at most 15 bytes.
 #pragma once
 
@@ -50,8 +50,10 @@ Status add_neighbour(std::string_view name, Ipv4Address address, const MacAddres
 // Names of the interfaces that are up, sorted.
 Result<std::vector<std::string>> interfaces_up();
 
-// A TCP socket (IPv4, blocking, close-on-exec), not connected. It stays in the namespace that it was made in, whoever
+enum class Transport { kTcp, kUdp };
+
+// A socket (IPv4, blocking, close-on-exec), not connected. It stays in the namespace that it was made in, whoever
 // connects it.
-Result<UniqueFd> tcp_socket();
+Result<UniqueFd> ip_socket(Transport transport);
 
 }  // namespace stasis

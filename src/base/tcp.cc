@@ -36,13 +36,13 @@ tl::unexpected<Error> gone(int error_number, const char* what) {
 }
 
 bool peer_has_gone(int error_number) {
-  return error_number == EPIPE || error_number == ECONNRESET || error_number == ETIMEDOUT ||
-         error_number == EHOSTUNREACH || error_number == ENETUNREACH;
+  return error_number == EPIPE || error_number == ECONNRESET || error_number == ECONNREFUSED ||
+         error_number == ETIMEDOUT || error_number == EHOSTUNREACH || error_number == ENETUNREACH;
 }
 
 }  // namespace
 
-Status connect_tcp(int socket, Ipv4Address address, uint16_t port, Deadline deadline, Interrupts interrupts) {
+Status connect_ip(int socket, Ipv4Address address, uint16_t port, Deadline deadline, Interrupts interrupts) {
   if (::fcntl(socket, F_SETFL, O_NONBLOCK) != 0) return fail_errno(errno, "make socket non-blocking");
   sockaddr_in target{};
   target.sin_family = AF_INET;

@@ -1,5 +1,5 @@
-// TCP with deadlines, for callers that must never wait for ever: connect, receive, send. Every wait also ends when one
-// of the given interrupts fires. The socket is made non-blocking by connect_tcp.
+// Sockets with deadlines, for callers that must never wait for ever: connect, receive, send. Every wait also ends when
+// one of the given interrupts fires. The socket is made non-blocking by connect_ip.
 #pragma once
 
 #include <cstdint>
@@ -19,9 +19,10 @@ struct Interrupt {
 inline constexpr size_t kMaxInterrupts = 4;
 using Interrupts = std::span<const Interrupt>;  // the first that has fired decides; at most kMaxInterrupts
 
-// kUnavailable if refused or unreachable, kDeadlineExceeded if nobody answered.
-Status connect_tcp(int socket, Ipv4Address address, uint16_t port, Deadline deadline, Interrupts interrupts = {});
-// At least one byte; 0 at the end of the stream.
+// TCP: kUnavailable if refused or unreachable, kDeadlineExceeded if nobody answered. UDP: from now on the socket speaks
+// with this address alone, and whether somebody is there the first receive_some() tells (kUnavailable: nobody).
+Status connect_ip(int socket, Ipv4Address address, uint16_t port, Deadline deadline, Interrupts interrupts = {});
+// At least one byte, 0 at the end of the stream; of UDP one datagram, cut off where `out` ends.
 Result<size_t> receive_some(int socket, std::span<std::byte> out, Deadline deadline, Interrupts interrupts = {});
 Result<size_t> send_some(int socket, std::span<const std::byte> data, Deadline deadline, Interrupts interrupts = {});
 

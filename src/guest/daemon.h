@@ -20,6 +20,8 @@ class Daemon {
         init_(settings_, processes_, std::move(scope)) {}
 
   void handle(Exchange& exchange);
+  // POST /init, come by other means than HTTP.
+  InitAnswer init(std::string_view body) { return init_.init(body, ""); }
 
  private:
   void rpc(Exchange& exchange);

@@ -63,25 +63,31 @@ void InitHandler::handle(Exchange& exchange) {
   if (exchange.method() != "POST") return send_http_error(exchange, 405, "method not allowed");
   auto body = exchange.read_whole_body(kMaxBody);
   if (!body) return send_http_error(exchange, 400, body.error().message);
-  auto request = parse(*body);
-  if (!request) return send_http_error(exchange, 400, request.error().message);
-  std::lock_guard lock(mutex_);
-  if (!request->default_user.empty() && !settings_.users().find(request->default_user)) {
-    return send_http_error(exchange, 400, "there is no user '" + request->default_user + "'");
-  }
-  if (!take_token(*request, exchange)) {
-    return send_http_error(exchange, 401, "the access token is set already, and the request proves no knowledge of it");
-  }
-  if (Status done = apply(*request); !done) {
-    return send_http_error(exchange, done.error().code == Code::kInvalidArgument ? 400 : 500, done.error().message);
-  }
+  const InitAnswer answer = init(*body, exchange.header("X-Access-Token"));
+  if (answer.status != 204) return send_http_error(exchange, answer.status, answer.message);
   exchange.send(204, {{"X-Envd-Version", kEnvdVersion}, {"Cache-Control", "no-store"}}, "");
 }
 
-bool InitHandler::take_token(const Request& request, const Exchange& exchange) {
+InitAnswer InitHandler::init(std::string_view body, const std::string& given_token) {
+  auto request = parse(body);
+  if (!request) return {400, request.error().message};
+  std::lock_guard lock(mutex_);
+  if (!request->default_user.empty() && !settings_.users().find(request->default_user)) {
+    return {400, "there is no user '" + request->default_user + "'"};
+  }
+  if (!take_token(*request, given_token)) {
+    return {401, "the access token is set already, and the request proves no knowledge of it"};
+  }
+  if (Status done = apply(*request); !done) {
+    return {done.error().code == Code::kInvalidArgument ? 400 : 500, done.error().message};
+  }
+  return {};
+}
+
+bool InitHandler::take_token(const Request& request, const std::string& given_token) {
   std::optional<std::string> token;
   if (!request.token.empty()) token = request.token;
-  return settings_.replace_token(token, {exchange.header("X-Access-Token"), request.token, request.previous_token});
+  return settings_.replace_token(token, {given_token, request.token, request.previous_token});
 }
 
 Status InitHandler::apply(const Request& request) {

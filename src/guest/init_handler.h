@@ -11,17 +11,24 @@
 
 namespace stasis::guest {
 
+struct InitAnswer {
+  int status = 204;  // of HTTP
+  std::string message;
+};
+
 class InitHandler {
  public:
   InitHandler(Settings& settings, ProcessService& processes, MachineScope scope)
       : settings_(settings), processes_(processes), scope_(std::move(scope)) {}
 
   void handle(Exchange& exchange);
+  // The same without HTTP; `given_token` is what the request was sent with.
+  InitAnswer init(std::string_view body, const std::string& given_token);
 
  private:
   struct Request;
   static Result<Request> parse(std::string_view body);
-  bool take_token(const Request& request, const Exchange& exchange);
+  bool take_token(const Request& request, const std::string& given_token);
   Status apply(const Request& request);
   Status apply_identity(const Request& request);
 

@@ -17,6 +17,7 @@
 #include "guest/boot_system.h"
 #include "guest/console.h"
 #include "guest/daemon.h"
+#include "guest/greeter.h"
 #include "guest/http_server.h"
 #include "guest/text.h"
 
@@ -92,11 +93,19 @@ int serve(const Options& options) {
     return 1;
   }
   uint16_t port = bound_port(listener.get());
+  stasis::UniqueFd greeted = greet_on(options.address, port);
+  if (!greeted) {
+    log_line("cannot take datagrams on " + options.address + ":" + std::to_string(port) + ": " + std::strerror(errno));
+    return 1;
+  }
+  Greeter greeter(std::move(greeted), [&daemon](std::string_view body) { return daemon.init(body); });
   HttpServer server(std::move(listener), [&daemon](Exchange& exchange) { daemon.handle(exchange); });
   server.start();
+  greeter.start();
   log_line("ready on " + options.address + ":" + std::to_string(port) + ", " + uptime() + " s after boot");
   table.run();
   table.kill_all();
+  greeter.stop();
   server.stop();
   return 0;
 }

@@ -114,7 +114,7 @@ sockaddr_in socket_address(Ipv4Address address) {
 
 // Listens on every address of the namespace that the process is in.
 UniqueFd listen_here() {
-  UniqueFd fd = must(tcp_socket());
+  UniqueFd fd = must(ip_socket(Transport::kTcp));
   const sockaddr_in address = socket_address({0});
   const auto* any = reinterpret_cast<const sockaddr*>(&address);
   check(::bind(fd.get(), any, sizeof address) == 0 && ::listen(fd.get(), 16) == 0, "listen");
@@ -123,7 +123,7 @@ UniqueFd listen_here() {
 
 // True if a connection from where the process is to `address` is made in time.
 bool reaches(Ipv4Address address, int milliseconds) {
-  const UniqueFd fd = must(tcp_socket());
+  const UniqueFd fd = must(ip_socket(Transport::kTcp));
   ::fcntl(fd.get(), F_SETFL, O_NONBLOCK);
   const sockaddr_in to = socket_address(address);
   if (::connect(fd.get(), reinterpret_cast<const sockaddr*>(&to), sizeof to) == 0) return true;

@@ -163,7 +163,7 @@ TEST(NetworkNames, AreChecked) {
 }
 
 TEST(TcpSocket, IsCloseOnExec) {
-  auto socket = tcp_socket();
+  auto socket = ip_socket(Transport::kTcp);
   ASSERT_TRUE(socket);
   EXPECT_EQ(::fcntl(socket->get(), F_GETFD) & FD_CLOEXEC, FD_CLOEXEC);
 }

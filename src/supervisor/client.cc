@@ -75,8 +75,9 @@ Result<SnapshotReply> Client::snapshot(snapshot::SnapshotId id, Milliseconds dea
   return snapshot_from_json(answer);
 }
 
-Result<UniqueFd> Client::guest_socket(Milliseconds deadline) {
-  STASIS_ASSIGN(Message message, call({{"op", "connect"}}, deadline));
+Result<UniqueFd> Client::guest_socket(Transport transport, Milliseconds deadline) {
+  const char* name = transport == Transport::kTcp ? kTcp : kUdp;
+  STASIS_ASSIGN(Message message, call({{"op", "connect"}, {"transport", name}}, deadline));
   const json answer = json::parse(message.body, nullptr, false);
   if (answer.is_object() && answer.contains("error")) return fail(error_from_json(answer["error"]));
   if (message.fds.size() != 1) return fail(Code::kInternal, "the supervisor sent no socket");

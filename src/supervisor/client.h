@@ -6,6 +6,7 @@
 #include <memory>
 #include <mutex>
 
+#include "base/network.h"
 #include "base/unix_socket.h"
 #include "supervisor/protocol.h"
 
@@ -21,8 +22,8 @@ class Client {
   Result<TraceReply> trace(Milliseconds deadline);
   Result<SnapshotReply> pause(snapshot::SnapshotId id, Milliseconds deadline);
   Result<SnapshotReply> snapshot(snapshot::SnapshotId id, Milliseconds deadline);
-  // A TCP socket in the sandbox's network namespace, for the caller to connect.
-  Result<UniqueFd> guest_socket(Milliseconds deadline);
+  // A socket in the sandbox's network namespace, for the caller to connect.
+  Result<UniqueFd> guest_socket(Transport transport, Milliseconds deadline);
   // Of a spare: waits until it is ready; makes it the supervisor of this sandbox.
   Status await_spare(Milliseconds deadline);
   Status become(const Path& sandbox_dir, Milliseconds deadline);

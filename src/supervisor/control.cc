@@ -37,7 +37,7 @@ class Control {
   void answer(int socket, const Message& request);
   json dispatch(int socket, const json& request, bool& answered);
   Result<json> take_snapshot(const json& request, bool keep_running);
-  Status send_guest_socket(int socket);
+  Status send_guest_socket(int socket, const std::string& transport);
   void end(ExitRecord record);
   void machine_ended();
 
@@ -118,7 +118,7 @@ json Control::dispatch(int socket, const json& request, bool& answered) {
   } else if (op == "pause" || op == "snapshot") {
     result = take_snapshot(request, op == "snapshot");
   } else if (op == "connect") {
-    if (Status sent = send_guest_socket(socket); !sent) {
+    if (Status sent = send_guest_socket(socket, request.value("transport", kTcp)); !sent) {
       result = fail(std::move(sent).error());
     } else {
       answered = true;
@@ -142,8 +142,10 @@ Result<json> Control::take_snapshot(const json& request, bool keep_running) {
   return to_json(*reply);
 }
 
-Status Control::send_guest_socket(int socket) {
-  STASIS_ASSIGN(const UniqueFd guest, tcp_socket());
+Status Control::send_guest_socket(int socket, const std::string& transport) {
+  if (transport != kTcp && transport != kUdp)
+    return fail(Code::kInvalidArgument, "unknown transport '" + transport + "'");
+  STASIS_ASSIGN(const UniqueFd guest, ip_socket(transport == kTcp ? Transport::kTcp : Transport::kUdp));
   const std::array fds{guest.get()};
   return send_message(socket, json{{"ok", json::object()}}.dump(), fds);
 }

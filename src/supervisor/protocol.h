@@ -8,7 +8,8 @@
 //   state     -> StateReply
 //   pause     {snapshot_id} -> SnapshotReply; the supervisor exits after the answer. On error the guest runs on.
 //   snapshot  {snapshot_id} -> SnapshotReply; the guest runs on.
-//   connect   -> {} with one descriptor: a TCP socket, not connected, made in the sandbox's network namespace
+//   connect   {transport} -> {} with one descriptor: a socket ("tcp" or "udp"; left out: "tcp"), not connected, made in
+//             the sandbox's network namespace
 //   pager     -> PagerReport (pager_report.h): what the page server has done until now
 //   trace     -> TraceReply: the restore's timeline
 //   stop      {reason} -> {}; the supervisor ends the VMM and exits after the answer
@@ -52,6 +53,10 @@ struct SandboxConfig {
   std::string restore = {};      // "uffd", "mapped"; empty: the best that is possible
   uint32_t load_mib_per_s = 0;   // of a restored memory, in the background; 0: only what is touched
 };
+
+// What `connect` calls them.
+inline constexpr const char* kTcp = "tcp";
+inline constexpr const char* kUdp = "udp";
 
 inline constexpr uint32_t kMaxLoadMibPerS = 65'536;
 

@@ -202,7 +202,7 @@ TEST_F(ClientTest, DeadSupervisorIsUnavailable) {
 
 TEST_F(ClientTest, GuestSocketWithoutDescriptorIsAnError) {
   std::thread supervisor([&] { answer(R"({"ok":{}})"); });
-  const auto socket = client_->guest_socket(Milliseconds(5000));
+  const auto socket = client_->guest_socket(Transport::kTcp, Milliseconds(5000));
   supervisor.join();
   EXPECT_THAT(socket.error().message, HasSubstr("no socket"));
 }

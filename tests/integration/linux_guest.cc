@@ -35,7 +35,7 @@ Result<std::string> read_line(int socket, Deadline deadline) {
 
 LinuxGuest::LinuxGuest(std::shared_ptr<const MachineNetwork> network, std::string program)
     : network_(std::move(network)),
-      daemon_([space = network_] { return space->socket(); }, net::kGuestAddress, ""),
+      daemon_([space = network_](Transport transport) { return space->socket(transport); }, net::kGuestAddress, ""),
       program_(std::move(program)) {}
 
 // As arena.py has it.
@@ -80,10 +80,10 @@ Result<uint64_t> LinuxGuest::ask(const std::string& line) {
 // Only this is tried again: a command is executed once.
 Result<UniqueFd> LinuxGuest::connect(Deadline deadline) {
   while (!deadline.passed()) {
-    STASIS_ASSIGN(UniqueFd socket, network_->socket());
+    STASIS_ASSIGN(UniqueFd socket, network_->socket(Transport::kTcp));
     const Deadline attempt = Deadline::after(kAttempt);
     const Status connected =
-        connect_tcp(socket.get(), net::kGuestAddress, kArenaPort, attempt.at() < deadline.at() ? attempt : deadline);
+        connect_ip(socket.get(), net::kGuestAddress, kArenaPort, attempt.at() < deadline.at() ? attempt : deadline);
     if (connected) return socket;
     if (connected.error().code == Code::kDeadlineExceeded) continue;
     start_arena();  // refused: the guest is up

@@ -51,10 +51,10 @@ Status MachineNetwork::inside(const std::function<Status()>& body) const {
   return body();
 }
 
-Result<UniqueFd> MachineNetwork::socket() const {
+Result<UniqueFd> MachineNetwork::socket(Transport transport) const {
   UniqueFd made;
   STASIS_TRY(inside([&]() -> Status {
-    STASIS_ASSIGN(made, tcp_socket());
+    STASIS_ASSIGN(made, ip_socket(transport));
     return {};
   }));
   return made;

@@ -6,6 +6,7 @@
 #include <memory>
 
 #include "base/fd.h"
+#include "base/network.h"
 #include "base/result.h"
 
 namespace stasis::vmm::contract {
@@ -17,8 +18,8 @@ class MachineNetwork {
 
   // Calls `body` with the calling thread inside: what it spawns and the sockets that it makes stay there.
   Status inside(const std::function<Status()>& body) const;
-  // A TCP socket, not connected.
-  Result<UniqueFd> socket() const;
+  // Not connected.
+  Result<UniqueFd> socket(Transport transport) const;
 
  private:
   explicit MachineNetwork(UniqueFd space) : space_(std::move(space)) {}

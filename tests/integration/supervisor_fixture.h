@@ -143,7 +143,7 @@ class SupervisorTest : public ::testing::Test {
   // One HTTP request to the guest daemon, over a socket from inside the sandbox; its first line, empty if nobody
   // answers.
   static std::string request(Client& client, const std::string& head) {
-    auto socket = client.guest_socket(Milliseconds(5000));
+    auto socket = client.guest_socket(Transport::kTcp, Milliseconds(5000));
     if (!socket) return "";
     sockaddr_in address{};
     address.sin_family = AF_INET;

@@ -130,7 +130,7 @@ class Fake {
   std::optional<int> answer(int socket, const json& request) {
     const std::string op = request.value("op", "");
     if (op == "connect") {
-      auto guest = tcp_socket();
+      auto guest = ip_socket(request.value("transport", "") == "udp" ? Transport::kUdp : Transport::kTcp);
       const std::array fds{guest->get()};
       (void)send_message(socket, R"({"ok":{}})", fds);
     } else if (op == "state") {
