@@ -134,7 +134,7 @@ class GuestClientTest : public ::testing::Test {
     EXPECT_EQ(::listen(http_.get(), 8), 0);
     http_thread_ = std::thread([this] { serve_http(); });
   }
-  ~GuestClientTest() override {
+  void TearDown() override {
     (void)::shutdown(http_.get(), SHUT_RDWR);
     http_thread_.join();
     if (!datagrams_) return;

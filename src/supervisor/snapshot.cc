@@ -52,7 +52,7 @@ Result<SnapshotReply> Sandbox::take(Taking& taking, bool keep_running) {
   taking.stopped.emplace();
   // Before the VMM is asked what was written: what it gives back from now on is told to the next snapshot as well.
   if (page_server_) removed_ = snapshot::unite(removed_, page_server_->take_removed());
-  auto saved = shell_.vmm->save(snapshot_dir / kStatePart, dir_ / kScratch);
+  auto saved = shell_.vmm->save({snapshot_dir / kStatePart, dir_ / kScratch, removed_});
   if (!saved) return fail(std::move(saved).error().with_context("save the machine's state"));
   const std::vector<Range> removed =
       page_server_ ? snapshot::unite(removed_, page_server_->removed()) : std::vector<Range>{};

@@ -255,7 +255,7 @@ TEST_P(Restoring, NothingOfMemoryIsWrittenWhileAStoppedMachineIsSaved) {
     EXPECT_OK(machine.guest().fill(pages(20, 10), 8 + turn));
     EXPECT_OK(machine.guest().churn(turn));
     EXPECT_OK(machine.vmm().pause());
-    const auto saved = machine.vmm().save(directory_.path() / "state", directory_.path() / "scratch");
+    const auto saved = machine.vmm().save({directory_.path() / "state", directory_.path() / "scratch"});
     ASSERT_OK(saved);
     EXPECT_GE(total_length(saved->fresh), pages(20, 10).length);
     EXPECT_EQ(total_length(value(machine.vmm().look_ahead()).fresh), 0u);

@@ -62,6 +62,14 @@ struct RestoreSpec {
   Path log = {};  // where MachineConfig::log has been moved to since prepare(); empty: it has not
 };
 
+struct SaveSpec {
+  Path state;  // a new file, for the device state
+  // May be used for a memory file (Firecracker); the caller removes what is in it afterwards.
+  Path scratch_dir;
+  // Of memory that a page server serves: all that the guest has given back since the last save, sorted and disjoint.
+  std::vector<Range> given_back = {};
+};
+
 // The guest's memory as save() left it: `source` has every block of `candidates`. It may be the memory of the VMM
 // process, which must then live until it has been read: not after stop(). What is in no candidate has not been written
 // since the machine was booted or restored, or since the last save() of this Vmm.
@@ -106,11 +114,10 @@ class Vmm {
   // kUnimplemented where only a stopped machine can be asked.
   virtual Result<SavedMemory> look_ahead() = 0;
 
-  // Paused only. Takes the device state for `state` (a new file) and says where the memory is.
-  // `scratch_dir` may be used for a memory file (Firecracker); the caller removes what is in it afterwards.
+  // Paused only. Takes the device state and says where the memory is.
   // If the snapshot made of this fails after save() returned, the caller must tell (save_failed), so that the next save
   // offers everything again instead of only what was written since.
-  virtual Result<SavedMemory> save(const Path& state, const Path& scratch_dir) = 0;
+  virtual Result<SavedMemory> save(const SaveSpec& spec) = 0;
   // Once after each save() that is to be kept, whether the guest runs again or not: does what a guest need not stand
   // still for, and writes what save() has taken to its file, where it is not there yet (synced by the caller).
   virtual Status finish_save() = 0;

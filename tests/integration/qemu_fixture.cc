@@ -117,10 +117,10 @@ class HostedQemu final : public Vmm {
     }
     return network_->inside([&] { return qemu_->restore(spec); });
   }
-  Result<SavedMemory> save(const Path& state, const Path& scratch_dir) override {
-    STASIS_ASSIGN(SavedMemory saved, qemu_->save(state, scratch_dir));
+  Result<SavedMemory> save(const SaveSpec& spec) override {
+    STASIS_ASSIGN(SavedMemory saved, qemu_->save(spec));
     STASIS_ASSIGN(const disk::SealResult sealed, disk_->seal(host->layers(), snapshot::LayerId::random()));
-    disks_->insert_or_assign(state, sealed.map);
+    disks_->insert_or_assign(spec.state, sealed.map);
     return saved;
   }
   Status finish_save() override { return qemu_->finish_save(); }

@@ -75,7 +75,7 @@ BlockMap Lab::nothing() const { return BlockMap::zeros(fixture_.memory_bytes()).
 Result<SavedMemory> Lab::save(Vmm& vmm, Path& state) {
   state = directory_ / ("state" + std::to_string(++files_));
   saved_with_ = vmm.info();
-  STASIS_ASSIGN(SavedMemory saved, vmm.save(state, directory_ / "scratch"));
+  STASIS_ASSIGN(SavedMemory saved, vmm.save({state, directory_ / "scratch"}));
   STASIS_TRY(vmm.finish_save());
   return saved;
 }

@@ -125,15 +125,16 @@ Status Firecracker::set_paused(bool paused) {
   return {};
 }
 
-Result<SavedMemory> Firecracker::save(const Path& state, const Path& scratch_dir) {
+Result<SavedMemory> Firecracker::save(const SaveSpec& spec) {
+  const Path& state = spec.state;
   if (phase_ != Phase::kPaused) return fail(Code::kFailedPrecondition, "save: pause the machine before saving it");
   if (exists(real_file_system(), state)) return fail(Code::kAlreadyExists, "save: " + state.string() + " exists");
-  const Path memory = scratch_dir / "memory";
+  const Path memory = spec.scratch_dir / "memory";
   // Firecracker merges a Diff into a file that is there already: then its holes would be no holes.
   remove_if_there(memory);
   SnapshotType type = SnapshotType::kFull;
   if (!everything_next_) {
-    STASIS_ASSIGN(const bool exact, holes_are_exact(scratch_dir));
+    STASIS_ASSIGN(const bool exact, holes_are_exact(spec.scratch_dir));
     if (exact) type = SnapshotType::kDiff;
   }
   // Until this save has succeeded, what was written is known to nobody.

@@ -41,7 +41,7 @@ class Firecracker final : public Vmm {
   Result<SavedMemory> look_ahead() override {
     return fail(Code::kUnimplemented, "Firecracker tells what a guest has written only when it is stopped");
   }
-  Result<SavedMemory> save(const Path& state, const Path& scratch_dir) override;
+  Result<SavedMemory> save(const SaveSpec& spec) override;
   Status finish_save() override { return {}; }  // Firecracker has
   void save_failed() override { everything_next_ = true; }
   const VmmInfo& info() const override { return info_; }

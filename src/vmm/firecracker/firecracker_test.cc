@@ -379,7 +379,7 @@ TEST_F(FirecrackerDriver, AStateFileIsNeverOverwritten) {
   ASSERT_OK(made.vmm->pause());
   const Path state = directory_.path() / "state";
   ASSERT_OK(real_file_system().create(state));
-  EXPECT_FAILS(made.vmm->save(state, directory_.path() / "scratch"), Code::kAlreadyExists);
+  EXPECT_FAILS(made.vmm->save({state, directory_.path() / "scratch"}), Code::kAlreadyExists);
   EXPECT_EQ(value(real_file_system().info(state)).size, 0u);
 }
 

@@ -103,18 +103,18 @@ Result<GuestMemoryUse> GuestRam::use(pid_t vmm) const {
   return GuestMemoryUse{present, total_length(own)};
 }
 
-Result<ChangedPages> GuestRam::changed(pid_t vmm) {
-  auto pages = mapped_at_ != 0 ? changed_in_mappings(vmm) : changed_in_file(vmm);
+Result<ChangedPages> GuestRam::changed(pid_t vmm, std::span<const Range> given_back, StandbyThread* beside) {
+  auto pages = mapped_at_ != 0 ? changed_in_mappings(vmm, beside) : changed_in_file(vmm, given_back, beside);
   if (pages) told_ = pages->all;
   return pages;
 }
 
 // A scan that re-arms forgets what it told: if anything fails after it, the next call must not rely on the scan alone.
-Result<ChangedPages> GuestRam::changed_in_file(pid_t vmm) {
+Result<ChangedPages> GuestRam::changed_in_file(pid_t vmm, std::span<const Range> given_back, StandbyThread* beside) {
   const bool tracked = std::exchange(tracked_, false);
   STASIS_ASSIGN(const uint64_t address, this->address(vmm));
   STASIS_ASSIGN(const UniqueFd pagemap, open_pagemap(vmm));
-  auto scanned = scan_written_pages(pagemap.get(), {address, size_}, true);
+  auto scanned = scan_written_pages(pagemap.get(), {address, size_}, true, beside);
   if (!scanned && scanned.error().code != Code::kUnimplemented) return fail(std::move(scanned).error());
   if (!scanned || !tracked) {
     // After the scan: a page that comes meanwhile is then held, or will be told as written by the next one.
@@ -124,9 +124,11 @@ Result<ChangedPages> GuestRam::changed_in_file(pid_t vmm) {
   }
   const std::vector<Range> written = relative(std::move(*scanned), address);
   const std::vector<Range> all = snapshot::unite(told_, written);
-  // Which of them does the file not hold? It is asked only where QEMU has pages that it does not see, since the file
-  // tells more slowly than the page table (30 ms and 4 ms for 4 GiB).
-  STASIS_ASSIGN(std::vector<Range> gone, absent_pages(pagemap.get(), address, all));
+  // Which of them does the file not hold? What was told before it held then, and holds still unless it was given back.
+  // It is asked only where QEMU has pages that it does not see, since the file tells more slowly than the page table
+  // (30 ms and 4 ms for 4 GiB).
+  const std::vector<Range> in_doubt = snapshot::unite(written, snapshot::intersect(told_, given_back));
+  STASIS_ASSIGN(std::vector<Range> gone, absent_pages(pagemap.get(), address, in_doubt));
   if (!gone.empty()) {
     STASIS_ASSIGN(const std::vector<Range> held, real_file_system().data_ranges(fd_.get()));
     gone = snapshot::subtract(gone, held);
@@ -136,10 +138,10 @@ Result<ChangedPages> GuestRam::changed_in_file(pid_t vmm) {
 }
 
 // Nobody gives back pages of a mapped memory: what has become QEMU's own stays so.
-Result<ChangedPages> GuestRam::changed_in_mappings(pid_t vmm) {
+Result<ChangedPages> GuestRam::changed_in_mappings(pid_t vmm, StandbyThread* beside) {
   const bool tracked = std::exchange(tracked_, false);
   STASIS_ASSIGN(const UniqueFd pagemap, open_pagemap(vmm));
-  auto touched = touched_in_mappings(pagemap.get());
+  auto touched = touched_in_mappings(pagemap.get(), beside);
   if (!touched && touched.error().code != Code::kUnimplemented) return fail(std::move(touched).error());
   // After that scan: a page that becomes QEMU's own meanwhile will be told by the next one.
   if (!touched || !tracked) {
@@ -152,11 +154,12 @@ Result<ChangedPages> GuestRam::changed_in_mappings(pid_t vmm) {
   return ChangedPages{snapshot::unite(told_, own), own, tracking_};
 }
 
-Result<std::vector<Range>> GuestRam::touched_in_mappings(int pagemap) const {
+Result<std::vector<Range>> GuestRam::touched_in_mappings(int pagemap, StandbyThread* beside) const {
   const std::vector<Range> whole{{0, size_}};
   std::vector<Range> written;
   for (const Range& range : tracking_ ? whole : served_) {
-    STASIS_ASSIGN(std::vector<Range> part, scan_written_there(pagemap, {mapped_at_ + range.offset, range.length}));
+    STASIS_ASSIGN(std::vector<Range> part,
+                  scan_written_there(pagemap, {mapped_at_ + range.offset, range.length}, beside));
     for (const Range& piece : relative(std::move(part), mapped_at_)) append_range(written, piece);
   }
   return tracking_ ? written : snapshot::unite(written, mapped_);

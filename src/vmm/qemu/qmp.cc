@@ -29,6 +29,8 @@ std::string text_member(const json& object, std::initializer_list<const char*> p
 
 Result<Qmp> Qmp::open(UniqueFd socket, Deadline deadline) {
   Qmp qmp(std::move(socket));
+  // Ahead of the greeting: QEMU finds it there when it is up.
+  STASIS_TRY(qmp.send("qmp_capabilities", json::object()));
   STASIS_ASSIGN(const json greeting, qmp.read_object(deadline));
   for (const char* part : {"major", "minor", "micro"}) {
     const json& number = member(greeting, {"QMP", "version", "qemu", part});
@@ -36,7 +38,7 @@ Result<Qmp> Qmp::open(UniqueFd socket, Deadline deadline) {
     if (!qmp.version_.empty()) qmp.version_ += ".";
     qmp.version_ += std::to_string(number.get<int64_t>());
   }
-  STASIS_TRY(qmp.execute("qmp_capabilities", json::object(), deadline));
+  STASIS_TRY(qmp.answer_to("qmp_capabilities", deadline));
   return qmp;
 }
 
