@@ -4,7 +4,8 @@
 // `touch`: the layer holds all of it, as a compaction leaves the memory of a guest that has used most of its own: one
 // mapping, of which the runs are touched;
 // `touch_scattered`: the layer holds the 1,927 runs and nothing else, and the rest is zeros: a mapping for each run.
-// And what finding the written pages of a mapped guest costs. usage: bench-mapped DIRECTORY
+// And what finding the written pages of a mapped guest costs. How much a page fault maps, and what a scan pays for a
+// page, is the file system's: DIRECTORY is to be on one that stores are on. usage: bench-mapped DIRECTORY
 #include <fcntl.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -84,7 +85,7 @@ double scan_ms(const Path& directory, const std::vector<Range>& touched) {
   constexpr uint64_t kEvery = 50;
   const Path file = directory / "scanned";
   const UniqueFd layer = must(real_file_system().create(file));
-  const std::vector<std::byte> piece(1 << 20, std::byte{1});
+  const std::vector<std::byte> piece(kFrameSize, std::byte{1});  // as a layer is written
   for (uint64_t at = 0; at < kGuestMemory; at += piece.size())
     must(real_file_system().write_at(layer.get(), at, piece));
   const Mapping guest = must(Mapping::anonymous(kGuestMemory));
