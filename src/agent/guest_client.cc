@@ -71,9 +71,11 @@ Result<GuestConnection> GuestClient::health(Deadline deadline) const {
   return connection;
 }
 
-Result<GuestContact> GuestClient::greet(Milliseconds limit) const {
+Result<GuestContact> GuestClient::greet(Milliseconds limit, bool patient) const {
   STASIS_ASSIGN(GuestGreeting greeting, open_greeting());
-  if (greeting.ask(GreetingQuestion::What::kAreYouThere, "", Deadline::after(limit))) return greeting;
+  Status answered = greeting.ask(GreetingQuestion::What::kAreYouThere, "", Deadline::after(limit));
+  if (answered) return greeting;
+  if (patient && answered.error().code == Code::kDeadlineExceeded) return fail(std::move(answered).error());
   STASIS_ASSIGN(GuestConnection connection, health(Deadline::after(limit)));
   return connection;
 }

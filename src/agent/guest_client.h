@@ -69,8 +69,9 @@ class GuestClient {
 
   // Whether the daemon answers over HTTP; the connection is open for another request.
   Result<GuestConnection> health(Deadline deadline) const;
-  // Whether the daemon answers at all: by datagrams, or else, within as much time again, over HTTP.
-  Result<GuestContact> greet(Milliseconds limit) const;
+  // Whether the daemon answers at all: by datagrams, or, if it refuses them, within as much time again over HTTP.
+  // `patient`: a daemon that says nothing to datagrams is not asked over HTTP (kDeadlineExceeded).
+  Result<GuestContact> greet(Milliseconds limit, bool patient) const;
   // On the way on which it has answered, if that is known and `body` fits there: a connection is a good part of what a
   // restored guest has to do.
   Status init(const nlohmann::json& body, Deadline deadline, std::optional<GuestContact> contact = {}) const;

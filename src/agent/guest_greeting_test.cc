@@ -212,7 +212,7 @@ class GuestClientTest : public ::testing::Test {
 
 TEST_F(GuestClientTest, ADaemonThatTakesDatagramsIsAskedByThemAlone) {
   take_datagrams(true);
-  auto contact = client_.greet(Milliseconds(10'000));
+  auto contact = client_.greet(Milliseconds(10'000), true);
   ASSERT_TRUE(contact) << contact.error().message;
   EXPECT_TRUE(client_.init({{"a", 1}}, Deadline::after(Milliseconds(10'000)), std::move(*contact)));
   EXPECT_EQ(requests_, 0);
@@ -220,22 +220,26 @@ TEST_F(GuestClientTest, ADaemonThatTakesDatagramsIsAskedByThemAlone) {
 }
 
 TEST_F(GuestClientTest, ADaemonThatTakesNoneIsAskedOverHttp) {
-  auto contact = client_.greet(Milliseconds(10'000));
+  auto contact = client_.greet(Milliseconds(10'000), true);
   ASSERT_TRUE(contact) << contact.error().message;
   EXPECT_TRUE(client_.init({{"a", 1}}, Deadline::after(Milliseconds(10'000)), std::move(*contact)));
   EXPECT_EQ(requests_, 2);
 }
 
-TEST_F(GuestClientTest, ADaemonThatIsSilentToDatagramsIsAskedOverHttp) {
+TEST_F(GuestClientTest, ADaemonThatIsSilentToDatagramsIsAskedOverHttpInTheEnd) {
   take_datagrams(false);
-  ASSERT_TRUE(client_.greet(Milliseconds(100)));
+  const auto patient = client_.greet(Milliseconds(100), true);
+  ASSERT_FALSE(patient);
+  EXPECT_EQ(patient.error().code, Code::kDeadlineExceeded);
+  EXPECT_EQ(requests_, 0);
+  ASSERT_TRUE(client_.greet(Milliseconds(100), false));
   EXPECT_EQ(requests_, 1);
   EXPECT_GE(greetings_, 2) << "it is asked again";
 }
 
 TEST_F(GuestClientTest, WhatDoesNotFitGoesOverHttp) {
   take_datagrams(true);
-  auto contact = client_.greet(Milliseconds(10'000));
+  auto contact = client_.greet(Milliseconds(10'000), true);
   ASSERT_TRUE(contact) << contact.error().message;
   const nlohmann::json large{{"envVars", {{"LARGE", std::string(100'000, 'x')}}}};
   EXPECT_TRUE(client_.init(large, Deadline::after(Milliseconds(10'000)), std::move(*contact)));

@@ -22,6 +22,9 @@ constexpr Milliseconds kEndDeadline{20'000};
 constexpr Milliseconds kWarmBaseDeadline{60'000};
 constexpr Milliseconds kHealthAttempt{300};
 constexpr Milliseconds kHealthPause{5};
+// Until then a guest that says nothing is taken for one that has no network yet: as long as it is asked over HTTP,
+// which it cannot hear either, nobody would notice that it has come up (0.3 s of a boot of 1.7).
+constexpr Milliseconds kPatience{2'000};
 constexpr uint32_t kMaxVcpus = 32;
 constexpr uint32_t kMinMemoryMib = 128;
 constexpr uint32_t kMaxMemoryMib = 65'536;
@@ -303,8 +306,9 @@ Status Host::await_vmm(const SandboxPtr& sandbox, const std::shared_ptr<supervis
 
 Result<GuestContact> Host::await_daemon(const SandboxPtr& sandbox, const GuestClient& guest, Milliseconds limit) const {
   const Deadline deadline = Deadline::after(limit);
+  const Deadline patience = Deadline::after(kPatience);
   for (;;) {
-    auto answered = guest.greet(kHealthAttempt);
+    auto answered = guest.greet(kHealthAttempt, !patience.passed());
     if (answered) return answered;
     STASIS_ASSIGN(const bool gone, wait_readable(sandbox->supervisor_pidfd.get(), Deadline::after(kHealthPause)));
     if (gone) return fail(Code::kUnavailable, "the supervisor has gone");
