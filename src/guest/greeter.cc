@@ -1,6 +1,6 @@
 #include "guest/greeter.h"
 
-#include <arpa/inet.h>
+#include <netinet/in.h>
 #include <sys/socket.h>
 
 #include <array>
@@ -46,20 +46,6 @@ std::string Greeter::answer(const GreetingQuestion& question) {
     last_answer_ = encode(GreetingAnswer{question.nonce, static_cast<uint16_t>(done.status), done.message});
   }
   return last_answer_;
-}
-
-UniqueFd greet_on(const std::string& address, uint16_t port) {
-  UniqueFd fd(socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
-  if (!fd) return fd;
-  sockaddr_in name{};
-  name.sin_family = AF_INET;
-  name.sin_port = htons(port);
-  if (inet_pton(AF_INET, address.c_str(), &name.sin_addr) != 1) {
-    errno = EINVAL;
-    return {};
-  }
-  if (bind(fd.get(), reinterpret_cast<sockaddr*>(&name), sizeof(name)) != 0) return {};
-  return fd;
 }
 
 }  // namespace stasis::guest

@@ -37,7 +37,4 @@ class Greeter {
   std::string last_answer_;
 };
 
-// A datagram socket on an IPv4 address and port. Returns an invalid descriptor with errno set on failure.
-UniqueFd greet_on(const std::string& address, uint16_t port);
-
 }  // namespace stasis::guest

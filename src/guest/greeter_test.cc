@@ -20,7 +20,7 @@ using What = GreetingQuestion::What;
 class GreeterTest : public testing::Test {
  protected:
   GreeterTest() {
-    UniqueFd socket = greet_on("127.0.0.1", 0);
+    UniqueFd socket = take_datagrams_on("127.0.0.1", 0);
     port_ = bound_port(socket.get());
     greeter_ = std::make_unique<Greeter>(std::move(socket), [this](std::string_view body) {
       inits_.emplace_back(body);

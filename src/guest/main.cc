@@ -93,7 +93,7 @@ int serve(const Options& options) {
     return 1;
   }
   uint16_t port = bound_port(listener.get());
-  stasis::UniqueFd greeted = greet_on(options.address, port);
+  stasis::UniqueFd greeted = take_datagrams_on(options.address, port);
   if (!greeted) {
     log_line("cannot take datagrams on " + options.address + ":" + std::to_string(port) + ": " + std::strerror(errno));
     return 1;

@@ -46,6 +46,18 @@ void set_options_of_connections(int listener) {
   set_option(listener, IPPROTO_TCP, TCP_KEEPCNT, kKeepaliveCount);
 }
 
+// False with errno set.
+bool bind_to(int fd, const std::string& address, uint16_t port) {
+  sockaddr_in name{};
+  name.sin_family = AF_INET;
+  name.sin_port = htons(port);
+  if (inet_pton(AF_INET, address.c_str(), &name.sin_addr) != 1) {
+    errno = EINVAL;
+    return false;
+  }
+  return bind(fd, reinterpret_cast<sockaddr*>(&name), sizeof(name)) == 0;
+}
+
 }  // namespace
 
 size_t Socket::receive(void* data, size_t size, boost::system::error_code& error) {
@@ -111,16 +123,15 @@ UniqueFd listen_on(const std::string& address, uint16_t port) {
   UniqueFd fd(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
   if (!fd) return fd;
   set_option(fd.get(), SOL_SOCKET, SO_REUSEADDR, 1);
-  sockaddr_in name{};
-  name.sin_family = AF_INET;
-  name.sin_port = htons(port);
-  if (inet_pton(AF_INET, address.c_str(), &name.sin_addr) != 1) {
-    errno = EINVAL;
-    return {};
-  }
-  if (bind(fd.get(), reinterpret_cast<sockaddr*>(&name), sizeof(name)) != 0) return {};
+  if (!bind_to(fd.get(), address, port)) return {};
   set_options_of_connections(fd.get());
   if (listen(fd.get(), 128) != 0) return {};
+  return fd;
+}
+
+UniqueFd take_datagrams_on(const std::string& address, uint16_t port) {
+  UniqueFd fd(socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+  if (!fd || !bind_to(fd.get(), address, port)) return {};
   return fd;
 }
 

@@ -81,6 +81,8 @@ class Socket {
 // A listening socket on an IPv4 address, whose connections have the limits above; port 0 picks a free one. Returns an
 // invalid descriptor with errno set on failure.
 UniqueFd listen_on(const std::string& address, uint16_t port);
+// The same for datagrams.
+UniqueFd take_datagrams_on(const std::string& address, uint16_t port);
 uint16_t bound_port(int fd);
 
 }  // namespace stasis::guest
