@@ -5,7 +5,6 @@
 
 #include <algorithm>
 #include <array>
-#include <atomic>
 #include <cerrno>
 #include <span>
 
@@ -49,8 +48,8 @@ constexpr uint64_t kEntrySwapped = uint64_t{1} << 62;
 constexpr uint64_t kEntryPresent = uint64_t{1} << 63;
 constexpr uint64_t kPage = 4096;
 // For as long as one call walks, nobody maps or unmaps anything there: who wants to waits for all of it if that is
-// 4 GiB (1.9 ms; a new thread's first malloc() is enough), and 0.1 ms if it is so much at once, which costs the scan
-// less than a tenth.
+// 4 GiB (1.9 ms; a new thread's first malloc() is enough). Of so much at once, which costs the scan less than a tenth,
+// it waits 0.1 ms, if it is awake by then: who has to be woken (30 us) finds the next call at work, for up to 4 ms.
 constexpr uint64_t kWalkedAtOnce = uint64_t{128} << 20;
 constexpr const char* kGone = "the process whose memory is looked at has gone";
 
@@ -64,8 +63,8 @@ Status require_alive(int pagemap_fd, uint64_t address) {
   return {};
 }
 
-// `wanted` says which pages: its categories and flags. `range` is walked at once.
-Result<std::vector<Range>> scan_piece(int pagemap_fd, Range range, const PmScanArg& wanted) {
+// `wanted` says which pages: its categories and flags.
+Result<std::vector<Range>> scan(int pagemap_fd, Range range, const PmScanArg& wanted) {
   std::vector<Range> found;
   std::array<PageRegion, 512> regions;
   uint64_t position = range.offset;
@@ -73,7 +72,7 @@ Result<std::vector<Range>> scan_piece(int pagemap_fd, Range range, const PmScanA
     PmScanArg scan = wanted;
     scan.size = sizeof scan;
     scan.start = position;
-    scan.end = range.end();
+    scan.end = std::min(range.end(), position + kWalkedAtOnce);
     scan.vec = reinterpret_cast<uint64_t>(regions.data());
     scan.vec_len = regions.size();
     const int n = ::ioctl(pagemap_fd, kPagemapScan, &scan);
@@ -87,49 +86,6 @@ Result<std::vector<Range>> scan_piece(int pagemap_fd, Range range, const PmScanA
     }
     position = scan.walk_end;
   }
-  return found;
-}
-
-// All pieces of a range, for any number of threads to take the next one until there is none.
-class PiecesOfScan {
- public:
-  PiecesOfScan(int pagemap_fd, Range range, const PmScanArg& wanted)
-      : pagemap_fd_(pagemap_fd),
-        range_(range),
-        wanted_(wanted),
-        found_((range.length + kWalkedAtOnce - 1) / kWalkedAtOnce) {}
-
-  void work() {
-    for (size_t i = 0; (i = next_.fetch_add(1)) < found_.size();) {
-      const uint64_t offset = range_.offset + i * kWalkedAtOnce;
-      found_[i] = scan_piece(pagemap_fd_, {offset, std::min(kWalkedAtOnce, range_.end() - offset)}, wanted_);
-    }
-  }
-  Result<std::vector<Range>> take_all() {
-    std::vector<Range> all;
-    for (auto& piece : found_) {
-      if (!piece) return fail(std::move(piece).error());
-      for (const Range& range : *piece) append_range(all, range);
-    }
-    return all;
-  }
-
- private:
-  int pagemap_fd_;
-  Range range_;
-  const PmScanArg& wanted_;
-  std::vector<Result<std::vector<Range>>> found_;
-  std::atomic<size_t> next_ = 0;
-};
-
-Result<std::vector<Range>> scan(int pagemap_fd, Range range, const PmScanArg& wanted, StandbyThread* beside = nullptr) {
-  PiecesOfScan pieces(pagemap_fd, range, wanted);
-  if (beside) {
-    beside->share([&] { pieces.work(); });
-  } else {
-    pieces.work();
-  }
-  STASIS_ASSIGN(std::vector<Range> found, pieces.take_all());
   STASIS_TRY(require_alive(pagemap_fd, range.offset));
   return found;
 }
@@ -163,12 +119,12 @@ Result<std::vector<Range>> read_entries(int pagemap_fd, Range range, Wanted want
 
 }  // namespace
 
-Result<std::vector<Range>> scan_written_pages(int pagemap_fd, Range range, bool reset, StandbyThread* beside) {
+Result<std::vector<Range>> scan_written_pages(int pagemap_fd, Range range, bool reset) {
   PmScanArg wanted{};
   wanted.flags = reset ? kPmScanWpMatching | kPmScanCheckWpAsync : 0;
   wanted.category_mask = kPageIsWritten;
   wanted.return_mask = kPageIsWritten;
-  return scan(pagemap_fd, range, wanted, beside);
+  return scan(pagemap_fd, range, wanted);
 }
 
 Result<std::vector<Range>> scan_private_pages(int pagemap_fd, Range range) {
@@ -177,13 +133,13 @@ Result<std::vector<Range>> scan_private_pages(int pagemap_fd, Range range) {
   return found;
 }
 
-Result<std::vector<Range>> scan_written_there(int pagemap_fd, Range range, StandbyThread* beside) {
+Result<std::vector<Range>> scan_written_there(int pagemap_fd, Range range) {
   PmScanArg wanted{};
   wanted.flags = kPmScanWpMatching | kPmScanCheckWpAsync;
   wanted.category_mask = kPageIsWritten;
   wanted.category_anyof_mask = kPageIsPresent | kPageIsSwapped;
   wanted.return_mask = kPageIsWritten;
-  return scan(pagemap_fd, range, wanted, beside);
+  return scan(pagemap_fd, range, wanted);
 }
 
 Result<std::vector<Range>> scan_absent_pages(int pagemap_fd, Range range) {

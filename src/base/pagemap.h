@@ -1,6 +1,6 @@
 // What the pages of a process are: PAGEMAP_SCAN, and the bits of /proc/PID/pagemap where the kernel has no such call
 // (before Linux 6.7). `pagemap_fd` is /proc/PID/pagemap; ranges are addresses in that process, in bytes, multiples of
-// the page size; results are sorted and merged. `beside` (none: nobody) helps.
+// the page size; results are sorted and merged.
 #pragma once
 
 #include <cstdint>
@@ -8,14 +8,13 @@
 
 #include "base/file_system.h"
 #include "base/result.h"
-#include "base/standby_thread.h"
 
 namespace stasis {
 
 // Pages that were written since they were last write-protected by a userfaultfd, or never were. With `reset` they are
 // write-protected again in the same step. kUnimplemented before Linux 6.7, and with `reset` also where the range is not
 // registered for asynchronous write-protection.
-Result<std::vector<Range>> scan_written_pages(int pagemap_fd, Range range, bool reset, StandbyThread* beside = nullptr);
+Result<std::vector<Range>> scan_written_pages(int pagemap_fd, Range range, bool reset);
 
 // Pages that are the process's own, present or swapped out: of a private mapping of a file those that it has written,
 // elsewhere those that it has touched. A page of zeros that was only read may be among them (before Linux 6.7). Not for
@@ -25,7 +24,7 @@ Result<std::vector<Range>> scan_private_pages(int pagemap_fd, Range range);
 // same step. For private mappings: that one would also protect pages that are not there, by markers which a later scan
 // takes for pages that are swapped out. Pages of a mapped file that were only read are among them. An order of
 // magnitude cheaper than to ask whose each page is (2.8 ms and 30 ms for 4 GiB).
-Result<std::vector<Range>> scan_written_there(int pagemap_fd, Range range, StandbyThread* beside = nullptr);
+Result<std::vector<Range>> scan_written_there(int pagemap_fd, Range range);
 // Pages that are not present: never touched, given back or swapped out. kUnimplemented before Linux 6.7.
 Result<std::vector<Range>> scan_absent_pages(int pagemap_fd, Range range);
 // As scan_private_pages(), from the bits alone.

@@ -9,7 +9,6 @@
 #include "base/file.h"
 #include "base/memory.h"
 #include "base/process.h"
-#include "base/standby_thread.h"
 #include "base/unix_socket.h"
 #include "vmm/compatible.h"
 #include "vmm/host_cpu.h"
@@ -32,8 +31,6 @@ constexpr const char* kProgram = "qemu-system-x86_64";
 // QEMU answers QMP within 25-82 ms of exec on an idle machine; a loaded one with 2 cores has been seen to take seconds.
 constexpr Milliseconds kStartDeadline{30'000};
 constexpr Milliseconds kCommandDeadline{30'000};
-// From here on a second thread helps to look for what was written: it saves more than it costs (0.5 ms a GiB).
-constexpr uint64_t kLarge = uint64_t{1} << 30;
 // Device state is 250 KB, but loading it faults pages that the page server may have to fetch.
 constexpr Milliseconds kMigrateDeadline{60'000};
 
@@ -151,12 +148,11 @@ class Qemu final : public Vmm {
   std::optional<Process> process_;
   std::string end_;  // how it ended, once it has
   std::optional<Qmp> qmp_;
-  std::optional<MappingChannel> mapping_;   // of a prepared machine, until it has its memory
-  bool stopped_ = false;                    // the vCPUs, by pause() or since a restore
-  UniqueFd state_file_;                     // a memory file that QEMU has, too, since pause() and until the next save
-  UniqueFd device_state_;                   // that file, since the last save and until the guest runs on
-  std::unique_ptr<StandbyThread> standby_;  // of large memories, since pause() and until the next save
-  std::optional<StateToWrite> unwritten_;   // since save() and until finish_save()
+  std::optional<MappingChannel> mapping_;  // of a prepared machine, until it has its memory
+  bool stopped_ = false;                   // the vCPUs, by pause() or since a restore
+  UniqueFd state_file_;                    // a memory file that QEMU has, too, since pause() and until the next save
+  UniqueFd device_state_;                  // that file, since the last save and until the guest runs on
+  std::optional<StateToWrite> unwritten_;  // since save() and until finish_save()
 };
 
 std::vector<std::string> Qemu::arguments() const {
@@ -248,7 +244,10 @@ Status Qemu::preload(SpawnOptions& options, Purpose purpose) {
   options.fds.emplace_back(mapping_->peer(), kMappingFd);
   options.env = {{"LD_PRELOAD", library.string()},
                  {"STASIS_RAM_FD", std::to_string(kRamFd)},
-                 {"STASIS_MAPPING_FD", std::to_string(kMappingFd)}};
+                 {"STASIS_MAPPING_FD", std::to_string(kMappingFd)},
+                 // A thread that saves a machine would get an arena of its own, which grows by mprotect(): up to nine
+                 // times a save, for each of which it needs mmap_lock while we scan 4 GiB under it.
+                 {"MALLOC_ARENA_MAX", "1"}};
   options.env.emplace_back(purpose == Purpose::kBoot ? "STASIS_BOOTS" : "STASIS_HELD", "1");
   return {};
 }
@@ -356,10 +355,7 @@ Status Qemu::load(const RestoreSpec& spec) {
 
 // What the save needs is made before the guest stands still.
 Status Qemu::pause() {
-  if (!stopped_) {
-    STASIS_TRY(offer_state_file());
-    if (ram_->size() >= kLarge) standby_ = StandbyThread::start();
-  }
+  if (!stopped_) STASIS_TRY(offer_state_file());
   STASIS_TRY(command("stop"));
   stopped_ = true;
   return {};
@@ -367,7 +363,6 @@ Status Qemu::pause() {
 
 Status Qemu::resume() {
   device_state_.reset();  // from now on it changes
-  standby_.reset();
   Status runs = command("cont");
   if (!runs && qmp_ && runs.error().code == Code::kFailedPrecondition) {
     STASIS_TRY(await_end_of_migration());
@@ -415,7 +410,6 @@ Result<SavedMemory> Qemu::save(const SaveSpec& spec) {
   SavedMemory saved;
   STASIS_ASSIGN(saved.source, ram_->source(process_->pid()));
   STASIS_ASSIGN(ChangedPages pages, export_and_look(spec.given_back));
-  standby_.reset();
   STASIS_ASSIGN(UniqueFd content, duplicate(device_state_.get()));
   unwritten_ = StateToWrite{std::move(content), spec.state};
   ram_->forget_told();
@@ -428,7 +422,7 @@ Result<SavedMemory> Qemu::save(const SaveSpec& spec) {
 // QEMU writes none of it then: devices of a stopped machine do not, or its own migrations, which send memory before the
 // device state, would lose that.
 Result<ChangedPages> Qemu::export_and_look(std::span<const Range> given_back) {
-  const auto look = [&] { return ram_->changed(process_->pid(), given_back, standby_.get()); };
+  const auto look = [&] { return ram_->changed(process_->pid(), given_back); };
   if (device_state_) return look();
   std::optional<Result<ChangedPages>> pages;
   if (Status exported = export_device_state([&] { pages = look(); }); !exported) {
