@@ -56,6 +56,7 @@ TEST_F(EventsTest, AForkEndsTheSandboxAndLeavesNoDescriptor) {
   const auto descriptors = [] {
     return std::distance(std::filesystem::directory_iterator("/proc/self/fd"), std::filesystem::directory_iterator());
   };
+  EXPECT_THAT(vmm_->read_now(0), Optional(content_of(0)));  // now the server has opened all that it needs
   const auto before = descriptors();
   std::atomic<long> after{0};
   const AtPoint decoded("userfaultfd.events", [&](void*) { after = descriptors(); });
