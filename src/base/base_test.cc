@@ -2,6 +2,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <signal.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include <array>
@@ -218,6 +219,57 @@ TEST(ProcessTest, ExitStatusSignalAndMissingProgram) {
 
   options.argv = {"/no/such/program"};
   EXPECT_EQ(spawn(options).error().code, Code::kNotFound);
+}
+
+TEST(ProcessTest, AProgramIsLookedUpInThePath) {
+  SpawnOptions options;
+  options.argv = {"true"};
+  auto process = spawn(options);
+  ASSERT_TRUE(process) << process.error().message;
+  EXPECT_TRUE((*process->wait(Deadline::never()))->success());
+
+  options.argv = {"no-such-program-anywhere"};
+  EXPECT_EQ(spawn(options).error().code, Code::kNotFound);
+  options.argv = {};
+  EXPECT_EQ(spawn(options).error().code, Code::kInvalidArgument);
+}
+
+TEST(ProcessTest, AChildHasDefaultSignals) {
+  sigset_t blocked;
+  sigset_t before;
+  ::sigemptyset(&blocked);
+  ::sigaddset(&blocked, SIGUSR2);
+  ::pthread_sigmask(SIG_BLOCK, &blocked, &before);
+  const auto ignored = ::signal(SIGUSR1, SIG_IGN);
+  SpawnOptions options;
+  options.argv = {"grep", "-cE", "Sig(Blk|Ign):[[:space:]]*0+$", "/proc/self/status"};
+  auto pair = unix_socket_pair();
+  ASSERT_TRUE(pair);
+  options.stdout_fd = pair->second.get();
+  auto process = spawn(options);
+  ::signal(SIGUSR1, ignored);
+  ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
+  ASSERT_TRUE(process);
+  ASSERT_TRUE((*process->wait(Deadline::never()))->success());
+  std::array<std::byte, 16> buffer;
+  const auto received = receive_with_fds(pair->first.get(), buffer);
+  EXPECT_EQ(std::string(reinterpret_cast<const char*>(buffer.data()), received->bytes), "2\n");
+}
+
+// After a fork() each page would be copied, or at least fault, when it is written next.
+TEST(ProcessTest, AStartLeavesTheMemoryOfTheCallerAlone) {
+  constexpr size_t kPages = 4096;
+  std::vector<char> memory(kPages * 4096, 1);
+  SpawnOptions options;
+  options.argv = {"/bin/sleep", "1000"};
+  auto process = spawn(options);
+  ASSERT_TRUE(process);
+  rusage before{};
+  rusage after{};
+  ::getrusage(RUSAGE_THREAD, &before);
+  for (size_t page = 0; page < kPages; ++page) memory[page * 4096] = 2;
+  ::getrusage(RUSAGE_THREAD, &after);
+  EXPECT_LT(after.ru_minflt - before.ru_minflt, static_cast<long>(kPages / 16));
 }
 
 TEST(ProcessTest, ChildGetsTheNamedDescriptorsAndNoOthers) {

@@ -8,10 +8,12 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include <array>
+#include <atomic>
 #include <cerrno>
 #include <cstring>
 #include <map>
+
+#include "base/vfork.h"
 
 namespace stasis {
 namespace {
@@ -38,62 +40,98 @@ std::vector<char*> pointers(std::vector<std::string>& strings) {
   return result;
 }
 
-// Everything below runs in the child between fork and exec: only async-signal-safe calls, no allocation.
-struct ChildPlan {
+// The files that a program's name can mean, in order: itself, or one in each directory of PATH.
+std::vector<std::string> candidates(const std::string& program) {
+  if (program.empty() || program.find('/') != std::string::npos) return {program};
+  const char* path = ::getenv("PATH");
+  std::string_view rest = path != nullptr ? path : "/usr/local/bin:/usr/bin:/bin";
+  std::vector<std::string> files;
+  while (!rest.empty()) {
+    const size_t colon = rest.find(':');
+    files.push_back(std::string(rest.substr(0, colon)).append("/").append(program));
+    rest = colon == std::string_view::npos ? "" : rest.substr(colon + 1);
+  }
+  return files;
+}
+
+// What the child works from, in memory that it shares with us. `error` is its answer.
+struct Child {
+  char* const* programs;  // tried in turn
   char* const* argv;
   char* const* envp;
-  std::array<int, 3> stdio;
+  int stdio[3];
   const std::pair<int, int>* fds;
   size_t fd_count;
   int* parked;  // fd_count slots
   bool new_session;
   bool die_with_parent;
   pid_t parent;
-  int error_pipe;
+  int error = 0;
 };
 
-[[noreturn]] void child_fail(const ChildPlan& plan) {
-  const int error_number = errno;
-  [[maybe_unused]] const ssize_t n = ::write(plan.error_pipe, &error_number, sizeof error_number);
-  ::_exit(127);
+template <typename... Arguments>
+STASIS_IN_CHILD bool call(Child& child, long number, Arguments... arguments) {
+  if (::syscall(number, arguments...) >= 0) return true;
+  child.error = errno;
+  return false;
 }
 
-// Moves every descriptor out of the way first (above 512), so that no dup2 lands on one that is still needed.
-void place_descriptors(ChildPlan& plan) {
-  constexpr int kParking = 512;
+// Above 512.
+STASIS_IN_CHILD bool park(Child& child, int fd, int& parked) {
+  parked = static_cast<int>(::syscall(SYS_fcntl, fd, F_DUPFD_CLOEXEC, 512));
+  if (parked < 0) child.error = errno;
+  return parked >= 0;
+}
+
+// Moves every descriptor out of the way first, so that none is put where another one is still needed.
+STASIS_IN_CHILD bool place_descriptors(Child& child) {
   // Whatever this process inherited or a library opened without O_CLOEXEC does not go on to the child.
-  ::close_range(3, ~0U, CLOSE_RANGE_CLOEXEC);
-  plan.error_pipe = ::fcntl(plan.error_pipe, F_DUPFD_CLOEXEC, kParking);
-  if (plan.error_pipe < 0) ::_exit(127);
-  for (size_t i = 0; i < plan.fd_count; ++i) {
-    plan.parked[i] = ::fcntl(plan.fds[i].first, F_DUPFD_CLOEXEC, kParking);
-    if (plan.parked[i] < 0) child_fail(plan);
+  if (!call(child, SYS_close_range, 3U, ~0U, CLOSE_RANGE_CLOEXEC)) return false;
+  for (size_t i = 0; i < child.fd_count; ++i) {
+    if (!park(child, child.fds[i].first, child.parked[i])) return false;
   }
-  for (int& fd : plan.stdio) {
-    fd = fd >= 0 ? ::fcntl(fd, F_DUPFD_CLOEXEC, kParking) : ::open("/dev/null", O_RDWR | O_CLOEXEC);
-    if (fd < 0) child_fail(plan);
+  for (int& fd : child.stdio) {
+    if (!park(child, fd, fd)) return false;
   }
   for (int i = 0; i < 3; ++i) {
-    if (::dup2(plan.stdio[static_cast<size_t>(i)], i) < 0) child_fail(plan);
+    if (!call(child, SYS_dup3, child.stdio[i], i, 0)) return false;
   }
-  for (size_t i = 0; i < plan.fd_count; ++i) {
-    if (::dup2(plan.parked[i], plan.fds[i].second) < 0) child_fail(plan);
+  for (size_t i = 0; i < child.fd_count; ++i) {
+    if (!call(child, SYS_dup3, child.parked[i], child.fds[i].second, 0)) return false;
   }
+  return true;
 }
 
-[[noreturn]] void run_child(ChildPlan plan) {
-  sigset_t none;
-  ::sigemptyset(&none);
-  ::sigprocmask(SIG_SETMASK, &none, nullptr);
-  for (const int number : {SIGPIPE, SIGINT, SIGTERM, SIGHUP, SIGCHLD}) ::signal(number, SIG_DFL);
-  place_descriptors(plan);
-  if (plan.new_session && ::setsid() < 0) child_fail(plan);
-  if (plan.die_with_parent) {
-    if (::prctl(PR_SET_PDEATHSIG, SIGKILL) != 0) child_fail(plan);
-    if (::getppid() != plan.parent) ::_exit(127);  // the parent died before prctl: nobody would tell us
+STASIS_IN_CHILD bool die_with_parent(Child& child) {
+  if (!call(child, SYS_prctl, PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0)) return false;
+  if (::syscall(SYS_getppid) == child.parent) return true;
+  child.error = ESRCH;  // the parent died before that: nobody would tell us
+  return false;
+}
+
+// A file that may not be executed hides none that may, further on; if there is none, it is the reason.
+STASIS_IN_CHILD void execute(Child& child) {
+  bool forbidden = false;
+  for (char* const* program = child.programs; *program != nullptr; ++program) {
+    child.error = 0;  // it stays so if this is the one
+    (void)call(child, SYS_execve, *program, child.argv, child.envp);
+    if (child.error == EACCES) {
+      forbidden = true;
+    } else if (child.error != ENOENT && child.error != ENOTDIR) {
+      return;
+    }
   }
-  ::execvpe(plan.argv[0], plan.argv, plan.envp);
-  child_fail(plan);
+  if (forbidden) child.error = EACCES;
+}
+
+STASIS_IN_CHILD int run_child(void* argument) {
+  Child& child = *static_cast<Child*>(argument);
+  default_signals();
+  if (place_descriptors(child) && (!child.new_session || call(child, SYS_setsid)) &&
+      (!child.die_with_parent || die_with_parent(child))) {
+    execute(child);
+  }
+  return 127;
 }
 
 ExitStatus decode(const siginfo_t& info) {
@@ -162,32 +200,31 @@ Status outlive_parent() {
 }
 
 Result<Process> spawn(const SpawnOptions& options) {
+  if (options.argv.empty()) return fail(Code::kInvalidArgument, "no program to start is named");
+  std::vector<std::string> programs = candidates(options.argv[0]);
   std::vector<std::string> arguments = options.argv;
   std::vector<std::string> environment = merged_environment(options);
+  const std::vector<char*> program_list = pointers(programs);
   const std::vector<char*> argv = pointers(arguments);
   const std::vector<char*> envp = pointers(environment);
   std::vector<int> parked(options.fds.size());
-  std::array<int, 2> pipe_fds{};
-  if (::pipe2(pipe_fds.data(), O_CLOEXEC) != 0) return fail_errno(errno, "create pipe");
-  const UniqueFd read_end(pipe_fds[0]);
-  UniqueFd write_end(pipe_fds[1]);
+  const UniqueFd nothing(::open("/dev/null", O_RDWR | O_CLOEXEC));
+  if (!nothing) return fail_errno(errno, "open /dev/null");
+  const auto or_nothing = [&](int fd) { return fd >= 0 ? fd : nothing.get(); };
+  Child child{.programs = program_list.data(),
+              .argv = argv.data(),
+              .envp = envp.data(),
+              .stdio = {or_nothing(options.stdin_fd), or_nothing(options.stdout_fd), or_nothing(options.stderr_fd)},
+              .fds = options.fds.data(),
+              .fd_count = options.fds.size(),
+              .parked = parked.data(),
+              .new_session = options.new_session,
+              .die_with_parent = options.die_with_parent,
+              .parent = ::getpid()};
+  std::atomic<pid_t> pid = 0;
+  STASIS_TRY(run_vforked(run_child, &child, pid));
 
-  const ChildPlan plan{argv.data(),
-                       envp.data(),
-                       {options.stdin_fd, options.stdout_fd, options.stderr_fd},
-                       options.fds.data(),
-                       options.fds.size(),
-                       parked.data(),
-                       options.new_session,
-                       options.die_with_parent,
-                       ::getpid(),
-                       write_end.get()};
-  const pid_t pid = ::fork();
-  if (pid < 0) return fail_errno(errno, "fork");
-  if (pid == 0) run_child(plan);
-  write_end.reset();
-
-  UniqueFd pidfd(static_cast<int>(::syscall(SYS_pidfd_open, pid, 0)));
+  UniqueFd pidfd(static_cast<int>(::syscall(SYS_pidfd_open, pid.load(), 0)));
   if (!pidfd) {
     const int error_number = errno;
     ::kill(pid, SIGKILL);
@@ -195,15 +232,9 @@ Result<Process> spawn(const SpawnOptions& options) {
     return fail_errno(error_number, "pidfd_open");
   }
   Process process(pid, std::move(pidfd));
-  int exec_error = 0;
-  ssize_t n = 0;
-  while ((n = ::read(read_end.get(), &exec_error, sizeof exec_error)) < 0 && errno == EINTR) {
-  }
-  if (n == sizeof exec_error) {
-    process.kill_and_wait();
-    return fail_errno(exec_error, "start " + options.argv[0]);
-  }
-  return process;
+  if (child.error == 0) return process;
+  process.kill_and_wait();
+  return fail_errno(child.error, "start " + options.argv[0]);
 }
 
 Result<UniqueFd> open_pidfd(pid_t pid) {

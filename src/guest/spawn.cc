@@ -1,8 +1,6 @@
 #include "guest/spawn.h"
 
 #include <fcntl.h>
-#include <sched.h>
-#include <signal.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -10,22 +8,14 @@
 #include <unistd.h>
 
 #include <cerrno>
-#include <cstddef>
 #include <cstring>
-#include <memory>
 
-// clone(), by the name that ThreadSanitizer does not intercept: it takes every clone for a fork, whose child has its
-// own copy of the sanitizer's locks.
-extern "C" int plain_clone(int (*function)(void*), void* stack, int flags, void* argument, ...) noexcept
-    __asm__("__clone");
+#include "base/vfork.h"
 
 namespace stasis::guest {
 namespace {
 
 constexpr gid_t kTtyGroup = 5;
-
-// Nothing deep is called on it, and no handler of a signal runs there.
-constexpr size_t kStackBytes = size_t{32} << 10;
 
 enum class Stage : int { kSession, kTerminal, kDescriptors, kUser, kDirectory, kExec };
 
@@ -120,36 +110,15 @@ Status open_pipes(const SpawnRequest& request, PreparedSpawn& spawn) {
   return {};
 }
 
-// All of them, the C library's own too, which its wrappers leave out: a handler of the daemon that ran in the child
-// would run on the child's stack, in the daemon's memory.
-class AllSignalsBlocked {
- public:
-  AllSignalsBlocked() {
-    const uint64_t all = ~uint64_t{0};
-    (void)syscall(SYS_rt_sigprocmask, SIG_BLOCK, &all, &before_, sizeof(before_));
-  }
-  ~AllSignalsBlocked() { (void)syscall(SYS_rt_sigprocmask, SIG_SETMASK, &before_, nullptr, sizeof(before_)); }
-  AllSignalsBlocked(const AllSignalsBlocked&) = delete;
-  AllSignalsBlocked& operator=(const AllSignalsBlocked&) = delete;
-
- private:
-  uint64_t before_ = 0;
-};
-
-// The functions that run in the child. They make plain system calls: the library's wrappers may take locks, which a
-// child that hangs or is killed would hold for ever, and note things in the memory of the daemon (setuid makes its
-// other threads follow). ThreadSanitizer would take their calls for calls of the daemon's thread that never return.
-#define IN_CHILD __attribute__((no_sanitize("thread")))
-
 template <typename... Arguments>
-IN_CHILD bool call(Child& child, Stage stage, long number, Arguments... arguments) {
+STASIS_IN_CHILD bool call(Child& child, Stage stage, long number, Arguments... arguments) {
   if (syscall(number, arguments...) >= 0) return true;
   child.stage = stage;
   child.error = errno;
   return false;
 }
 
-IN_CHILD bool take_descriptors(Child& child) {
+STASIS_IN_CHILD bool take_descriptors(Child& child) {
   for (int target = 0; target < 3; ++target) {
     if (!call(child, Stage::kDescriptors, SYS_dup3, child.descriptors[target], target, 0)) return false;
   }
@@ -158,19 +127,9 @@ IN_CHILD bool take_descriptors(Child& child) {
   return call(child, Stage::kDescriptors, SYS_close_range, 3U, ~0U, 0U);
 }
 
-// The handlers go before any signal can come.
-IN_CHILD void reset_signals() {
-  const uint64_t default_action[4] = {};  // the kernel's struct sigaction
-  for (int number = 1; number < NSIG; ++number) {
-    (void)syscall(SYS_rt_sigaction, number, default_action, nullptr, sizeof(uint64_t));
-  }
-  const uint64_t none = 0;
-  (void)syscall(SYS_rt_sigprocmask, SIG_SETMASK, &none, nullptr, sizeof(none));
-}
-
 // Nobody who runs as that user may look from here at the memory of the daemon: with the change of the user the kernel
 // makes it undumpable, which keeps debuggers and /proc/PID/mem away.
-IN_CHILD bool become_user(Child& child) {
+STASIS_IN_CHILD bool become_user(Child& child) {
   const auto current = static_cast<uid_t>(syscall(SYS_getuid));
   if (current != 0 && current == child.uid) return true;
   return call(child, Stage::kUser, SYS_setgroups, child.group_count, child.groups) &&
@@ -178,15 +137,15 @@ IN_CHILD bool become_user(Child& child) {
          call(child, Stage::kUser, SYS_setresuid, child.uid, child.uid, child.uid);
 }
 
-IN_CHILD bool begin_session(Child& child) {
+STASIS_IN_CHILD bool begin_session(Child& child) {
   return call(child, Stage::kSession, SYS_setsid) &&
          (!child.terminal || call(child, Stage::kTerminal, SYS_ioctl, child.descriptors[0], TIOCSCTTY, 0));
 }
 
-IN_CHILD int run_child(void* argument) {
+STASIS_IN_CHILD int run_child(void* argument) {
   Child& child = *static_cast<Child*>(argument);
   if (!begin_session(child) || !take_descriptors(child)) return 127;
-  reset_signals();
+  default_signals();
   (void)syscall(SYS_umask, 022);
   if (!become_user(child) || !call(child, Stage::kDirectory, SYS_chdir, child.directory)) return 127;
   (void)call(child, Stage::kExec, SYS_execve, child.path, child.argv, child.envp);
@@ -200,17 +159,6 @@ std::vector<char*> pointers(const std::string* first, const std::vector<std::str
   for (const std::string& text : rest) out.push_back(const_cast<char*>(text.c_str()));
   out.push_back(nullptr);
   return out;
-}
-
-Status clone_child(Child& child, std::atomic<pid_t>& pid) {
-  static_assert(sizeof(pid) == sizeof(pid_t) && std::atomic<pid_t>::is_always_lock_free);
-  const auto stack = std::make_unique_for_overwrite<std::byte[]>(kStackBytes);
-  const AllSignalsBlocked blocked;
-  constexpr int kFlags = CLONE_VM | CLONE_VFORK | CLONE_PARENT_SETTID | SIGCHLD;
-  if (plain_clone(run_child, stack.get() + kStackBytes, kFlags, &child, reinterpret_cast<pid_t*>(&pid)) < 0) {
-    return fail_errno(errno, "fork");
-  }
-  return {};
 }
 
 Status failure_of(const Child& child, const SpawnRequest& request) {
@@ -253,7 +201,7 @@ Status spawn_as_user(const SpawnRequest& request, PreparedSpawn prepared, std::a
               .gid = request.user.gid,
               .groups = request.user.groups.data(),
               .group_count = request.user.groups.size()};
-  STASIS_TRY(clone_child(child, pid));
+  STASIS_TRY(run_vforked(run_child, &child, pid));
   if (child.error != 0) return failure_of(child, request);
   return {};
 }

@@ -1,6 +1,6 @@
-// Starts a program as a user: own session, its own pipes or terminal, no descriptor of the daemon, default signals. The
-// child shares the daemon's memory until it runs its program (vfork): a fork would write-protect all of it, which a
-// guest that has just been restored pays for page by page.
+// Starts a program as a user: own session, its own pipes or terminal, no descriptor of the daemon, default signals. By
+// base/vfork.h: a fork would write-protect all of the daemon's memory, which a guest that has just been restored pays
+// for page by page.
 #pragma once
 
 #include <sys/types.h>
