@@ -9,7 +9,7 @@
 #include <string>
 #include <vector>
 
-#include "base/tcp.h"
+#include "base/ip_socket.h"
 
 namespace stasis::agent {
 

@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "base/greeting.h"
-#include "base/tcp.h"
+#include "base/ip_socket.h"
 
 namespace stasis::agent {
 

@@ -70,4 +70,9 @@ Status discard_shared(std::span<std::byte> range) {
   return {};
 }
 
+Status keep_resident(std::span<const std::byte> range) {
+  if (::mlock(range.data(), range.size()) != 0) return fail_errno(errno, "keep pages in memory");
+  return {};
+}
+
 }  // namespace stasis

@@ -46,4 +46,8 @@ Result<UniqueFd> create_memory_file(const std::string& name, uint64_t size);
 Status discard_anonymous(std::span<std::byte> range);
 Status discard_shared(std::span<std::byte> range);
 
+// Brings what this process has mapped there into the host's memory, and keeps it there until it is unmapped, for who
+// must never wait for it. An error if any of it cannot be had, or the process may not keep so much (RLIMIT_MEMLOCK).
+Status keep_resident(std::span<const std::byte> range);
+
 }  // namespace stasis

@@ -6,7 +6,7 @@
 #include <cstring>
 #include <utility>
 
-#include "base/resident.h"
+#include "base/memory.h"
 #include "snapshot/packed_layer.h"
 
 namespace stasis::snapshot {

@@ -6,7 +6,7 @@
 #include <charconv>
 #include <thread>
 
-#include "base/tcp.h"
+#include "base/ip_socket.h"
 #include "net/sandbox_network.h"
 
 namespace stasis::vmm::contract {

@@ -1,5 +1,5 @@
-// Sockets with deadlines, for callers that must never wait for ever: connect, receive, send. Every wait also ends when
-// one of the given interrupts fires. The socket is made non-blocking by connect_ip.
+// Sockets of TCP and UDP with deadlines, for callers that must never wait for ever: connect, receive, send. Every wait
+// also ends when one of the given interrupts fires. The socket is made non-blocking by connect_ip.
 #pragma once
 
 #include <cstdint>

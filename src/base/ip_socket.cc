@@ -1,4 +1,4 @@
-#include "base/tcp.h"
+#include "base/ip_socket.h"
 
 #include <arpa/inet.h>
 #include <fcntl.h>
