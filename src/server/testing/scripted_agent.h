@@ -3,11 +3,9 @@
 // behind the control plane's back. It checks what a real one would: unknown ids, ids in use, wrong states.
 #pragma once
 
-#include <condition_variable>
 #include <functional>
 #include <map>
 #include <memory>
-#include <mutex>
 #include <set>
 #include <string>
 #include <vector>
@@ -49,6 +47,8 @@ inline const char* const kImageId = "11111111-1111-4111-8111-111111111111";
 inline constexpr uint32_t kImageDiskMb = 64;
 inline constexpr uint64_t kScriptedChecksum = 0x0123456789abcdef;  // of whatever is kept of an import
 
+class ScriptedService;
+
 class ScriptedAgent {
  public:
   // Listens at once. It has one image, "base".
@@ -87,10 +87,9 @@ class ScriptedAgent {
   void set_images(std::map<std::string, std::string> images);  // name -> snapshot id
 
  private:
-  class Service;
   struct Listener;
   Path socket_;
-  std::unique_ptr<Service> service_;
+  std::unique_ptr<ScriptedService> service_;
   std::unique_ptr<Listener> listener_;
 };
 
