@@ -8,6 +8,9 @@
 
 namespace stasis::cli {
 
+// The sandbox that the arguments name.
+inline const std::string kId = "k3v9x0c2m5n8q1w4e7r6";
+
 inline FakeReply error_reply(unsigned status, const std::string& code) {
   return {.status = status,
           .body = nlohmann::json{{"error", {{"code", code}, {"message", "it is so"}, {"remedy", "do this"}}}}.dump()};
