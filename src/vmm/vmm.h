@@ -1,7 +1,7 @@
 // One virtual machine in one VMM process, whatever program that is. A supervisor makes one Vmm, boots it or restores it
 // once, pauses and resumes it any number of times, and saves it. What does not depend on what is restored can be done
 // ahead: prepare(). Drivers: qemu/ and firecracker/. One contract suite
-// (vmm/contract_test.cc) runs on every driver.
+// (vmm/contract_*_test.cc) runs on every driver.
 //
 // Every path is as the VMM process sees it: the caller has entered the sandbox's own mount and network namespaces, and
 // the paths are the same in every sandbox, so that a saved state restores anywhere. Not thread-safe: one thread drives

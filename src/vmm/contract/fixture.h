@@ -1,4 +1,4 @@
-// What the contract suite (contract_test.cc) needs of a driver: machines, and a guest in them that does what it is
+// What the contract suite (contract_*_test.cc) needs of a driver: machines, and a guest in them that does what it is
 // told. A new driver adds a Fixture and a line to drivers().
 #pragma once
 

@@ -4,6 +4,7 @@
 
 #include <gtest/gtest.h>
 
+#include "base/poll.h"
 #include "vmm/contract/lab.h"
 #include "vmm/contract/result_matchers.h"
 
@@ -71,6 +72,14 @@ class Contract : public ::testing::TestWithParam<Driver> {
   std::unique_ptr<Lab> lab_;
   uint64_t filled_sum_ = 0;
 };
+
+// What holds in each way of restoring. Its cases are in several files; contract_restore_test.cc instantiates it.
+class Restoring : public Contract {};
+
+// No process, or one that has exited.
+inline bool ended(const Vmm& vmm) {
+  return vmm.pidfd() < 0 || value(wait_readable(vmm.pidfd(), Deadline::after(Milliseconds(0))));
+}
 
 // Each of them, restoring by mapping; and each of them twice.
 inline std::vector<Driver> drivers_mapped() {

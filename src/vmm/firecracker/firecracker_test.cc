@@ -1,4 +1,4 @@
-// The Firecracker driver against a Firecracker that misbehaves. What every driver must do is in vmm/contract_test.cc.
+// The Firecracker driver against a Firecracker that misbehaves. What every driver must do is in vmm/contract_*_test.cc.
 #include "vmm/firecracker/firecracker.h"
 
 #include <gmock/gmock.h>

@@ -1,0 +1,140 @@
+// Where the memory of a restored machine comes from: a page server or a mapping; and what happens when that is damaged
+// or gone.
+#include <gmock/gmock.h>
+
+#include <vector>
+
+#include "base/poll.h"
+#include "vmm/contract/suite.h"
+
+namespace stasis::vmm::contract {
+namespace {
+
+// What a page server does.
+class Paging : public Contract {};
+// What a mapped restore does.
+class Mapping : public Contract {};
+
+TEST_P(Paging, PagesGivenBackReadAsZerosInTheNextGeneration) {
+  const Snapshot first = filled_snapshot(7);
+  Restored machine = resumed(first);
+  EXPECT_EQ(value(machine.guest().checksum(kFilled)), filled_sum_);
+  const Status given_back = machine.guest().give_back(pages(60, 6));
+  if (!given_back && given_back.error().code == Code::kUnimplemented) GTEST_SKIP() << "this guest has no balloon";
+  ASSERT_OK(given_back);
+  const Snapshot second = paused_snapshot(machine, first.memory);
+  EXPECT_GE(second.blocks_zeroed, 6u);
+  machine = resumed(second);
+  EXPECT_NE(value(machine.guest().checksum(pages(60, 6))), 0u);
+  const uint64_t zeros = value(machine.guest().checksum(pages(1000, 6)));
+  EXPECT_EQ(value(machine.guest().checksum(pages(60, 6))), zeros);
+}
+
+TEST_P(Paging, RestoreWithoutAPageServerFailsAndLeavesNoProcess) {
+  const Snapshot first = filled_snapshot(7);
+  auto machine = fixture_->make_machine();
+  ASSERT_OK(machine);
+  EXPECT_FAILS(lab_->restore_without_pages(*machine, first.state), Code::kUnavailable);
+  machine->vmm->stop();
+  EXPECT_TRUE(ended(*machine->vmm));
+}
+
+TEST_P(Paging, WithoutItsPageServerAMachineWaitsAndCanBeStopped) {
+  const Snapshot first = filled_snapshot(7);
+  Restored machine = resumed(first);
+  EXPECT_EQ(value(machine.guest().count()), 2u);
+  machine.pages.reset();
+  machine.guest().set_patience(Milliseconds(300));
+  EXPECT_FAILS(machine.guest().checksum(kFilled), Code::kDeadlineExceeded) << "it must not go on with other content";
+  machine.vmm().stop();
+  EXPECT_TRUE(ended(machine.vmm()));
+}
+
+TEST_P(Mapping, ALayerThatIsCutShortEndsTheMachineInsteadOfZeros) {
+  const Snapshot first = filled_snapshot(7);
+  Restored machine = resumed(first);
+  for (const auto layer : machine.memory->map().layers()) {
+    ASSERT_OK(lab_->cut_short(snapshot::layer_data_path(lab_->layers(), layer)));
+  }
+  machine.guest().set_patience(Milliseconds(2000));
+  EXPECT_FALSE(machine.guest().checksum(kFilled).has_value());
+  EXPECT_TRUE(value(wait_readable(machine.vmm().pidfd(), Deadline::after(Milliseconds(5000)))));
+  // Firecracker's guest does not touch the page itself, KVM does: an error of KVM_RUN, at which Firecracker exits.
+  EXPECT_THAT(machine.vmm().stop(), testing::AnyOf(testing::HasSubstr("signal 7"), "exit status 1"));
+}
+
+TEST_P(Mapping, ARemovedLayerLivesOnInTheMachine) {
+  const Snapshot first = filled_snapshot(7);
+  Restored machine = resumed(first);
+  ASSERT_OK(remove_tree(real_file_system(), lab_->layers()));
+  EXPECT_EQ(value(machine.guest().checksum(kFilled)), filled_sum_);
+}
+
+TEST_P(Mapping, ClonesShareWhatNeitherHasWritten) {
+  const Snapshot first = filled_snapshot(7);
+  std::vector<Restored> clones;
+  clones.reserve(3);
+  while (clones.size() < 3) clones.push_back(resumed(first));
+  uint64_t held = 0;
+  for (const auto& extent : first.memory.extents()) held += extent.is_zero() ? 0 : extent.length;
+  uint64_t own = 0;
+  for (Restored& clone : clones) {
+    EXPECT_EQ(value(clone.guest().checksum(kFilled)), filled_sum_);
+    const GuestMemoryUse use = clone.vmm().guest_memory();
+    if (use.resident_bytes == 0) GTEST_SKIP() << "this driver does not know";
+    EXPECT_GT(use.resident_bytes, kFilled.length);
+    EXPECT_GT(use.own_bytes, 0u) << "its counter, if nothing else";
+    own += use.own_bytes;
+  }
+  EXPECT_LT(own, held / 4) << "of all three together; each has touched much more of it";
+}
+
+class Damage : public Contract {
+ protected:
+  void expect_refused(const Snapshot& snapshot, Code code) {
+    auto machine = lab_->restore(snapshot);
+    ASSERT_OK(machine);
+    EXPECT_FAILS(machine->status, code);
+    EXPECT_FALSE(machine->vmm().stop().empty());
+  }
+};
+
+TEST_P(Damage, ADamagedStateIsDataLoss) {
+  const Snapshot first = filled_snapshot(7);
+  const auto size = value(real_file_system().info(first.state)).size;
+  ASSERT_OK(lab_->overwrite(first.state, size / 2, "damage"));
+  expect_refused(first, Code::kDataLoss);
+}
+
+TEST_P(Damage, ATruncatedStateIsDataLoss) {
+  const Snapshot first = filled_snapshot(7);
+  auto fd = real_file_system().open_write(first.state);
+  ASSERT_OK(fd);
+  ASSERT_OK(real_file_system().truncate(fd->get(), value(real_file_system().info(first.state)).size / 2));
+  expect_refused(first, Code::kDataLoss);
+}
+
+TEST_P(Damage, AMissingStateIsNotFound) {
+  Snapshot first = filled_snapshot(7);
+  ASSERT_OK(real_file_system().remove(first.state));
+  expect_refused(first, Code::kNotFound);
+}
+
+TEST_P(Damage, ADamagedPageEndsTheMachineInsteadOfReachingTheGuest) {
+  const Snapshot first = filled_snapshot(7);
+  ASSERT_OK(lab_->damage_filled_page(first, kFilled, 7));
+  if (mapped()) return expect_refused(first, Code::kFailedPrecondition);  // what was verified is no more
+  Restored machine = resumed(first);
+  machine.guest().set_patience(Milliseconds(2000));
+  EXPECT_FALSE(machine.guest().checksum(kFilled).has_value());
+  EXPECT_TRUE(value(wait_readable(machine.vmm().pidfd(), Deadline::after(Milliseconds(5000)))));
+  ASSERT_TRUE(machine.page_failure().has_value());
+  EXPECT_EQ(machine.page_failure()->code, Code::kDataLoss);
+}
+
+INSTANTIATE_TEST_SUITE_P(Drivers, Paging, testing::ValuesIn(drivers()), driver_name);
+INSTANTIATE_TEST_SUITE_P(Drivers, Mapping, testing::ValuesIn(drivers_mapped()), driver_name);
+INSTANTIATE_TEST_SUITE_P(Drivers, Damage, testing::ValuesIn(drivers_both_ways()), driver_name);
+
+}  // namespace
+}  // namespace stasis::vmm::contract
