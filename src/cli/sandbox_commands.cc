@@ -1,4 +1,4 @@
-// create, ls, pause, resume, rm.
+// create, ls, pause, resume, rollback, rm.
 #include <memory>
 
 #include "cli/command_line.h"
