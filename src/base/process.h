@@ -1,6 +1,7 @@
-// Child processes. spawn() starts a program (base/vfork.h) with exactly the descriptors named, default signals, in a new
-// session if asked, and reports a failed exec as an error of spawn(), not as an exit status. A Process owns its child: its destructor kills it with
-// SIGKILL and reaps it, unless it was released. The pidfd is readable from the moment the child has exited.
+// Child processes. spawn() starts a program (base/vfork.h) with exactly the descriptors named, default signals, in a
+// new session if asked, and reports a failed exec as an error of spawn(), not as an exit status. A Process owns its
+// child: its destructor kills it with SIGKILL and reaps it, unless it was released. The pidfd is readable from the
+// moment the child has exited.
 #pragma once
 
 #include <sys/types.h>
