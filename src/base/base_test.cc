@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include <array>
+#include <optional>
 #include <set>
 #include <thread>
 
@@ -288,6 +289,30 @@ TEST(ProcessTest, ChildGetsTheNamedDescriptorsAndNoOthers) {
   const auto received = receive_with_fds(pair->first.get(), buffer);
   const std::string text(reinterpret_cast<const char*>(buffer.data()), received->bytes);
   EXPECT_EQ(text, "0\n1\n2\n3\n5\n");  // 3 is ls's own descriptor of the directory
+}
+
+TEST(ProcessTest, AChildDiesWithTheThreadThatStartedItIfItIsTo) {
+  SpawnOptions options;
+  options.argv = {"/bin/sleep", "1000"};
+  options.die_with_parent = true;
+  std::optional<Process> child;
+  std::thread([&] {
+    auto process = spawn(options);
+    if (process) child = std::move(*process);
+  }).join();
+  ASSERT_TRUE(child);
+  EXPECT_EQ((*child->wait(Deadline::never()))->text(), "signal 9 (Killed)");
+}
+
+TEST(ProcessTest, AChildLeadsASessionIfItIsTo) {
+  SpawnOptions options;
+  options.argv = {"/bin/sh", "-c", "[ $(cut -d ' ' -f 6 /proc/$$/stat) = $$ ]"};
+  for (const bool leads : {true, false}) {
+    options.new_session = leads;
+    auto process = spawn(options);
+    ASSERT_TRUE(process);
+    EXPECT_EQ((*process->wait(Deadline::never()))->success(), leads);
+  }
 }
 
 TEST(ProcessTest, DestructorKillsAndReaps) {

@@ -103,7 +103,7 @@ STASIS_IN_CHILD bool place_descriptors(Child& child) {
 }
 
 STASIS_IN_CHILD bool die_with_parent(Child& child) {
-  if (!call(child, SYS_prctl, PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0)) return false;
+  if (!call(child, SYS_prctl, PR_SET_PDEATHSIG, long{SIGKILL}, 0L, 0L, 0L)) return false;
   if (::syscall(SYS_getppid) == child.parent) return true;
   child.error = ESRCH;  // the parent died before that: nobody would tell us
   return false;
