@@ -17,6 +17,7 @@
 #include "base/memory.h"
 #include "base/poll_set.h"
 #include "base/process.h"
+#include "base/process_memory.h"
 #include "base/rate_limit.h"
 #include "base/testing/temp_dir.h"
 #include "base/unix_socket.h"
@@ -325,6 +326,19 @@ TEST(ProcessTest, DestructorKillsAndReaps) {
     pid = process->pid();
   }
   EXPECT_EQ(open_pidfd(pid).error().code, Code::kNotFound);
+}
+
+TEST(ProcessMemoryTest, WhereAFileIsMapped) {
+  const TempDir dir;
+  const UniqueFd on_disk(::open((dir.path() / "mapped").c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600));
+  ASSERT_TRUE(real_file_system().truncate(on_disk.get(), 8192));
+  const UniqueFd in_memory = create_memory_file("stasis-test", 8192).value();
+  for (const int file : {on_disk.get(), in_memory.get()}) {
+    EXPECT_EQ(first_mapping_of(::getpid(), file).error().code, Code::kNotFound);
+    const Mapping one = Mapping::shared_read_only(file, 8192).value();
+    const Mapping other = Mapping::shared_read_only(file, 4096).value();
+    EXPECT_EQ(first_mapping_of(::getpid(), file).value(), std::min(one.address(), other.address()));
+  }
 }
 
 TEST(ClockTest, Rfc3339) { EXPECT_EQ(rfc3339(1'000'000'000'123'456'789), "2001-09-09T01:46:40.123456789Z"); }

@@ -5,10 +5,10 @@
 
 #include <algorithm>
 #include <cstdlib>
-#include <fstream>
 #include <map>
 #include <set>
 
+#include "base/process_memory.h"
 #include "snapshot/flatten.h"
 #include "snapshot/verified.h"
 
@@ -18,17 +18,6 @@ using snapshot::AddressSpace;
 using snapshot::BlockMap;
 
 namespace {
-
-// Where a process has mapped this file from its beginning.
-// Line: "7f6c...-7f6d... rw-p 00000000 00:01 1045   /tmp/.../layers/...".
-Result<uint64_t> address_of_mapping(pid_t pid, const Path& file) {
-  std::ifstream maps("/proc/" + std::to_string(pid) + "/maps");
-  std::string line;
-  while (std::getline(maps, line)) {
-    if (line.ends_with(" " + file.string())) return std::stoull(line, nullptr, 16);
-  }
-  return fail(Code::kInternal, "the VMM has not mapped " + file.string());
-}
 
 // Of every other layer the longest runs: as many as a quarter of all pieces.
 pager::MappedPlan plan_of_a_part(std::shared_ptr<const AddressSpace> memory,
@@ -223,7 +212,8 @@ Status Lab::read_served(const Restored& machine, std::span<std::byte> out) {
 
 Status Lab::read_mapped_file(const Restored& machine, std::span<std::byte> out) {
   const pid_t vmm = machine.machine.vmm->pid();
-  STASIS_ASSIGN(const uint64_t address, address_of_mapping(vmm, machine.mapped_file));
+  STASIS_ASSIGN(const UniqueFd file, real_file_system().open_read(machine.mapped_file));
+  STASIS_ASSIGN(const uint64_t address, first_mapping_of(vmm, file.get()));
   return MemorySource::of_process(vmm, address).read(real_file_system(), 0, out);
 }
 

@@ -1,37 +1,18 @@
 #include "vmm/qemu/guest_ram.h"
 
-#include <sys/stat.h>
-
 #include <algorithm>
 #include <array>
-#include <fstream>
-#include <sstream>
 #include <string>
 #include <utility>
 
 #include "base/file.h"
 #include "base/memory.h"
 #include "base/pagemap.h"
+#include "base/process_memory.h"
 #include "snapshot/ranges.h"
 
 namespace stasis::vmm {
 namespace {
-
-// Where a process has mapped the file with this inode: the first line of /proc/PID/maps that names it.
-// Line: "7f6c...-7f6d... rw-s 00000000 00:01 1045   /memfd:stasis-ram (deleted)".
-Result<uint64_t> mapped_address(pid_t pid, ino_t inode) {
-  std::ifstream maps("/proc/" + std::to_string(pid) + "/maps");
-  std::string line;
-  while (std::getline(maps, line)) {
-    std::istringstream fields(line);
-    std::string range;
-    std::string skipped;
-    uint64_t line_inode = 0;
-    fields >> range >> skipped >> skipped >> skipped >> line_inode;
-    if (line_inode == inode && line.find("/memfd:") != std::string::npos) return std::stoull(range, nullptr, 16);
-  }
-  return fail(Code::kInternal, "QEMU has not mapped its memory");
-}
 
 // So much at once is unregistered: 1.3 ms, in which QEMU's page faults wait.
 constexpr uint64_t kUnregisteredAtOnce = uint64_t{64} << 20;
@@ -207,9 +188,9 @@ void GuestRam::stop_tracking() {
 // Asked once: to read all of /proc/PID/maps takes 0.2 ms, which a stopped guest would wait for.
 Result<uint64_t> GuestRam::address(pid_t vmm) {
   if (file_at_ != 0) return file_at_;
-  struct stat st {};
-  if (::fstat(fd_.get(), &st) != 0) return fail_errno(errno, "look at guest memory");
-  STASIS_ASSIGN(file_at_, mapped_address(vmm, st.st_ino));
+  auto found = first_mapping_of(vmm, fd_.get());
+  if (!found) return fail(std::move(found).error().with_context("find QEMU's memory"));
+  file_at_ = *found;
   return file_at_;
 }
 
