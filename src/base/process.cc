@@ -224,14 +224,13 @@ Result<Process> spawn(const SpawnOptions& options) {
   std::atomic<pid_t> pid = 0;
   STASIS_TRY(run_vforked(run_child, &child, pid));
 
-  UniqueFd pidfd(static_cast<int>(::syscall(SYS_pidfd_open, pid.load(), 0)));
+  auto pidfd = open_pidfd(pid);
   if (!pidfd) {
-    const int error_number = errno;
     ::kill(pid, SIGKILL);
     ::waitpid(pid, nullptr, 0);
-    return fail_errno(error_number, "pidfd_open");
+    return fail(std::move(pidfd).error());
   }
-  Process process(pid, std::move(pidfd));
+  Process process(pid, std::move(*pidfd));
   if (child.error == 0) return process;
   process.kill_and_wait();
   return fail_errno(child.error, "start " + options.argv[0]);

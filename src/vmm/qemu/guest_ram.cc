@@ -189,7 +189,7 @@ void GuestRam::stop_tracking() {
 Result<uint64_t> GuestRam::address(pid_t vmm) {
   if (file_at_ != 0) return file_at_;
   auto found = first_mapping_of(vmm, fd_.get());
-  if (!found) return fail(std::move(found).error().with_context("find QEMU's memory"));
+  if (!found) return fail(Code::kInternal, "QEMU has not mapped its memory: " + found.error().message);
   file_at_ = *found;
   return file_at_;
 }

@@ -70,6 +70,12 @@ TEST_F(GuestRamTest, TellsExactlyWhatWasWritten) {
   EXPECT_THAT(changed(), ElementsAre(pages(5, 2), pages(9, 1)));
 }
 
+// Not that a thing was not found, which is what a caller says of sandboxes and snapshots.
+TEST_F(GuestRamTest, AVmmThatHasNotMappedItsMemoryIsAnInternalError) {
+  mapping_ = Mapping();
+  EXPECT_FAILS(ram_->changed(::getpid()), Code::kInternal);
+}
+
 TEST_F(GuestRamTest, EachCallTellsWhatCameSinceTheLast) {
   SKIP_UNLESS_TRACKED();
   write(5);
