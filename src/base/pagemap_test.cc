@@ -122,6 +122,62 @@ TEST_F(PrivatePagesTest, MoreMemoryThanOneCallWalks) {
   }
 }
 
+// Pages of a private mapping in every state, by hand and at random: absent, read, written. A page that is not there
+// is never told, however it is looked at.
+TEST_F(PrivatePagesTest, WhatIsWrittenThere) {
+  constexpr uint64_t kMany = 100'000;  // 390 MiB: four calls
+  auto file = create_memory_file("pagemap-test", kMany * kPage);
+  ASSERT_TRUE(file);
+  auto memory = Mapping::anonymous(kMany * kPage);
+  ASSERT_TRUE(memory);
+  std::byte* const bytes = memory->bytes().data();
+  ASSERT_EQ(::madvise(bytes, kMany * kPage, MADV_NOHUGEPAGE), 0);
+  // The first half, so that both kinds are in one call.
+  ASSERT_NE(::mmap(bytes, kMany / 2 * kPage, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_FIXED, file->get(), 0),
+            MAP_FAILED);
+  auto uffd = UserFaultFd::create(true);
+  if (!uffd) GTEST_SKIP() << uffd.error().message;
+  const Range range{memory->address(), kMany * kPage};
+  EXPECT_EQ(scan_written_there(pagemap_.get(), range).error().code, Code::kUnimplemented) << "nobody protects it";
+  ASSERT_TRUE(uffd->register_write_protect(range));
+  EXPECT_THAT(scan_written_there(pagemap_.get(), range).value_or(std::vector{range}), IsEmpty());
+  const auto page_at = [&](uint64_t page) -> volatile std::byte& { return bytes[page * kPage]; };
+  std::mt19937_64 random(1);
+  unsigned sum = 0;  // of what is read
+  // How many are touched: fewer and more than one answer holds.
+  for (const uint64_t count : {1u, 100u, 3000u, 60'000u}) {
+    std::set<uint64_t> touched{32'767, 32'768, kMany / 2, kMany - 1};
+    while (touched.size() < count) touched.insert(random() % kMany);
+    const auto absent = [&](uint64_t page) {
+      uint64_t entry = 0;
+      EXPECT_TRUE(real_file_system().read_at(pagemap_.get(), (memory->address() / kPage + page) * sizeof entry,
+                                             std::as_writable_bytes(std::span(&entry, 1))));
+      return entry == 0;
+    };
+    std::vector<Range> expected;
+    for (const uint64_t page : touched) {
+      const bool reads = random() % 4 == 0;
+      const bool tells = !reads || absent(page);  // one that was only read, and is protected already, is not told
+      if (reads) {
+        sum += std::to_integer<unsigned>(page_at(page));
+      } else {
+        page_at(page) = std::byte{1};
+      }
+      if (tells) append_range(expected, {memory->address() + page * kPage, kPage});
+    }
+    EXPECT_EQ(scan_written_there(pagemap_.get(), range).value_or(std::vector<Range>{}), expected) << count;
+    EXPECT_THAT(scan_written_there(pagemap_.get(), range).value_or(std::vector{range}), IsEmpty()) << count;
+  }
+  EXPECT_LE(sum, 400u);
+}
+
+TEST(JoinForWalkTest, WhatIsNear) {
+  constexpr uint64_t kMiB = 1 << 20;
+  EXPECT_THAT(join_for_walk({}), IsEmpty());
+  EXPECT_THAT(join_for_walk({{0, kPage}, {kPage + 2 * kMiB, kPage}, {9 * kMiB, kPage}}),
+              ElementsAre(Range{0, 2 * kMiB + 2 * kPage}, Range{9 * kMiB, kPage}));
+}
+
 TEST_F(PrivatePagesTest, AProcessThatHasGoneIsAnError) {
   const pid_t child = ::fork();
   if (child == 0) {

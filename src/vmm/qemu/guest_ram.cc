@@ -16,7 +16,6 @@ namespace {
 
 // So much at once is unregistered: 1.3 ms, in which QEMU's page faults wait.
 constexpr uint64_t kUnregisteredAtOnce = uint64_t{64} << 20;
-constexpr uint64_t kWalkedBetween = uint64_t{2} << 20;
 
 std::vector<Range> relative(std::vector<Range> pages, uint64_t address) {
   for (Range& page : pages) page.offset -= address;
@@ -33,14 +32,10 @@ Result<std::vector<Range>> private_pages(int pagemap, uint64_t address, Range ra
 }
 
 // Which of `pages` of guest memory at `address` are absent. Others are not walked if they are many: a page that was
-// never there is the dearest (3 ns), and a call costs as much as 2 MiB of pages.
+// never there is the dearest (3 ns).
 Result<std::vector<Range>> absent_pages(int pagemap, uint64_t address, const std::vector<Range>& pages) {
   std::vector<Range> absent;
-  for (size_t i = 0; i < pages.size();) {
-    Range walked = pages[i];
-    for (++i; i < pages.size() && pages[i].offset - walked.end() <= kWalkedBetween; ++i) {
-      walked.length = pages[i].end() - walked.offset;
-    }
+  for (const Range& walked : join_for_walk(pages)) {
     STASIS_ASSIGN(std::vector<Range> found, scan_absent_pages(pagemap, {address + walked.offset, walked.length}));
     found = relative(std::move(found), address);
     absent.insert(absent.end(), found.begin(), found.end());

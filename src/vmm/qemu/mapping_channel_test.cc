@@ -38,15 +38,20 @@ class MappingChannelTest : public snapshot::testing::StoreTest {
     ASSERT_OK(ram);
     ram_ = std::move(*ram);
   }
-  // The program, with one end of a socket; its output and messages go to files. It uses its memory from go() on.
+  // As a program that maps memory, with one end of a socket; it uses its memory from go() on.
   Process started(int socket, const char* how = nullptr) {
+    return started({"map-ram", std::to_string(kBytes)}, socket, how);
+  }
+  // With the library; its output and messages go to files.
+  Process started(std::vector<std::string> argv, int socket, const char* how = nullptr) {
     const auto out = real_file_system().create(dir_.path() / "out");
     const auto err = real_file_system().create(dir_.path() / "err");
     EXPECT_OK(out);
     EXPECT_OK(err);
     const Path bin = contract::value(executable_directory());
     SpawnOptions options;
-    options.argv = {bin / "map-ram", std::to_string(kBytes)};
+    options.argv = std::move(argv);
+    options.argv[0] = bin / options.argv[0];
     options.env = {{"LD_PRELOAD", bin.parent_path() / "lib" / "libstasis-preload.so"},
                    {"STASIS_RAM_FD", "3"},
                    {"STASIS_MAPPING_FD", "5"}};
@@ -245,6 +250,18 @@ TEST_F(MappingChannelTest, AProgramThatIsHeldEndsWithWhoHoldsIt) {
   close(*channel);
   EXPECT_EQ(end_of(program).code, 1);
   EXPECT_THAT(messages(), HasSubstr("wait to be let go"));
+}
+
+// Or a thread of QEMU's that starts a coroutine while its memory is scanned waits until that is over.
+TEST_F(MappingChannelTest, StacksForCoroutinesAreThereBeforeTheyAreAskedFor) {
+  auto channel = MappingChannel::open();
+  ASSERT_OK(channel);
+  Process program = started({"take-stacks", "40"}, channel->peer());
+  EXPECT_TRUE(end_of(program).success()) << messages();
+  std::string made(40, '-');
+  made[0] = made[32] = '+';
+  const Bytes told = output();
+  EXPECT_EQ(std::string(reinterpret_cast<const char*>(told.data()), told.size()), made);
 }
 
 TEST_F(MappingChannelTest, AProgramThatDoesNotTakeItsMemoryOverIsTold) {

@@ -16,6 +16,8 @@
  * A QEMU that is started while its disk and network are still being made (STASIS_HELD) is held before its main program
  * begins, until the supervisor sends a byte.
  *
+ * It also keeps stacks ready for QEMU's coroutines (take_stack()).
+ *
  * A QEMU that boots (STASIS_MAPPING_FD but no plan to wait for: STASIS_BOOTS) keeps its memory file; the library only
  * sends a userfaultfd, with which the driver can have written pages told.
  *
@@ -49,6 +51,7 @@
 #define PAGE 4096U
 
 static void* (*real_mmap)(void*, size_t, int, int, int, off_t);
+static int (*real_mprotect)(void*, size_t, int);
 static struct stat ram;
 static int mapping_fd = -1;
 static bool armed;
@@ -68,7 +71,10 @@ __attribute__((noreturn)) static void refuse(const char* what) {
   give_up(what);
 }
 
-static void find_real(void) { real_mmap = (void* (*)(void*, size_t, int, int, int, off_t))dlsym(RTLD_NEXT, "mmap"); }
+static void find_real(void) {
+  real_mmap = (void* (*)(void*, size_t, int, int, int, off_t))dlsym(RTLD_NEXT, "mmap");
+  real_mprotect = (int (*)(void*, size_t, int))dlsym(RTLD_NEXT, "mprotect");
+}
 
 static void await_release(void) {
   char byte;
@@ -370,8 +376,61 @@ static bool is_guest_memory(int protection, int flags, int fd, off_t offset) {
          st.st_dev == ram.st_dev && st.st_ino == ram.st_ino;
 }
 
+/* QEMU maps a stack for every coroutine, and a guard page below it, until it keeps more than 64 of them (its
+ * util/oslib-posix.c and util/qemu-coroutine.c): three when it is stopped for a live snapshot. For both it needs its
+ * mmap_lock for writing, while the driver's scan of guest memory holds that for reading nearly all the time: it waited
+ * for the end of the scan, 1 ms of 4 GiB. So they are made ahead, 32 at once, which takes 80 us. */
+#define STACK_LENGTH ((1U << 20) + PAGE)
+#define STACKS_AT_ONCE 32U
+static pthread_mutex_t stacks_lock = PTHREAD_MUTEX_INITIALIZER;
+static char* next_stack;
+static size_t stacks_left;
+/* The stack that this thread has got last, until it asks for the guard page: it has that already. */
+static __thread void* unguarded;
+
+static bool make_stacks(void) {
+  char* all = real_mmap(NULL, (size_t)STACKS_AT_ONCE * STACK_LENGTH, PROT_READ | PROT_WRITE,
+                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (all == MAP_FAILED) return false;
+  for (size_t i = 0; i < STACKS_AT_ONCE; ++i) {
+    if (real_mprotect(all + i * STACK_LENGTH, PAGE, PROT_NONE) != 0) {
+      munmap(all, (size_t)STACKS_AT_ONCE * STACK_LENGTH);
+      return false;
+    }
+  }
+  next_stack = all;
+  stacks_left = STACKS_AT_ONCE;
+  return true;
+}
+
+/* NULL: there is no room for more. QEMU unmaps a stack as any other. */
+static void* take_stack(void) {
+  void* stack = NULL;
+  pthread_mutex_lock(&stacks_lock);
+  if (stacks_left > 0 || make_stacks()) {
+    stack = next_stack;
+    next_stack += STACK_LENGTH;
+    --stacks_left;
+  }
+  pthread_mutex_unlock(&stacks_lock);
+  unguarded = stack;
+  return stack;
+}
+
+int mprotect(void* address, size_t length, int protection) {
+  if (real_mprotect == NULL) find_real();
+  const bool has_guard = unguarded != NULL && address == unguarded && length == PAGE && protection == PROT_NONE;
+  unguarded = NULL;
+  return has_guard ? 0 : real_mprotect(address, length, protection);
+}
+
 void* mmap(void* address, size_t length, int protection, int flags, int fd, off_t offset) {
   if (real_mmap == NULL) find_real();
+  if (address == NULL && length == STACK_LENGTH && protection == (PROT_READ | PROT_WRITE) && fd == -1 &&
+      flags == (MAP_PRIVATE | MAP_ANONYMOUS)) {
+    void* stack = take_stack();
+    if (stack != NULL) return stack;
+  }
   void* mapped = real_mmap(address, length, protection, flags, fd, offset);
   if (mapped == MAP_FAILED || !is_guest_memory(protection, flags, fd, offset)) return mapped;
   armed = false; /* one mapping is the guest's memory; QEMU does not map it twice */
