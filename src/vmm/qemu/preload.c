@@ -26,6 +26,7 @@
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <link.h>
 #include <linux/userfaultfd.h>
 #include <pthread.h>
 #include <signal.h>
@@ -424,10 +425,17 @@ int mprotect(void* address, size_t length, int protection) {
   return has_guard ? 0 : real_mprotect(address, length, protection);
 }
 
-void* mmap(void* address, size_t length, int protection, int flags, int fd, off_t offset) {
+/* Whether QEMU itself called, and no library: that may want as much for something else, without a guard page. */
+static bool is_of_the_program(void* caller) {
+  Dl_info info;
+  struct link_map* object = NULL;
+  return dladdr1(caller, &info, (void**)&object, RTLD_DL_LINKMAP) != 0 && object->l_name[0] == 0;
+}
+
+static void* map(void* caller, void* address, size_t length, int protection, int flags, int fd, off_t offset) {
   if (real_mmap == NULL) find_real();
   if (address == NULL && length == STACK_LENGTH && protection == (PROT_READ | PROT_WRITE) && fd == -1 &&
-      flags == (MAP_PRIVATE | MAP_ANONYMOUS)) {
+      flags == (MAP_PRIVATE | MAP_ANONYMOUS) && is_of_the_program(caller)) {
     void* stack = take_stack();
     if (stack != NULL) return stack;
   }
@@ -447,6 +455,10 @@ void* mmap(void* address, size_t length, int protection, int flags, int fd, off_
   return mapped;
 }
 
+void* mmap(void* address, size_t length, int protection, int flags, int fd, off_t offset) {
+  return map(__builtin_return_address(0), address, length, protection, flags, fd, offset);
+}
+
 void* mmap64(void* address, size_t length, int protection, int flags, int fd, off_t offset) {
-  return mmap(address, length, protection, flags, fd, offset);
+  return map(__builtin_return_address(0), address, length, protection, flags, fd, offset);
 }

@@ -12,6 +12,8 @@
 #define PAGE 4096U
 #define LENGTH ((1U << 20) + PAGE)
 
+void* map_for_something_else(size_t length);
+
 static long mappings(void) {
   FILE* maps = fopen("/proc/self/maps", "r");
   long lines = 0;
@@ -43,6 +45,9 @@ int main(int argc, char** argv) {
     if (memcmp(stacks[i] + PAGE, zeros, LENGTH - PAGE) != 0) return 5;
     memset(stacks[i] + PAGE, (int)i + 1, LENGTH - PAGE);
   }
+  /* What a library maps is no stack, whatever its length. */
+  char* other = map_for_something_else(LENGTH);
+  if (other == MAP_FAILED || !readable(other)) return 9;
   /* A guard page is a stack's own: the same call for another page is done. */
   if (mprotect(stacks[0] + PAGE, PAGE, PROT_NONE) != 0 || readable(stacks[0] + PAGE)) return 6;
   for (long i = 0; i < count; ++i) {
