@@ -51,6 +51,8 @@ constexpr uint64_t kPage = 4096;
 // 4 GiB (1.9 ms; a new thread's first malloc() is enough). Of so much at once, which costs the scan less than a tenth,
 // it waits 0.1 ms, if it is awake by then: who has to be woken (30 us) finds the next call at work, for up to 4 ms.
 constexpr uint64_t kWalkedAtOnce = uint64_t{128} << 20;
+// A call costs as much as walking so much.
+constexpr uint64_t kWalkedBetween = uint64_t{2} << 20;
 constexpr const char* kGone = "the process whose memory is looked at has gone";
 
 // Of a process that has ended a scan finds nothing, as if nothing had been written: the memory must still be there
@@ -102,9 +104,6 @@ Result<std::vector<Range>> scan(int pagemap_fd, Range range, const PmScanArg& wa
   STASIS_TRY(require_alive(pagemap_fd, range.offset));
   return found;
 }
-
-// A call costs as much as walking so much.
-constexpr uint64_t kWalkedBetween = uint64_t{2} << 20;
 
 PmScanArg private_pages() {
   PmScanArg wanted{};

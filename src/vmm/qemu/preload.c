@@ -16,10 +16,10 @@
  * A QEMU that is started while its disk and network are still being made (STASIS_HELD) is held before its main program
  * begins, until the supervisor sends a byte.
  *
- * It also keeps stacks ready for QEMU's coroutines (take_stack()).
- *
  * A QEMU that boots (STASIS_MAPPING_FD but no plan to wait for: STASIS_BOOTS) keeps its memory file; the library only
  * sends a userfaultfd, with which the driver can have written pages told.
+ *
+ * For every QEMU it keeps stacks of coroutines ready (take_stack()).
  *
  * Any failure ends QEMU: it must not run on memory that nobody serves. C, without a runtime of its own, because it
  * lives inside another program. */

@@ -418,7 +418,7 @@ Result<SavedMemory> Qemu::save(const SaveSpec& spec) {
   return saved;
 }
 
-// Memory is looked at while QEMU is busy with its device state, which takes 1.5 ms, and 4 GiB 2 to 3.5 by one thread.
+// Memory is looked at while QEMU is busy with its device state, which takes 1.5 ms, and 4 GiB 1.2 to 2.4 by one thread.
 // QEMU writes none of it then: devices of a stopped machine do not, or its own migrations, which send memory before the
 // device state, would lose that.
 Result<ChangedPages> Qemu::export_and_look(std::span<const Range> given_back) {
