@@ -4,8 +4,9 @@
 // `touch`: the layer holds all of it, as a compaction leaves the memory of a guest that has used most of its own: one
 // mapping, of which the runs are touched;
 // `touch_scattered`: the layer holds the 1,927 runs and nothing else, and the rest is zeros: a mapping for each run.
-// And what finding the written pages of a mapped guest costs. How much a page fault maps, and what a scan pays for a
-// page, is the file system's: DIRECTORY is to be on one that stores are on. usage: bench-mapped DIRECTORY
+// And what finding the written pages of a mapped guest costs, of a layer as a capture writes it and of one as a
+// compaction does. How much a page fault maps, and what a scan pays for a page, is the file system's: DIRECTORY is to
+// be on one that stores are on. usage: bench-mapped DIRECTORY
 #include <fcntl.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -16,6 +17,7 @@
 #include "base/pagemap.h"
 #include "pager/mapped_plan.h"
 #include "pager_lab.h"
+#include "snapshot/joined_writes.h"
 
 namespace stasis::bench {
 namespace {
@@ -32,6 +34,13 @@ void touch(const Mapping& guest, const std::vector<Range>& runs) {
     }
   }
   if (sum != kWorkingSetBytes / kBlockSize * 0x5a) must(fail(Code::kDataLoss, "the memory is another one"));
+}
+
+pager::MappedPlan plan_of(const Content& memory, size_t extents) {
+  auto plan = pager::plan_mapping(
+      memory, [](LayerId) { return true; }, must(pager::mapping_limits()));
+  if (plan.runs.size() != extents) must(fail(Code::kInternal, "not a mapping for each extent"));
+  return plan;
 }
 
 // As the preloaded library does it.
@@ -81,17 +90,9 @@ double touch_served(const Path& socket, const Content& memory, const std::vector
 }
 
 // A restored guest of 1 GiB that has written one page of fifty; `touched`: what else of it is there.
-double scan_ms(const Path& directory, const std::vector<Range>& touched) {
+double scan_ms(const pager::MappedPlan& plan, const std::vector<Range>& touched) {
   constexpr uint64_t kEvery = 50;
-  const Path file = directory / "scanned";
-  const UniqueFd layer = must(real_file_system().create(file));
-  const std::vector<std::byte> piece(kFrameSize, std::byte{1});  // as a layer is written
-  for (uint64_t at = 0; at < kGuestMemory; at += piece.size())
-    must(real_file_system().write_at(layer.get(), at, piece));
-  const Mapping guest = must(Mapping::anonymous(kGuestMemory));
-  if (::mmap(guest.bytes().data(), kGuestMemory, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_FIXED, layer.get(), 0) ==
-      MAP_FAILED)
-    must(fail_errno(errno, "mmap"));
+  const Mapping guest = map(plan);
   const auto look = [&](uint64_t at) { return *static_cast<volatile std::byte*>(&guest.bytes()[at]); };
   for (const Range& range : touched) {
     for (uint64_t at = range.offset; at < range.end(); at += kBlockSize) (void)look(at);
@@ -107,17 +108,14 @@ double scan_ms(const Path& directory, const std::vector<Range>& touched) {
         must(fail(Code::kInternal, "the scan is wrong"));
     }));
   }
-  (void)real_file_system().remove(file);
   return median(times) * 1000;
 }
 
 // The working set of a memory that holds `data` in one layer, by both ways in turn.
 void bench_touch(nlohmann::json& out, const Path& directory, const std::vector<Range>& data, const std::string& name) {
   const std::vector<Range> runs = working_set();
-  const auto memory = make_content(directory, kGuestMemory, data);
-  const auto plan = pager::plan_mapping(
-      memory, [](LayerId) { return true; }, must(pager::mapping_limits()));
-  if (plan.runs.size() != data.size()) must(fail(Code::kInternal, "not a mapping for each extent"));
+  const auto memory = make_content(directory, kGuestMemory, data, snapshot::kHugePageSize);
+  const auto plan = plan_of(memory, data.size());
   std::vector<double> mapped;
   std::vector<double> served;
   for (int round = 0; round < kRounds; ++round) {
@@ -130,13 +128,23 @@ void bench_touch(nlohmann::json& out, const Path& directory, const std::vector<R
   must(remove_tree(real_file_system(), directory / "layers"));
 }
 
+void bench_scan(nlohmann::json& out, const Path& directory, const std::vector<Range>& all) {
+  const auto scan = [&](const std::string& name, uint64_t piece) {
+    const auto plan = plan_of(make_content(directory, kGuestMemory, all, piece), all.size());
+    out["capture.scan_" + name + "ms_per_gib"] = scan_ms(plan, working_set());
+    out["capture.scan_" + name + "all_resident_ms_per_gib"] = scan_ms(plan, all);
+    must(remove_tree(real_file_system(), directory / "layers"));
+  };
+  scan("", kFrameSize);
+  scan("compacted_", kHugePageSize);
+}
+
 void run(const Path& directory) {
   nlohmann::json figures;
   const std::vector<Range> all{{0, kGuestMemory}};
   bench_touch(figures, directory, all, "restore.touch");
   bench_touch(figures, directory, working_set(), "restore.touch_scattered");
-  figures["capture.scan_ms_per_gib"] = scan_ms(directory, working_set());
-  figures["capture.scan_all_resident_ms_per_gib"] = scan_ms(directory, all);
+  bench_scan(figures, directory, all);
   std::cout << figures.dump() << "\n";
 }
 

@@ -25,7 +25,7 @@ std::vector<Range> working_set() {
   return runs;
 }
 
-Content make_content(const Path& directory, uint64_t size, std::span<const Range> runs) {
+Content make_content(const Path& directory, uint64_t size, std::span<const Range> runs, uint64_t piece) {
   FileSystem& fs = real_file_system();
   const Path layers = directory / "layers";
   must(fs.make_directory(layers));
@@ -33,8 +33,8 @@ Content make_content(const Path& directory, uint64_t size, std::span<const Range
   auto writer = must(LayerWriter::create(fs, layers, id, size));
   std::vector<Change> changes;
   for (const Range& run : runs) {
-    for (uint64_t at = run.offset; at < run.end(); at += kFrameSize) {
-      must(writer->write(at, std::vector<std::byte>(std::min(kFrameSize, run.end() - at), std::byte{0x5a})));
+    for (uint64_t at = run.offset; at < run.end(); at += piece) {
+      must(writer->write(at, std::vector<std::byte>(std::min(piece, run.end() - at), std::byte{0x5a})));
     }
     changes.push_back({run, false});
   }

@@ -18,8 +18,9 @@ namespace stasis::bench {
 using Content = std::shared_ptr<snapshot::AddressSpace>;
 
 // A memory of `size` bytes with data in `runs` (sorted, disjoint), in a layer of its own below `directory`: verified,
-// and its file in the page cache.
-Content make_content(const Path& directory, uint64_t size, std::span<const Range> runs);
+// and its file in the page cache. Written in pieces of `piece` bytes.
+Content make_content(const Path& directory, uint64_t size, std::span<const Range> runs,
+                     uint64_t piece = snapshot::kFrameSize);
 
 // What is measured with: 50 MiB of a guest of 1 GiB, in runs of 6 or 7 pages that are spread over it. They begin at
 // every page of 64 KiB alike, so that one in three lies in two of what the kernel maps, and a frame is, at once.

@@ -4,7 +4,7 @@ import signal
 import time
 import unittest
 
-from harness import StasisTestCase, guest_memory
+from harness import StasisTestCase, guest_memory, has_huge_folios
 
 MIB = 1 << 20
 
@@ -304,6 +304,19 @@ class MappedRestoreTest(RestoreCases, StasisTestCase):
             self.stasis.json("pause", one)
             self.resume(one)
             self.assertEqual(self.stasis.checksum(one), digest)
+
+    def test_after_a_compaction_clones_map_huge_pages(self):
+        if not has_huge_folios(self.stasis.state):
+            self.skipTest("this file system has no folios so large")
+        sandbox = self.create("--cold", "--memory", "256")
+        self.stasis.json("pause", sandbox)
+        self.resume(sandbox)
+        self.stasis.json("snapshot", "create", sandbox, "compacted")
+        self.stasis.cli("store", "compact", "compacted")
+        clone = self.clone("compacted")
+        self.stasis.guest(clone, "true")
+        memory = guest_memory(self.stasis.metrics_pids(clone)["vmm"], self.stasis.state / "store/layers", 256 * MIB)
+        self.assertGreater(memory["huge"], 0)
 
     def test_clones_share_what_none_of_them_has_written(self):
         sandbox = self.create("--cold", "--memory", "256")

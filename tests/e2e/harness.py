@@ -6,7 +6,9 @@ programs), STASIS_IMAGE (the base image's directory).
 import contextlib
 import http.client
 import json
+import mmap
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -17,6 +19,7 @@ import unittest
 import urllib.request
 from pathlib import Path
 
+MIB = 1 << 20
 ROOT = Path(__file__).resolve().parent.parent.parent
 sys.path.insert(0, str(ROOT / "demo"))
 from leftovers import leftovers_of  # noqa: E402
@@ -164,25 +167,37 @@ class Stasis:
 
 
 def guest_memory(vmm, layers, size):
-    """What of a mapped guest memory of so many bytes is in the host's memory, and what of that no other clone shares. From
-    smaps; where it begins follows from any layer in it, since a layer has each byte at its own offset."""
+    """What of a mapped guest memory of so many bytes is in the host's memory, and of that what no other clone shares and
+    what are huge pages of a layer. From smaps; where it begins follows from any layer in it, since a layer has each byte at its own offset."""
     mappings = []
     for line in Path(f"/proc/{vmm}/smaps").read_text().splitlines():
         words = line.split()
         if "-" in words[0] and ":" not in words[0]:
             start, end = (int(part, 16) for part in words[0].split("-"))
             layer = len(words) > 5 and str(layers) in words[5]  # in a chroot, the path is the host's
-            mappings.append({"start": start, "end": end, "guest": start - int(words[2], 16) if layer else None, "resident": 0, "own": 0})
+            mappings.append({"start": start, "end": end, "guest": start - int(words[2], 16) if layer else None, "resident": 0, "own": 0, "huge": 0})
         elif words[0] == "Rss:":
             mappings[-1]["resident"] += int(words[1]) << 10
         elif words[0] in ("Anonymous:", "Swap:"):
             mappings[-1]["own"] += int(words[1]) << 10
+        elif words[0] == "FilePmdMapped:":
+            mappings[-1]["huge"] += int(words[1]) << 10
     begins = {mapping["guest"] for mapping in mappings if mapping["guest"] is not None}
     assert len(begins) == 1, f"{len(begins)} mapped memories in {vmm}"
     begin = begins.pop()
     inside = [mapping for mapping in mappings if mapping["start"] >= begin and mapping["end"] <= begin + size]
     assert sum(mapping["end"] - mapping["start"] for mapping in inside) == size, "guest memory has neighbours of its kind"
-    return {key: sum(mapping[key] for mapping in inside) for key in ("resident", "own")}
+    return {key: sum(mapping[key] for mapping in inside) for key in ("resident", "own", "huge")}
+
+
+def has_huge_folios(directory):
+    """Whether a file there that is written in pieces of 2 MiB is mapped by huge pages."""
+    with tempfile.TemporaryFile(dir=directory) as file:
+        for _ in range(4):
+            os.write(file.fileno(), bytes(2 * MIB))
+        with mmap.mmap(file.fileno(), 8 * MIB, mmap.MAP_PRIVATE) as mapping:
+            _ = [mapping[at] for at in range(0, 8 * MIB, 4096)]
+            return re.search(r"^FilePmdMapped: +0 kB", Path("/proc/self/smaps_rollup").read_text(), re.MULTILINE) is None
 
 
 class StasisTestCase(unittest.TestCase):

@@ -162,9 +162,11 @@ std::vector<std::string> Qemu::arguments() const {
       // The timer of a bare qemu64 may stop while it idles, as it is said of this family: its kernel would tick 250
       // times a second for ever (5% of a processor, 0.6% without).
       kvm_ ? "host" : "qemu64,+arat", "-smp", std::to_string(config_.shape.vcpus), "-m", memory,
-      // A file of ours by descriptor, shared, so that x-ignore-shared leaves it out of the migration stream.
+      // A file of ours by descriptor, shared, so that x-ignore-shared leaves it out of the migration stream. It begins
+      // where a huge page does, so that a layer's may be mapped in its place.
       "-object",
-      "memory-backend-file,id=ram,share=on,size=" + memory + ",mem-path=/proc/self/fd/" + std::to_string(kRamFd),
+      "memory-backend-file,id=ram,share=on,align=2M,size=" + memory + ",mem-path=/proc/self/fd/" +
+          std::to_string(kRamFd),
       // State changes are told as events instead of polled for. A restored guest need not tell its network that it has
       // moved: its namespace knows its address, and telling was an eighth of what it ran before its daemon's first
       // answer.
