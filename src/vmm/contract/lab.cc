@@ -10,6 +10,7 @@
 
 #include "base/process_memory.h"
 #include "snapshot/flatten.h"
+#include "snapshot/joined_writes.h"
 #include "snapshot/verified.h"
 
 namespace stasis::vmm::contract {
@@ -129,7 +130,8 @@ Status Lab::plan_mapping(Restored& restored, RestoreSpec& spec) {
   if (way_ == Way::kMapped && plan.is_served()) return fail(Error(*plan.not_mapped));
   if (restored.vmm().maps_one_file()) {
     if (!pager::as_one_file(plan, real_file_system(), layers())) {
-      STASIS_ASSIGN(auto memory, flattened(*restored.memory));
+      STASIS_ASSIGN(BlockMap map, compacted(*restored.memory));
+      STASIS_ASSIGN(auto memory, AddressSpace::open(real_file_system(), layers(), std::move(map)));
       plan = pager::plan_mapping(std::move(memory), is_whole, limits);
     }
     STASIS_ASSIGN(spec.mapped_file, pager::as_one_file(plan, real_file_system(), layers()));
@@ -144,21 +146,28 @@ Status Lab::plan_mapping(Restored& restored, RestoreSpec& spec) {
   return {};
 }
 
-Result<std::shared_ptr<AddressSpace>> Lab::flattened(const AddressSpace& memory) {
-  FileSystem& fs = real_file_system();
+Result<BlockMap> Lab::compacted(const AddressSpace& memory) {
   const auto id = snapshot::LayerId::random();
-  STASIS_ASSIGN(const auto writer, snapshot::LayerWriter::create(fs, layers(), id, memory.size()));
+  STASIS_ASSIGN(const auto writer, snapshot::LayerWriter::create(real_file_system(), layers(), id, memory.size()));
   std::vector<snapshot::Change> changes;
-  RateLimit limit;
-  snapshot::Flattener flattener(memory, limit);
-  STASIS_TRY(flattener.run(0, [&](uint64_t offset, std::span<const std::byte> data) {
+  snapshot::JoinedWrites writes([&](uint64_t offset, std::span<const std::byte> data) {
     changes.push_back({{offset, data.size()}, false});
     return writer->write(offset, data);
-  }));
+  });
+  RateLimit limit;
+  snapshot::Flattener flattener(memory, limit);
+  STASIS_TRY(
+      flattener.run(0, [&](uint64_t offset, std::span<const std::byte> data) { return writes.write(offset, data); }));
+  STASIS_TRY(writes.flush());
   STASIS_TRY(writer->finish());
   snapshot::VerifiedLayers(store_).note_written(id);
-  STASIS_ASSIGN(BlockMap map, nothing().merge(id, changes));
-  return AddressSpace::open(fs, layers(), std::move(map));
+  return nothing().merge(id, changes);
+}
+
+Status Lab::compact(Snapshot& snapshot) {
+  STASIS_ASSIGN(const auto memory, AddressSpace::open(real_file_system(), layers(), snapshot.memory));
+  STASIS_ASSIGN(snapshot.memory, compacted(*memory));
+  return {};
 }
 
 Status Lab::restore_without_pages(Machine& machine, const Path& state) {

@@ -76,6 +76,8 @@ class Lab {
   Result<SavedMemory> save(Vmm& vmm, Path& state);
   Result<Snapshot> capture(const Path& state, const SavedMemory& saved, const snapshot::BlockMap& parent,
                            std::span<const Range> removed = {});
+  // The same snapshot with its memory in one layer, which is mapped by huge pages where the file system has them.
+  Status compact(Snapshot& snapshot);
   // Restores into a new machine, which `adjust` may change before. Fails if the page server cannot start; whether the
   // memory could be mapped and the VMM restored is in `status`. Where the VMM maps one file only, the memory is made
   // one. What is mapped in part is so in many pieces.
@@ -98,8 +100,8 @@ class Lab {
   static Status read_mapped_file(const Restored& machine, std::span<std::byte> out);
   Status plan_mapping(Restored& restored, RestoreSpec& spec);
   Status serve_pages(Restored& restored, RestoreSpec& spec);
-  // The same memory in one layer.
-  Result<std::shared_ptr<snapshot::AddressSpace>> flattened(const snapshot::AddressSpace& memory);
+  // The same memory in one layer, written as a compaction writes it.
+  Result<snapshot::BlockMap> compacted(const snapshot::AddressSpace& memory);
 
   Fixture& fixture_;
   Path directory_;
