@@ -89,13 +89,18 @@ Result<uint64_t> scan_once(int pagemap_fd, Range range, const PmScanArg& wanted,
   return scan.walk_end;
 }
 
-// As scan(), of a process that may have ended.
-Status scan_pieces(int pagemap_fd, Range range, const PmScanArg& wanted, std::vector<Range>& found) {
+// `walk(piece)` returns how far it came.
+template <typename Walk>
+Status in_pieces(Range range, Walk walk) {
   for (uint64_t position = range.offset; position < range.end();) {
-    const Range piece{position, std::min(range.end() - position, kWalkedAtOnce)};
-    STASIS_ASSIGN(position, scan_once(pagemap_fd, piece, wanted, found));
+    STASIS_ASSIGN(position, walk(Range{position, std::min(range.end() - position, kWalkedAtOnce)}));
   }
   return {};
+}
+
+// As scan(), of a process that may have ended.
+Status scan_pieces(int pagemap_fd, Range range, const PmScanArg& wanted, std::vector<Range>& found) {
+  return in_pieces(range, [&](Range piece) { return scan_once(pagemap_fd, piece, wanted, found); });
 }
 
 Result<std::vector<Range>> scan(int pagemap_fd, Range range, const PmScanArg& wanted) {
@@ -161,14 +166,14 @@ Result<std::vector<Range>> scan_written_there(int pagemap_fd, Range range) {
   take.category_anyof_mask = kPageIsPresent | kPageIsSwapped;
   std::vector<Range> found;
   std::vector<Range> looked_at;
-  for (uint64_t position = range.offset; position < range.end();) {
-    const Range piece{position, std::min(range.end() - position, kWalkedAtOnce)};
+  const auto look_and_take = [&](Range piece) -> Result<uint64_t> {
     looked_at.clear();
     STASIS_ASSIGN(const uint64_t end, scan_once(pagemap_fd, piece, look, looked_at));
     if (end < piece.end()) looked_at = {piece};
     for (const Range& part : join_for_walk(looked_at)) STASIS_TRY(scan_pieces(pagemap_fd, part, take, found));
-    position = piece.end();
-  }
+    return piece.end();
+  };
+  STASIS_TRY(in_pieces(range, look_and_take));
   STASIS_TRY(require_alive(pagemap_fd, range.offset));
   return found;
 }
