@@ -77,6 +77,23 @@ static void find_real(void) {
   real_mprotect = (int (*)(void*, size_t, int))dlsym(RTLD_NEXT, "mprotect");
 }
 
+/* Where QEMU's program itself is, without its libraries. */
+static uintptr_t program_start;
+static uintptr_t program_end;
+
+static int find_program(struct dl_phdr_info* object, size_t size, void* unused) {
+  (void)size, (void)unused;
+  program_start = UINTPTR_MAX;
+  for (size_t i = 0; i < object->dlpi_phnum; ++i) {
+    const ElfW(Phdr)* segment = &object->dlpi_phdr[i];
+    if (segment->p_type != PT_LOAD) continue;
+    const uintptr_t start = object->dlpi_addr + segment->p_vaddr;
+    if (start < program_start) program_start = start;
+    if (start + segment->p_memsz > program_end) program_end = start + segment->p_memsz;
+  }
+  return 1; /* the first object is the program */
+}
+
 static void await_release(void) {
   char byte;
   ssize_t n;
@@ -90,6 +107,7 @@ static void await_release(void) {
 /* Environment variables reach children: nothing of ours may. */
 __attribute__((constructor)) static void set_up(void) {
   find_real();
+  dl_iterate_phdr(find_program, NULL);
   const char* fd_text = getenv("STASIS_RAM_FD");
   const char* mapping_text = getenv("STASIS_MAPPING_FD");
   if (fd_text != NULL && mapping_text != NULL) {
@@ -425,11 +443,10 @@ int mprotect(void* address, size_t length, int protection) {
   return has_guard ? 0 : real_mprotect(address, length, protection);
 }
 
-/* Whether QEMU itself called, and no library: that may want as much for something else, without a guard page. */
+/* Whether QEMU itself called, and no library: that may want as much for something else, without a guard page. (dladdr()
+ * would tell as well, but goes through the 20,000 symbols that QEMU exports: 0.1 ms.) */
 static bool is_of_the_program(void* caller) {
-  Dl_info info;
-  struct link_map* object = NULL;
-  return dladdr1(caller, &info, (void**)&object, RTLD_DL_LINKMAP) != 0 && object->l_name[0] == 0;
+  return (uintptr_t)caller >= program_start && (uintptr_t)caller < program_end;
 }
 
 static void* map(void* caller, void* address, size_t length, int protection, int flags, int fd, off_t offset) {
