@@ -97,6 +97,21 @@ TEST_F(AgentWarmTest, TheWayThatWasAskedForIsTakenOrRefusedAndTheBaseIsKept) {
   EXPECT_TRUE(restored("four"));
 }
 
+TEST_F(AgentWarmTest, WhatIsKeptHasRehearsedAndTheSandboxHasItsOwnName) {
+  const auto hostname = [&] {
+    const auto text = read_file(real_file_system(), sandbox_dir("one") / "root/etc/hostname", 100).value();
+    return std::string(reinterpret_cast<const char*>(text.data()), text.size());
+  };
+  misbehave("one", "hold-pause");
+  auto creating = std::async(std::launch::async, [&] { return create("one"); });
+  ASSERT_TRUE(eventually([&] { return is_held("one"); }));
+  EXPECT_EQ(hostname(), "rehearsal\n");
+  go("one");
+  EXPECT_TRUE(creating.get().ok());
+  EXPECT_EQ(hostname(), "one\n");
+  EXPECT_TRUE(restored("two"));
+}
+
 TEST_F(AgentWarmTest, DestroyedWhileItIsKeptLeavesNothing) {
   misbehave("one", "hold-pause");
   auto creating = std::async(std::launch::async, [&] { return create("one"); });

@@ -179,7 +179,7 @@ class Host {
   // The same sandbox from the warm base of its shape; nothing if there is none.
   std::optional<StartSpec> warm_spec(const StartSpec& spec);
   // Keeps the guest, which has just booted and has no identity yet, as the warm base of its shape, unless there is one.
-  void make_warm_base(const SandboxPtr& sandbox, const StartSpec& spec);
+  void make_warm_base(const SandboxPtr& sandbox, const StartSpec& spec, const GuestClient& guest);
   Result<Started> start_checked(const StartSpec& spec);
   Result<SandboxPtr> enter(const StartSpec& spec);
   Status make_directory(const SandboxPtr& sandbox, const StartSpec& spec) const;

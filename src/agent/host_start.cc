@@ -20,6 +20,7 @@ constexpr Milliseconds kSocketDeadline{20'000};
 constexpr Milliseconds kBecomeDeadline{2'000};
 constexpr Milliseconds kEndDeadline{20'000};
 constexpr Milliseconds kWarmBaseDeadline{60'000};
+constexpr uint32_t kRehearsalMs = 5'000;
 constexpr Milliseconds kHealthAttempt{300};
 constexpr Milliseconds kHealthPause{5};
 // Until then a guest that says nothing is taken for one that has no network yet: as long as it is asked over HTTP,
@@ -126,6 +127,19 @@ WarmKey warm_key(const StartSpec& spec, const std::string& vmm) {
   return {spec.base, spec.shape.vcpus, spec.shape.memory_mib, spec.disk_bytes, vmm};
 }
 
+// Has the guest do once what every sandbox made of it does first: it takes an identity and runs a program. What it
+// reads of its disk for that is in its page cache then: a create is 55 ms shorter, the first command 30 (QEMU under
+// TCG). What is left of it is overwritten by the identity that each gets. What fails here may fail: an image need not
+// have a shell.
+void rehearse(const GuestClient& guest) {
+  (void)guest.init(init_body({"rehearsal", false, ""}, {}), Deadline::after(kRestoreDeadline));
+  Command command;
+  command.program = "/bin/sh";
+  command.args = {"-c", ":"};
+  command.timeout_ms = kRehearsalMs;
+  (void)guest.run(command, {}, -1);
+}
+
 }  // namespace
 
 std::optional<StartSpec> Host::warm_spec(const StartSpec& spec) {
@@ -140,11 +154,12 @@ std::optional<StartSpec> Host::warm_spec(const StartSpec& spec) {
 }
 
 // The first sandbox of a shape pays for it by a fraction of a second, where its boot took some.
-void Host::make_warm_base(const SandboxPtr& sandbox, const StartSpec& spec) {
+void Host::make_warm_base(const SandboxPtr& sandbox, const StartSpec& spec, const GuestClient& guest) {
   if (spec.cold || !options_.warm_bases) return;
   const WarmKey key = warm_key(spec, options_.vmm);
   const auto id = warm_bases_->begin(key);
   if (!id) return;
+  rehearse(guest);
   const auto taken = sandbox->client->snapshot(*id, kWarmBaseDeadline);
   warm_bases_->done(key, taken.has_value());
   if (!taken) spdlog::warn("sandbox {}: no warm base could be made of it: {}", sandbox->id, taken.error().message);
@@ -198,7 +213,7 @@ Result<Started> Host::bring_up(const SandboxPtr& sandbox, const StartSpec& spec)
   STASIS_ASSIGN(started.info, sandbox->client->state(kSocketDeadline));
   if (!restored) {
     daemon.reset();  // what is restored from the warm base later has no use for it
-    make_warm_base(sandbox, spec);
+    make_warm_base(sandbox, spec, guest);
   }
   STASIS_TRY(guest.init(init_body({spec.id, spec.same_machine, tokens_.find(spec.base)}, spec.record),
                         Deadline::after(kRestoreDeadline), std::move(daemon)));

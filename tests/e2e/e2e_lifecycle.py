@@ -59,6 +59,17 @@ class LifecycleTest(StasisTestCase):
         blocks = int(self.stasis.guest(sandbox, "df --output=size / | tail -1"))
         self.assertGreater(blocks, 1_800_000)
 
+    def test_what_a_warm_base_rehearsed_shows_only_in_what_is_there_already(self):
+        self.create("--memory", "320")  # the first of this shape boots
+        created = self.stasis.json("create", "--memory", "320")
+        sandbox = created["id"]
+        self.assertIsNotNone(created["restore"])
+        # Page faults of programs that the daemon has started, and that have ended: before its first one for this sandbox.
+        self.assertGreater(int(self.stasis.guest(sandbox, "read -r all < /proc/1/stat; set -- $all; echo ${11}")), 0)
+        identity = self.stasis.guest(sandbox, "hostname; cat /etc/hostname /etc/hosts /run/e2b/.*; env; cat /proc/*/cmdline")
+        self.assertIn(sandbox, identity)
+        self.assertNotIn("rehearsal", identity)
+
     def test_an_idle_guest_does_nothing_of_its_own(self):
         """What its kernel does at every tick, for a disk that was just mounted or a network that is not there, each clone does too."""
         sandbox = self.create()
