@@ -105,7 +105,7 @@ TEST_F(AgentWarmTest, WhatIsKeptHasRehearsedAndTheSandboxHasItsOwnName) {
   misbehave("one", "hold-pause");
   auto creating = std::async(std::launch::async, [&] { return create("one"); });
   ASSERT_TRUE(eventually([&] { return is_held("one"); }));
-  EXPECT_EQ(hostname(), "rehearsal\n");
+  EXPECT_EQ(hostname(), "rehearsal00000000000\n");
   go("one");
   EXPECT_TRUE(creating.get().ok());
   EXPECT_EQ(hostname(), "one\n");

@@ -20,6 +20,7 @@ constexpr Milliseconds kSocketDeadline{20'000};
 constexpr Milliseconds kBecomeDeadline{2'000};
 constexpr Milliseconds kEndDeadline{20'000};
 constexpr Milliseconds kWarmBaseDeadline{60'000};
+constexpr const char* kNobody = "rehearsal00000000000";
 constexpr uint32_t kRehearsalMs = 5'000;
 constexpr Milliseconds kHealthAttempt{300};
 constexpr Milliseconds kHealthPause{5};
@@ -129,10 +130,10 @@ WarmKey warm_key(const StartSpec& spec, const std::string& vmm) {
 
 // Has the guest do once what every sandbox made of it does first: it takes an identity and runs a program. What it
 // reads of its disk for that is in its page cache then: a create is 55 ms shorter, the first command 30 (QEMU under
-// TCG). What is left of it is overwritten by the identity that each gets. What fails here may fail: an image need not
-// have a shell.
+// TCG). What is left of it is overwritten by the identity that each gets, in place, if its name is as long as a
+// sandbox's id. What fails here may fail: an image need not have a shell.
 void rehearse(const GuestClient& guest) {
-  (void)guest.init(init_body({"rehearsal", false, ""}, {}), Deadline::after(kRestoreDeadline));
+  (void)guest.init(init_body({kNobody, false, ""}, {}), Deadline::after(kRestoreDeadline));
   Command command;
   command.program = "/bin/sh";
   command.args = {"-c", ":"};

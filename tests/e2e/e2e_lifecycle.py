@@ -76,6 +76,7 @@ class LifecycleTest(StasisTestCase):
         self.assertRegex(self.stasis.guest(sandbox, "cat /proc/timer_list"), r"\.nohz_mode +: 2")
         self.assertNotIn("ext4lazyinit", self.stasis.guest(sandbox, "cat /proc/[0-9]*/comm"))
         self.assertEqual(self.stasis.guest(sandbox, "awk '{print $6}' /proc/net/if_inet6"), "lo")
+        self.assertIn("lazytime", self.stasis.guest(sandbox, "awk '$2 == \"/\" {print $4}' /proc/mounts"))
 
 
 class RestoreCases:
