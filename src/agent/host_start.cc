@@ -21,7 +21,7 @@ constexpr Milliseconds kBecomeDeadline{2'000};
 constexpr Milliseconds kEndDeadline{20'000};
 constexpr Milliseconds kWarmBaseDeadline{60'000};
 constexpr const char* kNobody = "rehearsal00000000000";
-constexpr uint32_t kRehearsalMs = 5'000;
+constexpr Milliseconds kRehearsal{5'000};
 constexpr Milliseconds kHealthAttempt{300};
 constexpr Milliseconds kHealthPause{5};
 // Until then a guest that says nothing is taken for one that has no network yet: as long as it is asked over HTTP,
@@ -137,8 +137,8 @@ void rehearse(const GuestClient& guest) {
   Command command;
   command.program = "/bin/sh";
   command.args = {"-c", ":"};
-  command.timeout_ms = kRehearsalMs;
-  (void)guest.run(command, {}, -1);
+  const auto over = readable_after(kRehearsal);  // whatever the image has as its shell
+  if (over) (void)guest.run(command, {}, over->get());
 }
 
 }  // namespace

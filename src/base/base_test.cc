@@ -149,6 +149,17 @@ TEST(PollTest, EventWakesAndDeadlinePasses) {
   EXPECT_FALSE(wait_readable(event->fd(), Deadline::after(Milliseconds(0))).value());
 }
 
+TEST(PollTest, ATimerIsReadableOnceItsTimeHasPassed) {
+  const UniqueFd at_once = readable_after(Milliseconds(0)).value();
+  EXPECT_TRUE(wait_readable(at_once.get(), Deadline::never()).value());
+  const auto begun = Deadline::Clock::now();
+  const UniqueFd soon = readable_after(Milliseconds(20)).value();
+  EXPECT_TRUE(wait_readable(soon.get(), Deadline::never()).value());
+  EXPECT_GE(Deadline::Clock::now() - begun, Milliseconds(20));
+  const UniqueFd late = readable_after(std::chrono::hours(1)).value();
+  EXPECT_FALSE(wait_readable(late.get(), Deadline::after(Milliseconds(0))).value());
+}
+
 TEST(PollTest, ASetTellsWhichOfItAreReadableUntilTheyAreNot) {
   const Event first = Event::create().value();
   const Event second = Event::create().value();

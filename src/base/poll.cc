@@ -2,6 +2,7 @@
 
 #include <poll.h>
 #include <sys/eventfd.h>
+#include <sys/timerfd.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -35,6 +36,17 @@ Result<std::bitset<kMaxPolled>> wait_any(std::span<const int> fds, Deadline dead
     for (size_t i = 0; i < fds.size(); ++i) ready[i] = polled[i].revents != 0;
     return ready;
   }
+}
+
+Result<UniqueFd> readable_after(Milliseconds span) {
+  UniqueFd fd(::timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK));
+  if (!fd) return fail_errno(errno, "timerfd_create");
+  const auto left = std::max(std::chrono::nanoseconds(span), std::chrono::nanoseconds(1));  // 0 would be never
+  itimerspec at{};
+  at.it_value.tv_sec = left.count() / 1'000'000'000;
+  at.it_value.tv_nsec = left.count() % 1'000'000'000;
+  if (::timerfd_settime(fd.get(), 0, &at, nullptr) != 0) return fail_errno(errno, "timerfd_settime");
+  return fd;
 }
 
 Result<Event> Event::create() {

@@ -36,6 +36,9 @@ Result<bool> wait_readable(int fd, Deadline deadline);
 
 inline constexpr size_t kMaxPolled = 64;
 
+// A descriptor that becomes readable once so much time has passed, for who waits for descriptors only.
+Result<UniqueFd> readable_after(Milliseconds span);
+
 // For each of `fds` (at most kMaxPolled), by its index: is it readable, or gone? Returns when at least one is, or at
 // the deadline (none). A negative descriptor is never ready. Allocates nothing.
 Result<std::bitset<kMaxPolled>> wait_any(std::span<const int> fds, Deadline deadline);
