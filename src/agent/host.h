@@ -178,7 +178,8 @@ class Host {
   Status check(const StartSpec& spec) const;
   // The same sandbox from the warm base of its shape; nothing if there is none.
   std::optional<StartSpec> warm_spec(const StartSpec& spec);
-  // Keeps the guest, which has just booted and has no identity yet, as the warm base of its shape, unless there is one.
+  // Keeps the guest, which has just booted, as the warm base of its shape, unless there is one; before it has an
+  // identity of its own, and after a rehearsal with nobody's.
   void make_warm_base(const SandboxPtr& sandbox, const StartSpec& spec, const GuestClient& guest);
   Result<Started> start_checked(const StartSpec& spec);
   Result<SandboxPtr> enter(const StartSpec& spec);

@@ -1,11 +1,14 @@
 #include "snapshot/joined_writes.h"
 
 #include <gtest/gtest.h>
+#include <sys/mman.h>
 
 #include <algorithm>
+#include <fstream>
 #include <random>
 
-#include "base/testing/huge_folios.h"
+#include "base/file_system.h"
+#include "base/memory.h"
 #include "base/testing/temp_dir.h"
 
 namespace stasis::snapshot {
@@ -103,11 +106,36 @@ TEST_F(JoinedWritesTest, WhateverTheOrderTheFileHasWhatWasWritten) {
   }
 }
 
+// What of this process's memory are whole huge pages of files.
+uint64_t mapped_huge_bytes() {
+  std::ifstream rollup("/proc/self/smaps_rollup");
+  std::string word;
+  uint64_t kib = 0;
+  while (rollup >> word) {
+    if (word == "FilePmdMapped:") rollup >> kib;
+  }
+  return kib << 10;
+}
+
+// Maps the file privately, beginning where a huge page may, and reads all of it: how much of it are huge pages.
+uint64_t huge_bytes_of_mapping(int fd, uint64_t length) {
+  const Mapping room = Mapping::anonymous(length + kHugePageSize).value();
+  std::byte* start = room.bytes().data() + (kHugePageSize - room.address() % kHugePageSize) % kHugePageSize;
+  const uint64_t before = mapped_huge_bytes();
+  if (::mmap(start, length, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_FIXED, fd, 0) == MAP_FAILED) return 0;
+  for (uint64_t at = 0; at < length; at += 4096) (void)*static_cast<volatile std::byte*>(start + at);
+  return mapped_huge_bytes() - before;
+}
+
 TEST_F(JoinedWritesTest, AMappingTakesAHugePageWithOneEntry) {
-  if (!stasis::testing::has_huge_folios(directory_.path())) GTEST_SKIP() << "this file system has no folios so large";
+  const UniqueFd plain = fs_.create(directory_.path() / "plain").value();
+  ASSERT_TRUE(fs_.write_at(plain.get(), 0, Bytes(kHugePageSize, std::byte{1})));
+  if (huge_bytes_of_mapping(plain.get(), kHugePageSize) == 0) {
+    GTEST_SKIP() << "this file system has no folios so large";
+  }
   write({0, 2 * kHugePageSize});
   write({2 * kHugePageSize + kPiece, kPiece});
-  EXPECT_EQ(stasis::testing::huge_bytes_of_mapping(file_.get(), kFile), 2 * kHugePageSize);
+  EXPECT_EQ(huge_bytes_of_mapping(file_.get(), kFile), 2 * kHugePageSize);
 }
 
 }  // namespace
