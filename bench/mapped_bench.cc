@@ -17,7 +17,7 @@
 #include "base/pagemap.h"
 #include "pager/mapped_plan.h"
 #include "pager_lab.h"
-#include "snapshot/joined_writes.h"
+#include "snapshot/flatten.h"
 
 namespace stasis::bench {
 namespace {

@@ -65,7 +65,7 @@ class Export {
     out.uuid(metadata.id);
     out.uuid(metadata.base_id);
     STASIS_TRY(put({RecordKind::kSpace, space, 0, out.bytes()}));
-    Flattener flattener(content, options_.limit);
+    Flattener flattener(content, options_.limit, kArchiveWindow);
     begin_window(0);
     const auto take = [&](uint64_t offset, std::span<const std::byte> data) -> Status {
       if (offset / kArchiveWindow != window_offset_ / kArchiveWindow) {
@@ -130,7 +130,6 @@ class Export {
 }  // namespace
 
 Result<uint64_t> export_snapshot(const Store& store, SnapshotId id, ExportOptions options, const ArchiveSink& sink) {
-  static_assert(Flattener::kWindow == kArchiveWindow, "a run never crosses a window");
   auto length = Export(store, id, std::move(options), sink).run();
   if (!length) return fail(std::move(length).error().with_context("export snapshot " + id.text()));
   return length;

@@ -1,7 +1,6 @@
 #include "snapshot/compact.h"
 
 #include "snapshot/flatten.h"
-#include "snapshot/joined_writes.h"
 #include "snapshot/packed_layer.h"
 #include "snapshot/staging.h"
 
@@ -86,17 +85,15 @@ class Compaction {
     STASIS_ASSIGN(const auto writer, Writer::create(fs_, staging.directory(), space.layer, content.size()));
     uint64_t written = 0;
     uint64_t synced = 0;
-    Flattener flattener(content, options_.limit);
-    JoinedWrites writes([&](uint64_t offset, std::span<const std::byte> data) -> Status {
+    Flattener flattener(content, options_.limit, kHugePageSize);
+    const auto write = [&](uint64_t offset, std::span<const std::byte> data) -> Status {
       STASIS_TRY(writer->write(offset, data));
       written += data.size();
       if (written - synced < kSyncEvery) return {};
       synced = written;
       return writer->sync();
-    });
-    STASIS_TRY(
-        flattener.run(0, [&](uint64_t offset, std::span<const std::byte> data) { return writes.write(offset, data); }));
-    STASIS_TRY(writes.flush());
+    };
+    STASIS_TRY(flattener.run(0, write));
     STASIS_TRY(writer->finish());
     STASIS_ASSIGN(space.compacted, rewritten(space));
     STASIS_ASSIGN(const uint64_t stored, stored_bytes(staging.directory(), space.layer));

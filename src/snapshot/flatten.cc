@@ -14,7 +14,8 @@ uint64_t frame_ceiling(uint64_t offset) { return (offset + kFrameSize - 1) / kFr
 
 }  // namespace
 
-Flattener::Flattener(const AddressSpace& space, RateLimit& limit) : space_(space), limit_(limit), out_(kWindow) {
+Flattener::Flattener(const AddressSpace& space, RateLimit& limit, uint64_t window)
+    : space_(space), limit_(limit), window_(window), out_(window) {
   for (const LayerId id : space.map().layers()) layers_[id.uuid] = space.layer(id);
 }
 
@@ -23,12 +24,12 @@ Status Flattener::run(uint64_t from, const Sink& sink) {
   for (uint64_t at = from; at < size;) {
     const Extent extent = space_.map().find(at);
     if (extent.is_zero() && extent.end() >= size) break;
-    if (extent.is_zero() && extent.end() / kWindow > at / kWindow) {
-      at = extent.end() / kWindow * kWindow;
+    if (extent.is_zero() && extent.end() / window_ > at / window_) {
+      at = extent.end() / window_ * window_;
       continue;
     }
-    STASIS_TRY(window({at, std::min(kWindow, size - at)}, sink));
-    at += kWindow;
+    STASIS_TRY(window({at, std::min(window_, size - at)}, sink));
+    at += window_;
   }
   return {};
 }

@@ -4,9 +4,7 @@ import signal
 import time
 import unittest
 
-from harness import StasisTestCase, guest_memory, has_huge_folios
-
-MIB = 1 << 20
+from harness import MIB, StasisTestCase, guest_memory, has_huge_folios
 
 
 class LifecycleTest(StasisTestCase):

@@ -10,7 +10,6 @@
 
 #include "base/process_memory.h"
 #include "snapshot/flatten.h"
-#include "snapshot/joined_writes.h"
 #include "snapshot/verified.h"
 
 namespace stasis::vmm::contract {
@@ -150,15 +149,12 @@ Result<BlockMap> Lab::compacted(const AddressSpace& memory) {
   const auto id = snapshot::LayerId::random();
   STASIS_ASSIGN(const auto writer, snapshot::LayerWriter::create(real_file_system(), layers(), id, memory.size()));
   std::vector<snapshot::Change> changes;
-  snapshot::JoinedWrites writes([&](uint64_t offset, std::span<const std::byte> data) {
+  RateLimit limit;
+  snapshot::Flattener flattener(memory, limit, snapshot::kHugePageSize);
+  STASIS_TRY(flattener.run(0, [&](uint64_t offset, std::span<const std::byte> data) {
     changes.push_back({{offset, data.size()}, false});
     return writer->write(offset, data);
-  });
-  RateLimit limit;
-  snapshot::Flattener flattener(memory, limit);
-  STASIS_TRY(
-      flattener.run(0, [&](uint64_t offset, std::span<const std::byte> data) { return writes.write(offset, data); }));
-  STASIS_TRY(writes.flush());
+  }));
   STASIS_TRY(writer->finish());
   snapshot::VerifiedLayers(store_).note_written(id);
   return nothing().merge(id, changes);
