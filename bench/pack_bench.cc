@@ -34,7 +34,7 @@ template <typename Writer>
 double write_layer(FileSystem& fs, const Path& directory, LayerId id, const AddressSpace& space) {
   const auto writer = must(Writer::create(fs, directory, id, space.size()));
   RateLimit limit;
-  Flattener flattener(space, limit);
+  Flattener flattener(space, limit, kHugePageSize);  // as a compaction writes its layers
   return seconds_of([&] {
     must(flattener.run(0,
                        [&](uint64_t offset, std::span<const std::byte> data) { return writer->write(offset, data); }));
