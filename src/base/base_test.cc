@@ -202,6 +202,21 @@ TEST(UnixSocketTest, EndSilenceAndHugeLengthsAreTold) {
   EXPECT_EQ(send_message(pair->second.get(), "x").error().code, Code::kUnavailable);
 }
 
+TEST(UnixSocketTest, ALongQueueEndsTheWait) {
+  const TempDir dir;
+  const auto listener = listen_unix(dir.path() / "s").value();
+  std::vector<UniqueFd> queued;
+  for (;;) {
+    auto connected = connect_unix(dir.path() / "s", Milliseconds(10));
+    if (!connected) {
+      EXPECT_EQ(connected.error().code, Code::kDeadlineExceeded);
+      break;
+    }
+    queued.push_back(std::move(*connected));
+    ASSERT_LT(queued.size(), 1000U);
+  }
+}
+
 TEST(UnixSocketTest, SocketFileIsPrivateAndStaleOneIsUnavailable) {
   const TempDir dir;
   const Path path = dir.path() / "s";

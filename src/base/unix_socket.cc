@@ -62,6 +62,13 @@ Result<size_t> receive_exactly(int socket, std::span<std::byte> out, std::vector
   return done;
 }
 
+// unix(7): a connect() to a listener whose queue is full waits for as long as a send may. 0: for ever.
+Status limit_sends(int socket, Milliseconds limit) {
+  const timeval time{limit.count() / 1000, limit.count() % 1000 * 1000};
+  if (::setsockopt(socket, SOL_SOCKET, SO_SNDTIMEO, &time, sizeof time) != 0) return fail_errno(errno, "SO_SNDTIMEO");
+  return {};
+}
+
 }  // namespace
 
 Result<UniqueFd> listen_unix(const Path& path) {
@@ -77,16 +84,21 @@ Result<UniqueFd> listen_unix(const Path& path) {
   return fd;
 }
 
-Result<UniqueFd> connect_unix(const Path& path) {
+Result<UniqueFd> connect_unix(const Path& path, Milliseconds deadline) {
   STASIS_ASSIGN(const sockaddr_un address, address_of(path));
   STASIS_ASSIGN(UniqueFd fd, new_socket());
+  STASIS_TRY(limit_sends(fd.get(), deadline));
   while (::connect(fd.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0) {
     if (errno == EINTR) continue;
     if (errno == ENOENT || errno == ECONNREFUSED) {
       return fail(Code::kUnavailable, "nobody listens on " + path.string());
     }
+    if (errno == EAGAIN) {
+      return fail(Code::kDeadlineExceeded, "who listens on " + path.string() + " takes no connections");
+    }
     return fail_errno(errno, "connect to " + path.string());
   }
+  STASIS_TRY(limit_sends(fd.get(), Milliseconds(0)));
   return fd;
 }
 

@@ -24,8 +24,9 @@ namespace stasis {
 
 // Removes a stale socket at `path`, binds with mode 0600 and listens.
 Result<UniqueFd> listen_unix(const Path& path);
-// kUnavailable if nobody listens there (no socket, or a stale one).
-Result<UniqueFd> connect_unix(const Path& path);
+// kUnavailable if nobody listens there (no socket, or a stale one); kDeadlineExceeded if whoever does has more waiting
+// than fit into its queue, for so long.
+Result<UniqueFd> connect_unix(const Path& path, Milliseconds deadline = Milliseconds(5'000));
 // kDeadlineExceeded if nobody came.
 Result<UniqueFd> accept_unix(int listener, Milliseconds deadline);
 // Of a stream, or of packets (SOCK_SEQPACKET).
