@@ -1,6 +1,7 @@
-// The supervisor's control loop: serves the agent's requests (protocol.h) one after another, and watches the VMM. It
-// ends when a pause or stop was asked for, when a signal asks for the end, or when the VMM has gone; the result says
-// why.
+// The supervisor's control loop: serves the agent's requests (protocol.h) one after another, and watches the VMM. While
+// a snapshot of the running sandbox is taken, who wants to reach the guest is served, and who asks for the pager's
+// report; all else waits, the VMM's death too. The loop ends when a pause or stop was asked for, when a signal asks for
+// the end, or when the VMM has gone; the result says why.
 #pragma once
 
 #include "base/fd.h"

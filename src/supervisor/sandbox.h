@@ -1,7 +1,7 @@
 // One running sandbox, as its supervisor holds it: the disk and its FUSE export, the page server, and the VMM, in the
 // mount and network namespaces that the process has entered before. Made by start(), which boots an image or restores a
 // snapshot, in a shell of its own or in one that was there before; the destructor ends everything. One thread drives it
-// (the one that must outlive the VMM).
+// (the one that must outlive the VMM), or another one at a time on its behalf; pager_report() is any thread's.
 #pragma once
 
 #include <memory>

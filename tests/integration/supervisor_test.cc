@@ -1,5 +1,8 @@
 // A sandbox's life: boot, pause, restore, snapshot, spares, and its ends.
 #include <signal.h>
+#include <sys/stat.h>
+
+#include "base/file_lock.h"
 
 #include "tests/integration/supervisor_fixture.h"
 
@@ -134,6 +137,46 @@ TEST_F(SupervisorTest, SnapshotKeepsTheGuestRunningAndTheNextOneIsSmall) {
   ASSERT_TRUE(second) << second.error().message;
   EXPECT_EQ(second->memory.generation, 1U);
   EXPECT_LT(second->memory.stored_bytes, first->memory.stored_bytes / 4);
+}
+
+// Somebody waits for the lock on this file (proc_locks(5): "N: -> FLOCK ... MAJOR:MINOR:INODE ...").
+bool is_waited_for(const Path& file) {
+  struct stat status {};
+  if (::stat(file.c_str(), &status) != 0) return false;
+  const std::string inode = ":" + std::to_string(status.st_ino) + " ";
+  std::ifstream table("/proc/locks");
+  for (std::string line; std::getline(table, line);) {
+    if (line.find("->") != std::string::npos && line.find(inode) != std::string::npos) return true;
+  }
+  return false;
+}
+
+// A snapshot of much memory takes minutes: whoever runs commands in the guest must not have to wait for it.
+TEST_F(SupervisorTest, WhileASnapshotIsTakenTheGuestIsReached) {
+  Running running = start(image_, "reached");
+  ASSERT_TRUE(running.client->state(Milliseconds(60'000)));
+  await_daemon(*running.client);
+  std::optional<FileLock> collection = FileLock::try_exclusive(store_->root() / "lock").value();
+  std::thread taking([&] {
+    const auto taken = running.client->snapshot(SnapshotId::random(), Milliseconds(60'000));
+    EXPECT_TRUE(taken) << taken.error().message;
+  });
+  while (!is_waited_for(store_->root() / "lock")) std::this_thread::yield();
+
+  // More than the loop takes clients, each of which must wait and gives up.
+  for (int i = 0; i < 20; ++i) {
+    const auto state = Client::connect(running.dir).value()->state(Milliseconds(1));
+    EXPECT_EQ(state.error().code, Code::kDeadlineExceeded);
+  }
+  const auto other = Client::connect(running.dir).value();
+  EXPECT_THAT(request(*other, "GET /health"), HasSubstr("204"));
+  EXPECT_TRUE(other->pager(Milliseconds(5'000)));
+  std::thread patient([&] { EXPECT_TRUE(other->state(Milliseconds(60'000))) << "answered once it has been taken"; });
+
+  collection.reset();
+  taking.join();
+  patient.join();
+  EXPECT_TRUE(running.client->state(Milliseconds(5'000)));
 }
 
 TEST_F(SupervisorTest, UnknownBaseEndsWithTheReason) {
