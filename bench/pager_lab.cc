@@ -68,17 +68,18 @@ std::unique_ptr<pager::PageServer> serve(const Path& socket, const Content& cont
   return server;
 }
 
-void with_minimal_loop(const FakeVmm& vmm, const std::function<void()>& body) {
+void with_minimal_loop(const FakeVmm& vmm, std::span<const std::byte> source, const std::function<void()>& body) {
   const Event stop = must(Event::create());
   std::thread server([&] {
-    const std::vector<std::byte> page(kBlockSize, std::byte{0x5a});
     std::array<FaultEvent, 1> event;
     const std::array fds{vmm.uffd().fd(), stop.fd()};
     for (;;) {
       const auto ready = must(wait_any(fds, Deadline::never()));
       if (ready[1]) return;
-      if (must(vmm.uffd().read_events(event)) == 1)
-        (void)vmm.uffd().copy(event[0].address & ~(kBlockSize - 1), page, false);
+      if (must(vmm.uffd().read_events(event)) != 1) continue;
+      const uint64_t page = event[0].address & ~(kBlockSize - 1);
+      const uint64_t offset = (page - vmm.address()) % source.size();
+      (void)vmm.uffd().copy(page, source.subspan(offset, kBlockSize), false);
     }
   });
   body();

@@ -49,8 +49,10 @@ class FakeVmm {
 // A page server for this process's VMM. A failure of it ends the bench.
 std::unique_ptr<pager::PageServer> serve(const Path& socket, const Content& content, std::vector<Range> prefetch = {});
 
-// Runs `body` while a thread answers the VMM's faults with one read and one copy each, from memory that is warm.
-void with_minimal_loop(const FakeVmm& vmm, const std::function<void()>& body);
+// Runs `body` while a thread answers the VMM's faults with one read and one copy each, from memory that is warm: each
+// page from its own place in `source`, which is as large as the VMM's memory; or all of them from the one that it is,
+// which no cache loses.
+void with_minimal_loop(const FakeVmm& vmm, std::span<const std::byte> source, const std::function<void()>& body);
 
 // 0 to count - 1, in an order that is random and always the same.
 std::vector<uint64_t> random_order(uint64_t count);
