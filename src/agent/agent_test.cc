@@ -232,6 +232,24 @@ TEST_F(AgentTest, PingMovesTheDeadlineAndTheDeadlineEndsTheSandbox) {
   EXPECT_EQ(exec("one", "true").status.error_code(), StatusCode::FAILED_PRECONDITION);
 }
 
+TEST_F(AgentTest, OneThatDoesNotEndLeavesTheOthersTheirDeadline) {
+  ASSERT_TRUE(create("one").ok());
+  ASSERT_TRUE(create("two").ok());
+  const pid_t supervisor = supervisor_state("one").supervisor_pid;
+  for (const char* id : {"one", "two"}) {
+    v1::PingSandboxRequest ping;
+    ping.set_sandbox_id(id);
+    ping.set_timeout_sec(1);
+    v1::PingSandboxReply reply;
+    grpc::ClientContext context;
+    ASSERT_TRUE(stub_->PingSandbox(&context, ping, &reply).ok());
+    ASSERT_EQ(kill(supervisor, SIGSTOP), 0);
+  }
+  EXPECT_TRUE(eventually([&] { return info("two").state() == "dead"; }));
+  EXPECT_EQ(info("one").state(), "running") << "it is asked for five seconds, and then killed";
+  EXPECT_TRUE(eventually([&] { return info("one").state() == "dead"; }));
+}
+
 TEST_F(AgentTest, Metrics) {
   ASSERT_TRUE(create("one").ok());
   grpc::ClientContext context;

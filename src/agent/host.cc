@@ -81,6 +81,7 @@ void Host::stop() {
 Host::~Host() {
   stop();
   if (watcher_.joinable()) watcher_.join();
+  endings_.clear();  // waits for them
   compactor_.reset();
   scrubber_.reset();
   spares_.reset();

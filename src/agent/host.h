@@ -167,6 +167,10 @@ class Host {
 
  private:
   using SandboxPtr = std::shared_ptr<Sandbox>;
+  struct Ending {
+    SandboxPtr sandbox;
+    std::future<void> done;
+  };
   Host(HostOptions options, snapshot::Store store, Tokens tokens, FileLock lock, Event stop);
   Path sandboxes_dir() const { return options_.state_dir / "sandboxes"; }
   Result<SandboxPtr> find(const std::string& id) const;
@@ -218,7 +222,8 @@ class Host {
   void settle(const SandboxPtr& sandbox);
   void ended_unseen(const SandboxPtr& sandbox);
   void watch();
-  void watch_one(const SandboxPtr& sandbox);
+  void end_who_is_due();
+  void end_if_due(const SandboxPtr& sandbox);
 
   HostOptions options_;
   snapshot::Store store_;
@@ -235,6 +240,7 @@ class Host {
   std::atomic<bool> stopping_{false};
   Event stop_;
   std::vector<std::future<void>> settling_;
+  std::vector<Ending> endings_;  // the watcher's
   std::thread watcher_;
   std::unique_ptr<Compactor> compactor_;
   std::unique_ptr<Scrubber> scrubber_;

@@ -18,6 +18,7 @@ constexpr Milliseconds kSocketAppears{500};
 // A supervisor that is in the middle of a pause answers when it is done.
 constexpr Milliseconds kBusyDeadline{30 * 60'000};
 constexpr std::chrono::seconds kSettleTogether{3};
+constexpr size_t kEndTogether = 16;
 constexpr const char* kTimeout = "timeout";
 
 // The caller holds the sandbox's mutex. Nobody reads the layers of what has ended; and the maps that keep them may be
@@ -36,6 +37,18 @@ Result<std::unique_ptr<supervisor::Client>> find_supervisor(const Path& dir, boo
     if (client || deadline.passed()) return client;
     std::this_thread::sleep_for(Milliseconds(10));
   }
+}
+
+bool is_due(Sandbox& sandbox) {
+  const std::lock_guard lock(sandbox.mutex);
+  const int64_t deadline = sandbox.record.deadline_unix_ms;
+  return sandbox.state == SandboxState::kRunning && deadline != 0 && unix_time_ms() >= deadline;
+}
+
+bool has_died(Sandbox& sandbox) {
+  const bool gone = supervisor_gone(sandbox);
+  const std::lock_guard lock(sandbox.mutex);
+  return gone && sandbox.state == SandboxState::kRunning;
 }
 
 }  // namespace
@@ -122,35 +135,37 @@ void Host::watch() {
   for (;;) {
     const auto stopped = wait_readable(stop_.fd(), Deadline::after(kTick));
     if (!stopped || *stopped) return;
-    for (const SandboxPtr& sandbox : all()) watch_one(sandbox);
+    end_who_is_due();
     if (!collect_wanted_ || !collect_at.passed()) continue;
     (void)collect();
     if (collect_wanted_) collect_at = Deadline::after(kCollectAgain);
   }
 }
 
-void Host::watch_one(const SandboxPtr& sandbox) {
-  const auto due = [&] {
-    const std::lock_guard lock(sandbox->mutex);
-    const int64_t deadline = sandbox->record.deadline_unix_ms;
-    return sandbox->state == SandboxState::kRunning && deadline != 0 && unix_time_ms() >= deadline;
-  };
-  const auto died = [&] {
-    const bool gone = supervisor_gone(*sandbox);
-    const std::lock_guard lock(sandbox->mutex);
-    return gone && sandbox->state == SandboxState::kRunning;
-  };
-  // The operation is taken only when there is something to do: who asks for it meanwhile must not be told that it is
-  // busy.
-  if (!due() && !died()) return;
+// Each in a thread of its own: one that does not end (30 s, in the worst case) must not let the others live on.
+void Host::end_who_is_due() {
+  std::erase_if(endings_, [](const Ending& ending) {
+    return ending.done.wait_for(std::chrono::seconds(0)) == std::future_status::ready;
+  });
+  for (const SandboxPtr& sandbox : all()) {
+    if (endings_.size() == kEndTogether) return;
+    const auto is_this = [&](const Ending& ending) { return ending.sandbox == sandbox; };
+    if (std::any_of(endings_.begin(), endings_.end(), is_this)) continue;
+    if (!is_due(*sandbox) && !has_died(*sandbox)) continue;
+    endings_.push_back({sandbox, std::async(std::launch::async, [this, sandbox] { end_if_due(sandbox); })});
+  }
+}
+
+void Host::end_if_due(const SandboxPtr& sandbox) {
+  // Taken only when there is something to do: who asks for it meanwhile must not be told that it is busy.
   const std::unique_lock operation(sandbox->operation, std::try_to_lock);
   if (!operation) return;  // whoever holds it sees what happens
   std::string reason;
-  if (died()) {
+  if (has_died(*sandbox)) {
     (void)await_end(*sandbox, Deadline::after(kDeadVmmDeadline));
     const auto exit = load_exit_record(sandbox->dir);
     reason = exit ? exit->reason : "supervisor died: " + log_tail(sandbox->dir / supervisor::kSupervisorLog);
-  } else if (due()) {
+  } else if (is_due(*sandbox)) {
     end_processes(sandbox, kTimeout);
     reason = kTimeout;
   } else {
