@@ -109,13 +109,13 @@ Status CowDisk::prepare_freeze() { return state_->prepare_freeze(); }
 
 Status CowDisk::freeze() { return state_->freeze(); }
 
-Result<SealResult> CowDisk::seal_frozen(const Path& layers_dir, snapshot::LayerId id) {
-  return state_->seal_frozen(layers_dir, id);
+Result<SealResult> CowDisk::seal_frozen(const Path& layers_dir, snapshot::LayerId id, const KeepMap& keep) {
+  return state_->seal_frozen(layers_dir, id, keep);
 }
 
 Result<SealResult> CowDisk::seal(const Path& layers_dir, snapshot::LayerId id) {
   STASIS_TRY(freeze());
-  return seal_frozen(layers_dir, id);
+  return seal_frozen(layers_dir, id, [](const snapshot::BlockMap&) { return Status(); });
 }
 
 CowDisk::State::AllLocks CowDisk::State::lock_all() {

@@ -7,6 +7,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <mutex>
 #include <shared_mutex>
@@ -55,10 +56,12 @@ class CowDisk {
   // it. On failure the disk is as it was before.
   Status freeze();
   // Seals what is frozen into layers_dir as layer `id`; reads and writes may go on. Blocks equal to their parent's are
-  // dropped from the map and blocks of zeros become zero extents. Continues above the new map. On failure nothing stays
-  // in layers_dir and the disk reads as before; what was frozen is part of the next freeze().
-  Result<SealResult> seal_frozen(const Path& layers_dir, snapshot::LayerId id);
-  // Both at once.
+  // dropped from the map and blocks of zeros become zero extents. Continues above the new map once `keep` has written
+  // it down where a collection finds it: nothing else keeps the layer that this disk then needs. On failure, of `keep`
+  // too, nothing stays in layers_dir and the disk reads as before; what was frozen is part of the next freeze().
+  using KeepMap = std::function<Status(const snapshot::BlockMap&)>;
+  Result<SealResult> seal_frozen(const Path& layers_dir, snapshot::LayerId id, const KeepMap& keep);
+  // Both at once; the caller keeps what is in layers_dir.
   Result<SealResult> seal(const Path& layers_dir, snapshot::LayerId id);
   // The map that the disk stands on now (of its last seal, or its base).
   const snapshot::BlockMap& map() const;

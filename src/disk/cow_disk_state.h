@@ -60,8 +60,8 @@ struct CowDisk::State {
   Status prepare_freeze();
   Status freeze();
   Status thaw();
-  Result<SealResult> seal_frozen(const Path& layers_dir, snapshot::LayerId id);
-  Result<SealResult> try_to_seal(const Path& layers_dir, snapshot::LayerId id);
+  Result<SealResult> seal_frozen(const Path& layers_dir, snapshot::LayerId id, const KeepMap& keep);
+  Result<SealResult> try_to_seal(const Path& layers_dir, snapshot::LayerId id, const KeepMap& keep);
   Status normalise();
   Status normalise_written(const BlockStates::Run& run);
   void normalise_zeroed(const BlockStates::Run& run);
@@ -69,6 +69,7 @@ struct CowDisk::State {
   Status trim(std::span<const Range> keep);
   Result<std::shared_ptr<snapshot::AddressSpace>> adopt(const Path& layers_dir, snapshot::LayerId id,
                                                         std::span<const Range> data, SealResult& result);
+  void take_back(const Path& layers_dir, snapshot::LayerId id);
 
   FileSystem& fs;
   const Path work_dir;

@@ -147,7 +147,7 @@ TEST_P(CowDiskProperty, AFreezeIsOneMomentWhateverIsWrittenUntilTheSeal) {
       frozen = model;
       steps(30);
     }
-    const SealResult sealed = must(disk->seal_frozen(dirs_.layers, LayerId::random()));
+    const SealResult sealed = must(disk->seal_frozen(dirs_.layers, LayerId::random(), keep_nothing));
     ASSERT_TRUE(content_of(dirs_.layers, sealed.map) == frozen) << round;
     ASSERT_TRUE(content_of(*disk) == model) << round;
     EXPECT_EQ(write_layers().size(), 1u);
@@ -160,7 +160,7 @@ TEST_P(CowDiskProperty, AFreezeIsOneMomentWhateverIsWrittenUntilTheSeal) {
 
 TEST_F(CowDiskTest, WithoutAFreezeThereIsNothingToSeal) {
   auto disk = on_zeros(4 * kBlockSize);
-  const auto sealed = disk->seal_frozen(dirs_.layers, LayerId::random());
+  const auto sealed = disk->seal_frozen(dirs_.layers, LayerId::random(), keep_nothing);
   ASSERT_FALSE(sealed);
   EXPECT_EQ(sealed.error().code, Code::kFailedPrecondition);
 }
@@ -256,7 +256,7 @@ TEST_F(CowDiskTest, ManyThreadsChangePartsOfTheSameBlocks) {
   }
   for (int i = 0; i < 10; ++i) {
     must(disk->freeze());
-    must(disk->seal_frozen(dirs_.layers, LayerId::random()));
+    must(disk->seal_frozen(dirs_.layers, LayerId::random(), keep_nothing));
   }
   for (std::thread& thread : threads) thread.join();
   EXPECT_TRUE(content_of(*disk) == model);

@@ -77,7 +77,7 @@ TEST_F(FailureTest, AFailedSealOfWhatIsFrozenLosesNothing) {
     const Bytes frozen = model_;
     change(*disk);
     fs_.fail_at(call, EIO);
-    const auto sealed = disk->seal_frozen(dirs_.layers, LayerId::random());
+    const auto sealed = disk->seal_frozen(dirs_.layers, LayerId::random(), keep_nothing);
     fs_.heal();
     ASSERT_TRUE(content_of(*disk) == model_) << "call " << call;
     if (sealed) {
@@ -91,6 +91,36 @@ TEST_F(FailureTest, AFailedSealOfWhatIsFrozenLosesNothing) {
   ASSERT_LT(call, kMaxCalls);
   must(disk->seal(dirs_.layers, LayerId::random()));
   EXPECT_TRUE(content_of(dirs_.layers, disk->map()) == model_);
+}
+
+// Otherwise the disk would stand on a layer that the next collection takes.
+TEST_F(FailureTest, AMapThatCannotBeKeptLeavesTheDiskAsItWas) {
+  const auto disk = make();
+  const auto layers = layer_files();
+  const Uuid map = disk->map().metadata().id;
+  const auto full = [](const snapshot::BlockMap&) -> Status {
+    return fail(Code::kResourceExhausted, "the disk is full");
+  };
+  const auto expect_failed_seal = [&] {
+    const auto sealed = disk->seal_frozen(dirs_.layers, LayerId::random(), full);
+    ASSERT_FALSE(sealed);
+    EXPECT_EQ(sealed.error().code, Code::kResourceExhausted);
+    EXPECT_EQ(layer_files(), layers);
+    EXPECT_EQ(disk->map().metadata().id, map);
+    EXPECT_EQ(must(fs_.list(dirs_.work)).size(), 1u);
+    EXPECT_TRUE(content_of(*disk) == model_);
+  };
+  must(disk->discard(0, kBlockSize));
+  std::fill_n(model_.begin(), kBlockSize, std::byte{});
+  must(disk->freeze());
+  expect_failed_seal();  // without a layer
+  change(*disk);
+  must(disk->freeze());
+  change(*disk);
+  expect_failed_seal();
+  must(disk->freeze());
+  const auto sealed = must(disk->seal_frozen(dirs_.layers, LayerId::random(), keep_nothing));
+  EXPECT_TRUE(content_of(dirs_.layers, sealed.map) == model_);
 }
 
 TEST_F(FailureTest, AFailedSealWithoutALayerLeavesTheDiskAsItWas) {
@@ -120,7 +150,7 @@ TEST_F(FailureTest, AFileSystemThatStaysBrokenDuringASealLosesNothing) {
     must(disk->freeze());
     change(*disk);
     fs_.fail_at(call, EIO, Mode::kFromThenOn);
-    const auto sealed = disk->seal_frozen(dirs_.layers, LayerId::random());
+    const auto sealed = disk->seal_frozen(dirs_.layers, LayerId::random(), keep_nothing);
     fs_.heal();
     ASSERT_TRUE(content_of(*disk) == model_) << "call " << call;
     disk.reset();

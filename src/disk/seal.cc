@@ -63,15 +63,15 @@ Status CowDisk::State::thaw() {
   return {};
 }
 
-Result<SealResult> CowDisk::State::seal_frozen(const Path& layers_dir, snapshot::LayerId id) {
+Result<SealResult> CowDisk::State::seal_frozen(const Path& layers_dir, snapshot::LayerId id, const KeepMap& keep) {
   if (!frozen) return fail(Code::kFailedPrecondition, "nothing of this disk is frozen");
-  auto sealed = try_to_seal(layers_dir, id);
+  auto sealed = try_to_seal(layers_dir, id, keep);
   // If this fails as well, the frozen layer stays below and the next freeze tries again.
   if (!sealed) (void)thaw();
   return sealed;
 }
 
-Result<SealResult> CowDisk::State::try_to_seal(const Path& layers_dir, snapshot::LayerId id) {
+Result<SealResult> CowDisk::State::try_to_seal(const Path& layers_dir, snapshot::LayerId id, const KeepMap& keep) {
   STASIS_TRY_CONTEXT(normalise(), "compare with the parent");
   const std::vector<Change> changed = changes();
   const std::vector<Range> data = data_of(changed);
@@ -80,6 +80,10 @@ Result<SealResult> CowDisk::State::try_to_seal(const Path& layers_dir, snapshot:
   SealResult result{std::move(map), std::nullopt, frozen->states->written(), frozen->states->zeroed()};
   auto next = data.empty() ? AddressSpace::open(fs, layers_dir, result.map) : adopt(layers_dir, id, data, result);
   if (!next) return fail(std::move(next).error().with_context("seal disk"));
+  if (Status kept = keep(result.map); !kept) {
+    if (result.layer) take_back(layers_dir, id);
+    return fail(std::move(kept).error().with_context("write down what the disk stands on"));
+  }
   if (data.empty()) (void)fs.remove(frozen->path);
   // Closed once the guest's reads and writes go on: that unmaps layers and tables.
   std::shared_ptr<const AddressSpace> old_base;
@@ -160,10 +164,13 @@ Result<std::shared_ptr<AddressSpace>> CowDisk::State::adopt(const Path& layers_d
                                                             std::span<const Range> data, SealResult& result) {
   STASIS_ASSIGN(result.layer, adopt_layer(fs, frozen->path, layers_dir, id, size, data));
   auto opened = AddressSpace::open(fs, layers_dir, result.map);
-  if (opened) return opened;
+  if (!opened) take_back(layers_dir, id);
+  return opened;
+}
+
+void CowDisk::State::take_back(const Path& layers_dir, snapshot::LayerId id) {
   (void)fs.rename(snapshot::layer_data_path(layers_dir, id), frozen->path);
   (void)fs.remove(snapshot::layer_sums_path(layers_dir, id));
-  return opened;
 }
 
 }  // namespace stasis::disk

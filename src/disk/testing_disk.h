@@ -63,6 +63,8 @@ inline std::shared_ptr<const snapshot::AddressSpace> make_zero_base(const Path& 
   return must(snapshot::AddressSpace::open(real_file_system(), layers, must(snapshot::BlockMap::zeros(size))));
 }
 
+inline Status keep_nothing(const snapshot::BlockMap&) { return {}; }
+
 inline Bytes content_of(const CowDisk& disk) {
   Bytes result(disk.size());
   must(disk.read(0, result));

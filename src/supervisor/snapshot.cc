@@ -125,13 +125,14 @@ Result<SnapshotReply> Sandbox::publish(SnapshotId id, const snapshot::CaptureRes
   return SnapshotReply{id, manifest->memory, manifest->disk, 0, 0};
 }
 
-// The disk goes on above the sealed layer even if the snapshot fails later, so the sandbox's own record must name it at
-// once.
+// The disk goes on above the sealed layer even if the snapshot fails later, so the sandbox's own record names it first.
 Result<disk::SealResult> Sandbox::seal_disk() {
-  auto sealed = disk_->seal_frozen(store_.layers_dir(), snapshot::LayerId::random());
+  const auto keep = [&](const snapshot::BlockMap& map) -> Status {
+    STASIS_ASSIGN(const auto bytes, map.encode());
+    return replace_file(store_.fs(), dir_ / kDiskMapFile, bytes);
+  };
+  auto sealed = disk_->seal_frozen(store_.layers_dir(), snapshot::LayerId::random(), keep);
   if (!sealed) return fail(std::move(sealed).error().with_context("store the disk"));
-  STASIS_ASSIGN(const auto bytes, sealed->map.encode());
-  STASIS_TRY(replace_file(store_.fs(), dir_ / kDiskMapFile, bytes));
   return sealed;
 }
 

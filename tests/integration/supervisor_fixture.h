@@ -169,6 +169,17 @@ class SupervisorTest : public ::testing::Test {
     ASSERT_THAT(answer, HasSubstr("204"));
   }
 
+  // As the agent does it while this sandbox runs.
+  static void collect_around(const Running& running) {
+    std::vector<snapshot::BlockMap> roots;
+    for (const char* file : {kMemoryMapFile, kDiskMapFile}) {
+      const auto bytes = read_file(real_file_system(), running.dir / file, uint64_t{1} << 30).value();
+      roots.push_back(snapshot::BlockMap::decode(bytes).value());
+    }
+    const auto collected = store_->collect(roots);
+    ASSERT_TRUE(collected) << collected.error().message;
+  }
+
   static snapshot::BlockMap map_of_memory(SnapshotId id) {
     return store_->read_map(id, *store_->load(id).value().memory_map).value();
   }

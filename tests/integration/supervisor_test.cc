@@ -179,6 +179,25 @@ TEST_F(SupervisorTest, WhileASnapshotIsTakenTheGuestIsReached) {
   EXPECT_TRUE(running.client->state(Milliseconds(5'000)));
 }
 
+// What the sandbox stands on is in its own record, whatever fails: a collection takes none of it.
+TEST_F(SupervisorTest, ADiskThatCannotBeWrittenDownCostsThatSnapshotOnly) {
+  Running running = start(image_, "no-record");
+  ASSERT_TRUE(running.client->state(Milliseconds(60'000)));
+  await_daemon(*running.client);
+  const Path obstacle = running.dir / (std::string(kDiskMapFile) + ".tmp");
+  ASSERT_TRUE(real_file_system().make_directory(obstacle));
+  EXPECT_FALSE(running.client->snapshot(SnapshotId::random(), Milliseconds(60'000)));
+  collect_around(running);
+  ASSERT_TRUE(real_file_system().remove_directory(obstacle));
+  const SnapshotId id = SnapshotId::random();
+  const auto taken = running.client->snapshot(id, Milliseconds(60'000));
+  ASSERT_TRUE(taken) << taken.error().message;
+  EXPECT_GT(taken->disk.stored_bytes, 0U);
+  collect_around(running);
+  const auto disk = store_->read_map(id, *store_->load(id).value().disk_map).value();
+  EXPECT_TRUE(snapshot::AddressSpace::open(real_file_system(), store_->layers_dir(), disk));
+}
+
 TEST_F(SupervisorTest, UnknownBaseEndsWithTheReason) {
   SandboxConfig config{"x", store_->root(), SnapshotId::random(), {1, 256}, 0, "qemu"};
   const Path dir = root_->path() / "unknown";
