@@ -32,6 +32,7 @@ struct CowDisk::State {
     Path path;
     UniqueFd fd;
     std::unique_ptr<BlockStates> states;
+    bool spoilt = false;  // no layer can be made of this file, only of a copy (adopt_layer())
   };
 
   State(FileSystem& file_system, std::shared_ptr<const snapshot::AddressSpace> base_space, Path dir)
@@ -62,6 +63,8 @@ struct CowDisk::State {
   Status thaw();
   Result<SealResult> seal_frozen(const Path& layers_dir, snapshot::LayerId id, const KeepMap& keep);
   Result<SealResult> try_to_seal(const Path& layers_dir, snapshot::LayerId id, const KeepMap& keep);
+  Status renew_frozen();
+  Status copy_changes(const WriteLayer& from, WriteLayer& to);
   Status normalise();
   Status normalise_written(const BlockStates::Run& run);
   void normalise_zeroed(const BlockStates::Run& run);

@@ -46,32 +46,55 @@ Status CowDisk::State::freeze() {
 Status CowDisk::State::thaw() {
   if (!frozen) return {};
   const AllLocks locked = lock_all();
-  uint64_t from = 0;
-  while (const auto run = top.states->next_changed(from, kRegionBlocks)) {
-    from = run->end();
-    if (run->state == BlockState::kWritten) {
-      const Range range = bytes_of(*run);
-      std::vector<std::byte> bytes(range.length);
-      STASIS_TRY(read_file(top, range.offset, bytes));
-      STASIS_TRY_CONTEXT(fs.write_at(frozen->fd.get(), range.offset, bytes), frozen->path.string());
-    }
-    frozen->states->set(run->first, run->count, run->state);
-  }
+  STASIS_TRY(copy_changes(top, *frozen));
   (void)fs.remove(top.path);
   top = std::move(*frozen);
   frozen.reset();
   return {};
 }
 
+Status CowDisk::State::copy_changes(const WriteLayer& from, WriteLayer& to) {
+  uint64_t block = 0;
+  while (const auto run = from.states->next_changed(block, kRegionBlocks)) {
+    block = run->end();
+    if (run->state == BlockState::kWritten) {
+      const Range range = bytes_of(*run);
+      std::vector<std::byte> bytes(range.length);
+      STASIS_TRY(read_file(from, range.offset, bytes));
+      STASIS_TRY_CONTEXT(fs.write_at(to.fd.get(), range.offset, bytes), to.path.string());
+    }
+    to.states->set(run->first, run->count, run->state);
+  }
+  return {};
+}
+
+Status CowDisk::State::renew_frozen() {
+  if (!frozen->spoilt) return {};
+  STASIS_ASSIGN(WriteLayer copy, make_write_layer());
+  if (Status copied = copy_changes(*frozen, copy); !copied) {
+    (void)fs.remove(copy.path);
+    return copied;
+  }
+  (void)fs.remove(frozen->path);
+  WriteLayer spoilt;  // closed once the guest's reads and writes go on
+  const AllLocks locked = lock_all();
+  spoilt = std::exchange(*frozen, std::move(copy));
+  return {};
+}
+
 Result<SealResult> CowDisk::State::seal_frozen(const Path& layers_dir, snapshot::LayerId id, const KeepMap& keep) {
   if (!frozen) return fail(Code::kFailedPrecondition, "nothing of this disk is frozen");
   auto sealed = try_to_seal(layers_dir, id, keep);
+  if (sealed) return sealed;
+  // What a device did not take is in memory still, but not for long. If this fails, the next seal does it.
+  (void)renew_frozen();
   // If this fails as well, the frozen layer stays below and the next freeze tries again.
-  if (!sealed) (void)thaw();
+  (void)thaw();
   return sealed;
 }
 
 Result<SealResult> CowDisk::State::try_to_seal(const Path& layers_dir, snapshot::LayerId id, const KeepMap& keep) {
+  STASIS_TRY_CONTEXT(renew_frozen(), "copy what could not be stored");
   STASIS_TRY_CONTEXT(normalise(), "compare with the parent");
   const std::vector<Change> changed = changes();
   const std::vector<Range> data = data_of(changed);
@@ -162,14 +185,14 @@ Status CowDisk::State::trim(std::span<const Range> keep) {
 
 Result<std::shared_ptr<AddressSpace>> CowDisk::State::adopt(const Path& layers_dir, snapshot::LayerId id,
                                                             std::span<const Range> data, SealResult& result) {
-  STASIS_ASSIGN(result.layer, adopt_layer(fs, frozen->path, layers_dir, id, size, data));
+  STASIS_ASSIGN(result.layer, adopt_layer(fs, frozen->path, layers_dir, id, size, data, &frozen->spoilt));
   auto opened = AddressSpace::open(fs, layers_dir, result.map);
   if (!opened) take_back(layers_dir, id);
   return opened;
 }
 
 void CowDisk::State::take_back(const Path& layers_dir, snapshot::LayerId id) {
-  (void)fs.rename(snapshot::layer_data_path(layers_dir, id), frozen->path);
+  frozen->spoilt = !fs.rename(snapshot::layer_data_path(layers_dir, id), frozen->path);
   (void)fs.remove(snapshot::layer_sums_path(layers_dir, id));
 }
 

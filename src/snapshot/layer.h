@@ -66,9 +66,11 @@ class LayerWriter {
 
 // Makes a raw layer of an existing sparse file (a disk's write layer) without copying: computes the checksums of `data`
 // (sorted ranges, multiples of kBlockSize; everything else in the file must be a hole or is ignored), syncs, renames
-// `file` into layers_dir. `file` must be on the same file system. On failure `file` is where and what it was.
+// `file` into layers_dir. `file` must be on the same file system. On failure `file` is where and what it was, but for
+// what makes it `spoilt`: its sync has failed (Linux takes its pages for clean then, and no later sync writes them), or
+// it could not be moved back. Then no layer can be made of it any more, only of a copy.
 Result<LayerInfo> adopt_layer(FileSystem& fs, const Path& file, const Path& layers_dir, LayerId id, uint64_t size,
-                              std::span<const Range> data);
+                              std::span<const Range> data, bool* spoilt = nullptr);
 
 // An open layer. Thread-safe; shared by every reader in the process.
 class Layer {

@@ -100,7 +100,7 @@ Result<LayerSums> sums_of_file(FileSystem& fs, int fd, LayerId id, uint64_t size
 }  // namespace
 
 Result<LayerInfo> adopt_layer(FileSystem& fs, const Path& file, const Path& layers_dir, LayerId id, uint64_t size,
-                              std::span<const Range> data) {
+                              std::span<const Range> data, bool* spoilt) {
   STASIS_TRY(check_new_layer(fs, layers_dir, id, size));
   STASIS_ASSIGN(const FileInfo info, fs.info(file));
   if (info.size != size) {
@@ -114,9 +114,12 @@ Result<LayerInfo> adopt_layer(FileSystem& fs, const Path& file, const Path& laye
   const Path data_path = layer_data_path(layers_dir, id);
   const Path sums_path = layer_sums_path(layers_dir, id);
   bool renamed = false;
+  bool lost = false;
   auto publish = [&]() -> Status {
     STASIS_TRY_CONTEXT(fs.set_mode(fd.get(), 0444), file.string());
-    STASIS_TRY_CONTEXT(fs.sync(fd.get()), file.string());
+    const Status synced = fs.sync(fd.get());
+    lost = !synced;
+    STASIS_TRY_CONTEXT(synced, file.string());
     STASIS_TRY(write_sums(fs, temporary_of(sums_path), *sums));
     STASIS_TRY(fs.rename(temporary_of(sums_path), sums_path));
     STASIS_TRY(fs.rename(file, data_path));
@@ -124,7 +127,8 @@ Result<LayerInfo> adopt_layer(FileSystem& fs, const Path& file, const Path& laye
     return fs.sync_directory(layers_dir);
   };
   if (Status published = publish(); !published) {
-    if (renamed) (void)fs.rename(data_path, file);
+    if (renamed) lost = !fs.rename(data_path, file);
+    if (spoilt != nullptr) *spoilt = lost;
     (void)fs.set_mode(fd.get(), 0600);
     (void)fs.remove(sums_path);
     (void)fs.remove(temporary_of(sums_path));

@@ -1,6 +1,7 @@
 #include "base/testing/power_loss.h"
 
 #include <algorithm>
+#include <span>
 
 namespace stasis::testing {
 namespace {
@@ -11,6 +12,36 @@ size_t below(std::mt19937_64& random, size_t end) { return std::uniform_int_dist
 // that keep the order and stop somewhere, those that have only the newest, and, most often, those that keep no order.
 enum class Loss { kEverything, kNothing, kFromSomewhereOn, kUntilSomewhere, kAnything };
 Loss any_loss(std::mt19937_64& random) { return static_cast<Loss>(std::min<size_t>(below(random, 6), 4)); }
+
+void copy_sector(const Content& from, size_t at, Content& to) {
+  const size_t end = std::min({at + kSector, from.size(), to.size()});
+  if (at < end) {
+    std::copy(from.begin() + static_cast<ptrdiff_t>(at), from.begin() + static_cast<ptrdiff_t>(end),
+              to.begin() + static_cast<ptrdiff_t>(at));
+  }
+}
+
+// The same, and zeros where `from` ends.
+void set_sector(const Content& from, size_t at, Content& to) {
+  if (at >= to.size()) return;
+  std::fill_n(to.begin() + static_cast<ptrdiff_t>(at), std::min(kSector, to.size() - at), std::byte{0});
+  copy_sector(from, at, to);
+}
+
+std::set<size_t> sectors_of(std::span<const UnsyncedChange> changes) {
+  std::set<size_t> result;
+  for (const UnsyncedChange& change : changes) {
+    const size_t end = change.offset + change.data.size();
+    for (size_t at = change.offset / kSector * kSector; at < end; at += kSector) result.insert(at);
+  }
+  return result;
+}
+
+// `live` as a disk has it that never got what was lost.
+Content without_lost(const Node& file, Content live) {
+  for (const size_t at : file.lost) set_sector(file.synced, at, live);
+  return live;
+}
 
 // The file after each of its changes, the synced state first.
 std::vector<Content> versions_of(const Node& file, const std::optional<Content>& live) {
@@ -26,16 +57,11 @@ std::vector<Content> versions_of(const Node& file, const std::optional<Content>&
     versions.push_back(std::move(next));
   }
   // Written past the seam.
-  if (live && *live != versions.back()) versions.push_back(*live);
-  return versions;
-}
-
-void copy_sector(const Content& from, size_t at, Content& to) {
-  const size_t end = std::min({at + kSector, from.size(), to.size()});
-  if (at < end) {
-    std::copy(from.begin() + static_cast<ptrdiff_t>(at), from.begin() + static_cast<ptrdiff_t>(end),
-              to.begin() + static_cast<ptrdiff_t>(at));
+  if (live) {
+    Content now = without_lost(file, *live);
+    if (now != versions.back()) versions.push_back(std::move(now));
   }
+  return versions;
 }
 
 bool same_sector(const Content& a, const Content& b, size_t at) {
@@ -56,8 +82,7 @@ Content torn(const std::vector<Content>& versions, std::mt19937_64& random) {
   Content result = versions[last];
   const size_t cut = below(random, result.size() / kSector + 1) * kSector;
   for (size_t at = cut; at < result.size(); at += kSector) {
-    std::fill_n(result.begin() + static_cast<ptrdiff_t>(at), std::min(kSector, result.size() - at), std::byte{0});
-    copy_sector(old, at, result);
+    set_sector(old, at, result);
   }
   return result;
 }
@@ -77,6 +102,17 @@ Content mixed(const std::vector<Content>& versions, std::mt19937_64& random) {
 }
 
 }  // namespace
+
+void Node::sync(Content live) {
+  for (const size_t at : sectors_of(unsynced)) lost.erase(at);
+  synced = without_lost(*this, std::move(live));
+  unsynced.clear();
+}
+
+void Node::fail_sync() {
+  lost.merge(sectors_of(unsynced));
+  unsynced.clear();
+}
 
 void Node::apply_entries() {
   for (auto& [name, node] : unsynced_entries) {

@@ -8,6 +8,7 @@
 #include <memory>
 #include <optional>
 #include <random>
+#include <set>
 #include <string>
 #include <utility>
 #include <vector>
@@ -37,6 +38,11 @@ struct Node {
   Content synced;
   unsigned synced_mode = 0600;
   std::vector<UnsyncedChange> unsynced;
+  std::set<size_t> lost;  // where sectors begin whose writes a failed sync has dropped: they are as of `synced`
+
+  void sync(Content live);
+  // What Linux does when a write-back fails: the pages count as clean, and no later sync writes them.
+  void fail_sync();
 
   // Of a directory. A null entry is a name that was taken away.
   std::map<std::string, NodePtr> synced_entries;

@@ -3,7 +3,9 @@
 #include <sys/stat.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <cstdlib>
+#include <utility>
 
 namespace stasis::testing {
 namespace {
@@ -163,9 +165,12 @@ Status VolatileFileSystem::punch_hole(int fd, Range range) {
 Status VolatileFileSystem::sync(int fd) {
   const std::lock_guard lock(mutex_);
   const NodePtr node = file(fd);
-  node->synced = content_of(fd);
+  if (std::exchange(sync_fails_, false)) {
+    node->fail_sync();
+    return fail_errno(EIO, "sync: the device has failed");
+  }
+  node->sync(content_of(fd));
   node->synced_mode = mode_of(look_at(fd));
-  node->unsynced.clear();
   return {};
 }
 

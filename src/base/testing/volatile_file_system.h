@@ -31,6 +31,8 @@ class VolatileFileSystem final : public ForwardingFileSystem {
   // Descriptors that are still open belong to files that are gone.
   void come_back(const Cut& cut, std::mt19937_64& random);
   void lose_power(std::mt19937_64& random) { come_back(*cut_power(), random); }
+  // The device does not take what the next sync of a file is to write, and no later sync writes it either.
+  void fail_next_sync() { sync_fails_ = true; }
 
   Result<UniqueFd> create(const Path& path) override;
   Status write_at(int fd, uint64_t offset, std::span<const std::byte> data) override;
@@ -60,6 +62,7 @@ class VolatileFileSystem final : public ForwardingFileSystem {
   const Path root_;
   std::mutex mutex_;
   uint64_t nodes_made_ = 0;
+  bool sync_fails_ = false;
   std::unordered_map<uint64_t, NodePtr> nodes_;  // by inode number: what is there now
 };
 

@@ -59,6 +59,20 @@ TEST_F(VolatileFileSystemTest, WithoutAnySyncEverythingIsPossible) {
                       {}, {{"a", ""}}, {{"a", "text"}}, {{"a", std::string(4, '\0')}}, {{"a", "\xdb\xdb\xdb\xdb"}}}));
 }
 
+TEST_F(VolatileFileSystemTest, WhatAFailedSyncHasDroppedIsDurableOnlyIfItIsWrittenAgain) {
+  const auto seen = outcomes([](FileSystem& fs, const Path& dir) {
+    ASSERT_TRUE(publish_file(fs, dir / "a", std::string(2 * kSector, 'o')));
+    const UniqueFd fd = fs.open_write(dir / "a").value();
+    write(fs, fd.get(), 0, std::string(2 * kSector, 'n'));
+    dynamic_cast<VolatileFileSystem&>(fs).fail_next_sync();
+    ASSERT_FALSE(fs.sync(fd.get()));
+    write(fs, fd.get(), 0, std::string(kSector, 'n'));
+    ASSERT_TRUE(fs.sync(fs.open_read(dir / "a").value().get()));
+    ASSERT_EQ(look(dir)["a"], std::string(2 * kSector, 'n')) << "read without a power cut";
+  });
+  EXPECT_EQ(seen, (std::set<Outcome>{{{"a", std::string(kSector, 'n') + std::string(kSector, 'o')}}}));
+}
+
 TEST_F(VolatileFileSystemTest, ARenameThatIsNotSyncedLeavesEitherNameOrBothOrNone) {
   const auto seen = outcomes([](FileSystem& fs, const Path& dir) {
     ASSERT_TRUE(publish_file(fs, dir / "a", "text"));
