@@ -9,13 +9,13 @@
 #include "base/process.h"
 #include "net/sandbox_network.h"
 #include "snapshot/verified.h"
+#include "supervisor/kept_map.h"
 #include "supervisor/pager_words.h"
 #include "supervisor/stopwatch.h"
 
 namespace stasis::supervisor {
 namespace {
 
-using snapshot::AddressSpace;
 using snapshot::BlockMap;
 using snapshot::kBlockSize;
 using snapshot::Manifest;
@@ -122,9 +122,7 @@ Status Sandbox::find_base() {
   STASIS_ASSIGN(base_, store_.load(config_.base));
   last_snapshot_ = base_.id;
   STASIS_ASSIGN(BlockMap disk_map, disk_map_of(store_, base_, config_.disk_bytes));
-  STASIS_ASSIGN(const auto disk_bytes, disk_map.encode());
-  STASIS_TRY(replace_file(store_.fs(), dir_ / kDiskMapFile, disk_bytes));
-  STASIS_ASSIGN(disk_base_, AddressSpace::open(store_.fs(), store_.layers_dir(), std::move(disk_map)));
+  STASIS_ASSIGN(disk_base_, open_and_keep(store_.fs(), dir_ / kDiskMapFile, store_.layers_dir(), std::move(disk_map)));
   if (base_.kind == SnapshotKind::kImage) {
     shape_ = config_.shape;
     STASIS_ASSIGN(BlockMap zeros, BlockMap::zeros(uint64_t{shape_.memory_mib} << 20));
@@ -138,9 +136,7 @@ Status Sandbox::find_base() {
 
 // From now on memory is compared with `memory_map`, and its layers are kept by the sandbox's own record of it.
 Status Sandbox::stand_on(const BlockMap& memory_map) {
-  STASIS_ASSIGN(const auto bytes, memory_map.encode());
-  STASIS_TRY(replace_file(store_.fs(), dir_ / kMemoryMapFile, bytes));
-  STASIS_ASSIGN(memory_, AddressSpace::open(store_.fs(), store_.layers_dir(), memory_map));
+  STASIS_ASSIGN(memory_, open_and_keep(store_.fs(), dir_ / kMemoryMapFile, store_.layers_dir(), memory_map));
   return {};
 }
 

@@ -4,6 +4,7 @@
 #include "snapshot/ranges.h"
 #include "snapshot/staging.h"
 #include "snapshot/verified.h"
+#include "supervisor/kept_map.h"
 #include "supervisor/sandbox.h"
 #include "supervisor/stopwatch.h"
 
@@ -127,10 +128,7 @@ Result<SnapshotReply> Sandbox::publish(SnapshotId id, const snapshot::CaptureRes
 
 // The disk goes on above the sealed layer even if the snapshot fails later, so the sandbox's own record names it first.
 Result<disk::SealResult> Sandbox::seal_disk() {
-  const auto keep = [&](const snapshot::BlockMap& map) -> Status {
-    STASIS_ASSIGN(const auto bytes, map.encode());
-    return replace_file(store_.fs(), dir_ / kDiskMapFile, bytes);
-  };
+  const auto keep = [&](const snapshot::BlockMap& map) { return keep_map(store_.fs(), dir_ / kDiskMapFile, map); };
   auto sealed = disk_->seal_frozen(store_.layers_dir(), snapshot::LayerId::random(), keep);
   if (!sealed) return fail(std::move(sealed).error().with_context("store the disk"));
   return sealed;
