@@ -5,6 +5,7 @@
 #include <sys/stat.h>
 
 #include "agent/service.h"
+#include "base/descriptor_limit.h"
 #include "base/log.h"
 #include "base/process.h"
 #include "base/signals.h"
@@ -84,6 +85,7 @@ Agent::~Agent() {
 
 Status run_agent(const AgentOptions& options) {
   start_logging("agent");
+  raise_descriptor_limit();
   STASIS_ASSIGN(const UniqueFd signals, take_signals({SIGTERM, SIGINT}));
   STASIS_ASSIGN(const auto agent, Agent::start(options));
   STASIS_TRY(wait_readable(signals.get(), Deadline::never()));

@@ -3,6 +3,7 @@
 #include <signal.h>
 #include <unistd.h>
 
+#include "base/descriptor_limit.h"
 #include "base/file_lock.h"
 #include "base/log.h"
 #include "base/poll.h"
@@ -149,6 +150,7 @@ Result<std::unique_ptr<Server>> Server::start(const ServerOptions& options) {
 Status run_server(const ServerOptions& options) {
   STASIS_ASSIGN(const UniqueFd signals, take_signals({SIGTERM, SIGINT}));
   start_logging("server");
+  raise_descriptor_limit();
   STASIS_ASSIGN(const std::unique_ptr<Server> server, Server::start(options));
   while (true) {
     STASIS_ASSIGN(const bool came, wait_readable(signals.get(), Deadline::never()));

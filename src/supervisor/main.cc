@@ -7,6 +7,7 @@
 #include <cstring>
 #include <iostream>
 
+#include "base/descriptor_limit.h"
 #include "base/log.h"
 #include "base/namespaces.h"
 #include "base/signals.h"
@@ -35,6 +36,7 @@ struct Ears {
 // Everything that must happen while the process has one thread: signals, namespaces. The socket exists before there is
 // anything to ask: who connects early waits for the first answer.
 Result<Ears> set_up(const Path& dir) {
+  raise_descriptor_limit();
   Ears ears;
   STASIS_ASSIGN(ears.signals, take_signals({SIGTERM, SIGINT}));
   STASIS_ASSIGN(ears.listener, listen_unix(dir / kControlSocket));
