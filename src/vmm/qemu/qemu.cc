@@ -385,6 +385,7 @@ Status Qemu::offer_state_file() {
 Status Qemu::export_device_state(const std::function<void()>& meanwhile) {
   if (!state_file_) STASIS_TRY(offer_state_file());
   device_state_ = std::move(state_file_);
+  qmp_->forget_events();  // the end of a migration that came too late is not that of this one
   STASIS_TRY(send("migrate", {{"uri", "fd:state"}}));
   meanwhile();
   STASIS_TRY(answer_to("migrate"));

@@ -61,11 +61,11 @@ Status Qmp::send(const std::string& command, const json& arguments, int fd) {
 Result<json> Qmp::answer_to(const std::string& command, Deadline deadline) {
   for (;;) {
     auto answer = read_object(deadline);
-    if (!answer) return fail(std::move(answer).error().with_context("QEMU " + command));
-    if (answer->contains("event")) {
-      keep_event(std::move(*answer));
-      continue;
+    if (!answer) {
+      if (answer.error().code == Code::kDeadlineExceeded) ++given_up_;
+      return fail(std::move(answer).error().with_context("QEMU " + command));
     }
+    if (keep_event(*answer) || drop_if_late(*answer)) continue;
     if (answer->contains("return")) return (*answer)["return"];
     const std::string reason = text_member(*answer, {"error", "desc"});
     return fail(Code::kFailedPrecondition,
@@ -82,13 +82,21 @@ Result<json> Qmp::wait_event(const std::string& name, Deadline deadline) {
     }
     auto object = read_object(deadline);
     if (!object) return fail(std::move(object).error().with_context("wait for QEMU's " + name));
-    keep_event(std::move(*object));
+    if (!keep_event(*object)) (void)drop_if_late(*object);
   }
 }
 
-void Qmp::keep_event(json event) {
+bool Qmp::drop_if_late(const json& answer) {
+  if (given_up_ == 0 || !(answer.contains("return") || answer.contains("error"))) return false;
+  --given_up_;
+  return true;
+}
+
+bool Qmp::keep_event(json& object) {
+  if (!object.contains("event")) return false;
   if (events_.size() == kMaxEvents) events_.pop_front();
-  events_.push_back(std::move(event));
+  events_.push_back(std::move(object));
+  return true;
 }
 
 Result<json> Qmp::read_object(Deadline deadline) {

@@ -27,7 +27,8 @@ class Qmp {
 
   const std::string& version() const { return version_; }
 
-  // An error answer of QEMU becomes kFailedPrecondition with its text. `fd` rides along for getfd.
+  // An error answer of QEMU becomes kFailedPrecondition with its text. `fd` rides along for getfd. QEMU may still do
+  // what it has not answered by the deadline; its answer is dropped when it comes.
   Result<nlohmann::json> execute(const std::string& command, const nlohmann::json& arguments, Deadline deadline,
                                  int fd = -1);
 
@@ -37,16 +38,23 @@ class Qmp {
 
   // The next event of this name, also one that came before the call.
   Result<nlohmann::json> wait_event(const std::string& name, Deadline deadline);
+  // Those that came before the call, and that what is begun now is not to be taken for.
+  void forget_events() { events_.clear(); }
 
  private:
   explicit Qmp(UniqueFd socket) : socket_(std::move(socket)) {}
   Result<nlohmann::json> read_object(Deadline deadline);
-  void keep_event(nlohmann::json event);
+  // False: it is none.
+  bool keep_event(nlohmann::json& object);
+  // True if it is for a command whose answer nobody waits for any more. No command has an id, of which QEMU would take
+  // each byte in a turn of its main loop: it answers in the order of the commands, so they are counted.
+  bool drop_if_late(const nlohmann::json& answer);
 
   UniqueFd socket_;
   std::string buffer_;
   std::string version_;
   std::deque<nlohmann::json> events_;
+  size_t given_up_ = 0;  // commands whose deadline has passed, and whose answers come before any other
 };
 
 }  // namespace stasis::vmm

@@ -154,6 +154,45 @@ TEST_F(QmpTest, SilenceEndsWithTheDeadline) {
   EXPECT_FAILS(qmp.execute("stop", json::object(), now()), Code::kDeadlineExceeded);
 }
 
+TEST_F(QmpTest, ALateAnswerIsNotThatOfTheNextCommand) {
+  Qmp qmp = opened();
+  EXPECT_FAILS(qmp.execute("query-status", json::object(), now()), Code::kDeadlineExceeded);
+  say(std::string(R"({"return": {"x": 1}})"
+                  "\n") +
+      R"({"return": {"x": 2}})"
+      "\n");
+  EXPECT_EQ(value(qmp.execute("query-status", json::object(), soon()))["x"], 2);
+  EXPECT_FAILS(qmp.execute("query-status", json::object(), now()), Code::kDeadlineExceeded) << "nothing is left";
+}
+
+TEST_F(QmpTest, ALateAnswerMayComeWhileAnEventIsWaitedFor) {
+  Qmp qmp = opened();
+  ASSERT_OK(qmp.send("stop", json::object()));
+  ASSERT_OK(qmp.send("migrate", json::object()));
+  EXPECT_FAILS(qmp.answer_to("stop", now()), Code::kDeadlineExceeded);
+  say(kDone + std::string(R"({"error": {"desc": "no descriptor"}})"
+                          "\n"));
+  EXPECT_FAILS(qmp.answer_to("migrate", soon()), Code::kFailedPrecondition);
+
+  EXPECT_FAILS(qmp.execute("stop", json::object(), now()), Code::kDeadlineExceeded);
+  say(kDone + std::string(R"({"event": "MIGRATION"})"
+                          "\n"));
+  EXPECT_OK(qmp.wait_event("MIGRATION", soon()));
+  say(R"({"return": {"x": 2}})"
+      "\n");
+  EXPECT_EQ(value(qmp.execute("cont", json::object(), soon()))["x"], 2) << "the late one has been counted";
+}
+
+TEST_F(QmpTest, EventsOfBeforeCanBeForgotten) {
+  Qmp qmp = opened();
+  say(R"({"event": "MIGRATION", "data": {"status": "completed"}})"
+      "\n" +
+      std::string(kDone));
+  ASSERT_OK(qmp.execute("cont", json::object(), soon()));
+  qmp.forget_events();
+  EXPECT_FAILS(qmp.wait_event("MIGRATION", now()), Code::kDeadlineExceeded);
+}
+
 TEST_F(QmpTest, TheEndIsUnavailable) {
   Qmp qmp = opened();
   say(R"({"return": )");  // in the middle of an answer
