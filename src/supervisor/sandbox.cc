@@ -79,7 +79,7 @@ Status Sandbox::run(std::optional<Shell> spare) {
   STASIS_TRY(spare ? open_and_take(std::move(*spare)) : open_and_put_up());
   STASIS_TRY(show_disk());
   Status started = base_.kind == SnapshotKind::kImage ? boot() : restore();
-  if (!started) return fail(prefer_page_server_failure(std::move(started).error()));
+  if (!started) return fail(prefer_failure(std::move(started).error()));
   vmm_ready_us_ = watch.microseconds();
   return {};
 }
@@ -235,12 +235,16 @@ void Sandbox::keep_working_set() {
 // Runs on the page server's thread. A guest must not wait for pages that never come: its VMM ends now.
 void Sandbox::page_server_failed(const Error& error) {
   const std::lock_guard lock(failure_mutex_);
-  failure_ = Error(error).with_context("memory of snapshot " + base_.id.text());
   if (failing_vmm_) signal_pidfd(failing_vmm_.get(), SIGKILL);
+  fail_guest(Error(error).with_context("memory of snapshot " + base_.id.text()), lock);
+}
+
+void Sandbox::fail_guest(Error why, const std::lock_guard<std::mutex>& /*of failure_mutex_*/) {
+  if (!failure_) failure_ = std::move(why);
   failure_event_.set();
 }
 
-Error Sandbox::prefer_page_server_failure(const Error& error) {
+Error Sandbox::prefer_failure(const Error& error) {
   const std::lock_guard lock(failure_mutex_);
   return failure_ ? *failure_ : error;
 }
@@ -262,8 +266,8 @@ Error Sandbox::end_of_vmm() {
             "a page of a mapped layer of snapshot " + base_.id.text() + " could not be read from the store",
             "stasis snapshot verify"};
   }
-  if (end == "exit status 0") return prefer_page_server_failure({Code::kUnavailable, "the guest powered off"});
-  return prefer_page_server_failure(
+  if (end == "exit status 0") return prefer_failure({Code::kUnavailable, "the guest powered off"});
+  return prefer_failure(
       {Code::kUnavailable, "the VMM ended by itself: " + end + "; its last words are in " + (dir_ / kVmmLog).string()});
 }
 

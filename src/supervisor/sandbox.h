@@ -36,12 +36,13 @@ class Sandbox {
 
   // Publishes a snapshot of one moment. With `keep_running` the guest is stopped for as little as the VMM allows: where
   // it tells what a running guest writes, memory is copied ahead and stored afterwards. Without, the guest is stopped
-  // first and stays so after a success: the caller destroys this object. After a failure the guest goes on.
+  // first and stays so after a success: the caller destroys this object. After a failure the guest goes on, or its VMM
+  // has been ended.
   Result<SnapshotReply> take_snapshot(snapshot::SnapshotId id, bool keep_running);
 
   // Readable when the VMM has exited.
   int vmm_pidfd() const { return shell_.vmm->pidfd(); }
-  // Readable when the page server has given up; the VMM has been killed then.
+  // Readable when the page server has given up, or when a guest could not go on; the VMM has been killed then.
   int failure_fd() const { return failure_event_.fd(); }
   // Readable when the disk has failed the guest (a damaged layer, not a full disk).
   int disk_failure_fd() const { return shell_.disk_export->failed_fd(); }
@@ -49,7 +50,8 @@ class Sandbox {
   // the descriptor is -1 from then on.
   int working_set_fd() const { return records_ ? page_server_->working_set_fd() : -1; }
   void keep_working_set();
-  // Ends the VMM if it has not ended. Why: the page server's or the disk's failure if there was one, else how it ended.
+  // Ends the VMM if it has not ended. Why: the page server's or the disk's failure if there was one, or why the guest
+  // could not go on, else how it ended.
   Error end_of_vmm();
 
  private:
@@ -77,7 +79,8 @@ class Sandbox {
   std::vector<snapshot::WorkingSetEntry> touched() const;
   void page_server_failed(const Error& error);
   void distrust_mapped_layers();
-  Error prefer_page_server_failure(const Error& error);
+  void fail_guest(Error why, const std::lock_guard<std::mutex>& of_failure_mutex);
+  Error prefer_failure(const Error& error);
   Result<SnapshotReply> take(Taking& taking, bool keep_running);
   Status copy_ahead(Taking& taking);
   Status go_on(Taking& taking);

@@ -1,6 +1,9 @@
 // Taking a snapshot of a Sandbox: of one that is stopped for it from beginning to end, or of one that runs on and is
 // copied meanwhile.
+#include <signal.h>
+
 #include "base/clock.h"
+#include "base/process.h"
 #include "snapshot/ranges.h"
 #include "snapshot/staging.h"
 #include "snapshot/verified.h"
@@ -49,6 +52,7 @@ Result<SnapshotReply> Sandbox::take(Taking& taking, bool keep_running) {
   STASIS_ASSIGN(const Path snapshot_dir, store_.begin(taking.id));
   STASIS_TRY_CONTEXT(disk_->prepare_freeze(), "store the disk");
   if (keep_running) STASIS_TRY_CONTEXT(copy_ahead(taking), "copy the guest's memory while it runs");
+  taking.stopped.emplace();  // or will be: a VMM that does not say so in time, or refuses, may stop all the same
   STASIS_TRY_CONTEXT(shell_.vmm->pause(), "stop the guest");
   taking.stopped.emplace();
   // Before the VMM is asked what was written: what it gives back from now on is told to the next snapshot as well.
@@ -82,12 +86,19 @@ Status Sandbox::copy_ahead(Taking& taking) {
   return {};
 }
 
-// A guest that cannot be resumed ends with its VMM: the control loop sees that and records it.
+// A guest that cannot go on would stand still for ever and count as running: it ends.
 Status Sandbox::go_on(Taking& taking) {
-  STASIS_TRY_CONTEXT(shell_.vmm->resume(), "let the guest go on");
+  Status runs = shell_.vmm->resume();
   taking.stopped_us = taking.stopped->microseconds();
   taking.stopped.reset();
-  return {};
+  if (runs) return {};
+  Error error = std::move(runs).error().with_context("let the guest go on");
+  const auto ended = wait_readable(vmm_pidfd(), Deadline::after(Milliseconds(0)));
+  if (ended && *ended) return fail(std::move(error));  // how it did is told better by itself
+  const std::lock_guard lock(failure_mutex_);
+  fail_guest(error, lock);
+  signal_pidfd(vmm_pidfd(), SIGKILL);
+  return fail(std::move(error));
 }
 
 Result<SnapshotReply> Sandbox::publish(SnapshotId id, const snapshot::CaptureResult& memory,

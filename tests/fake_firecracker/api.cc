@@ -134,7 +134,12 @@ Answer Api::patch(const std::string& target, const json& body) {
   if (!machine_) return fault(kBeforeStart);
   if (misbehaves("refuse_state")) return fault("Internal VMM error: Failed to pause the vCPUs.");
   if (misbehaves("dies_on_state")) ::raise(SIGKILL);
-  machine_->guest().set_running(wanted == "Resumed");
+  const bool resume = wanted == "Resumed";
+  if (resume && misbehaves("stands_still")) return fault("Internal VMM error: Failed to resume the vCPUs.");
+  machine_->guest().set_running(resume);
+  if (!resume && (misbehaves("late_pause") || misbehaves("stands_still"))) {
+    return fault("Internal VMM error: Failed to pause the vCPUs.");
+  }
   return {};
 }
 

@@ -11,7 +11,7 @@
 namespace fake {
 namespace {
 
-constexpr std::array<std::string_view, 27> kKnown{
+constexpr std::array<std::string_view, 29> kKnown{
     "exit_at_start",     // says why and ends with status 1, before its socket exists
     "no_socket",         // never opens its socket
     "slow_socket",       // opens it 300 ms late
@@ -21,6 +21,8 @@ constexpr std::array<std::string_view, 27> kKnown{
     "extra_json",        // more in its answers than is known
     "http_error",        // PATCH: 400 with {"error": ...}, as its HTTP layer does
     "refuse_state",      // PATCH: 400 with {"fault_message": ...}
+    "late_pause",        // PATCH to Paused: 400, and it pauses
+    "stands_still",      // the same, and a PATCH to Resumed: 400
     "refuse_start",      // InstanceStart: 400
     "silent",            // PATCH: no answer
     "cut_answer",        // PATCH: closes the connection in the middle of the answer

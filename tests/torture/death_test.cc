@@ -1,7 +1,8 @@
 // Sandboxes of which the VMM or the supervisor (whose thread the page server is) is killed with SIGKILL at a random
 // time of a restore or after it, in both ways of restoring. The supervisor is the real one, its VMM Firecracker's
 // double, and the guest reads its memory meanwhile. Nothing hangs, nothing is read that was not there, nothing stays
-// behind, and why the sandbox ended is in its record.
+// behind, and why the sandbox ended is in its record. And of which the VMM fails to stop or to go on: the guest goes
+// on, or the sandbox ends.
 //   STASIS_TORTURE_KILLS=N (default 40) STASIS_TORTURE_SEED=S
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -96,12 +97,13 @@ class DeathTest : public ::testing::Test {
     const auto image = snapshot::import_image(
         *store_, {test_program("tiny-guest"), root_.path() / "initrd", root_.path() / "disk", "test"});
     ASSERT_TRUE(image) << image.error().message;
-    make_snapshot(image->id);
+    image_ = image->id;
+    make_snapshot(image_);
   }
 
   static void write(const Path& path, const std::string& text) { std::ofstream(path, std::ios::binary) << text; }
 
-  Sandboxed launch(SnapshotId base, const std::string& restore) {
+  Sandboxed launch(SnapshotId base, const std::string& restore, const char* misbehaviour = "") {
     const std::string name = "sandbox" + std::to_string(++sandboxes_);
     Sandboxed sandbox{.dir = root_.path() / name, .guest = {}, .supervisor = {}};
     EXPECT_TRUE(real_file_system().make_directory(sandbox.dir));
@@ -110,7 +112,9 @@ class DeathTest : public ::testing::Test {
     write(sandbox.dir / kConfigFile, to_json(config).dump());
     SpawnOptions options;
     options.argv = {test_program("stasis-supervisor").string(), "--sandbox-dir", sandbox.dir.string()};
-    options.env = {{"STASIS_FIRECRACKER", (root_.path() / "vmm").string()}, {"STASIS_TEST_DIR", sandbox.dir.string()}};
+    options.env = {{"STASIS_FIRECRACKER", (root_.path() / "vmm").string()},
+                   {"STASIS_TEST_DIR", sandbox.dir.string()},
+                   {"FAKE_FIRECRACKER_MISBEHAVE", misbehaviour}};
     auto process = spawn(options);
     EXPECT_TRUE(process) << process.error().message;
     sandbox.supervisor = std::move(*process);
@@ -216,6 +220,7 @@ class DeathTest : public ::testing::Test {
 
   stasis::testing::TempDir root_;
   std::optional<snapshot::Store> store_;
+  SnapshotId image_;
   SnapshotId base_;
   int sandboxes_ = 0;
   std::map<std::string, int> reasons_;
@@ -240,6 +245,34 @@ TEST_F(DeathTest, ASandboxThatLosesAPartAtAnyTimeEndsWithTheReasonAndLeavesNothi
   std::fprintf(stderr, "%4d  guests had read everything before\n", whole);
   // What is left of all of them restores as if nothing had been.
   for (const char* way : {kRestoreUffd, kRestoreMapped}) (void)time_of(way);
+}
+
+// Its vCPUs stand, and nobody has been told so.
+TEST_F(DeathTest, AGuestThatStopsThoughItsPauseFailedGoesOn) {
+  Sandboxed sandbox = launch(base_, kRestoreUffd, "late_pause");
+  const auto client = connect(sandbox);
+  ASSERT_TRUE(client);
+  for (const bool keep_running : {true, false}) {
+    ASSERT_TRUE(sandbox.guest->count());
+    const auto id = SnapshotId::random();
+    const auto taken = keep_running ? client->snapshot(id, kPatience) : client->pause(id, kPatience);
+    ASSERT_FALSE(taken);
+    EXPECT_THAT(taken.error().message, HasSubstr("stop the guest"));
+    EXPECT_TRUE(sandbox.guest->count()) << "it stands still";
+  }
+  EXPECT_TRUE(client->stop("test", kPatience));
+  EXPECT_TRUE(sandbox.supervisor->wait(Deadline::after(kPatience)).value());
+}
+
+TEST_F(DeathTest, AGuestThatCannotGoOnEndsWithTheReason) {
+  Sandboxed sandbox = launch(image_, "", "stands_still");
+  const auto client = connect(sandbox);
+  ASSERT_TRUE(client);
+  ASSERT_TRUE(sandbox.guest->count());
+  ASSERT_FALSE(client->snapshot(SnapshotId::random(), kPatience));
+  expect_ended(sandbox, Victim::kVmm);
+  ASSERT_TRUE(sandbox.record());
+  EXPECT_THAT(sandbox.record()->reason, HasSubstr("let the guest go on: "));
 }
 
 }  // namespace
