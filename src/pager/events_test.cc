@@ -112,6 +112,18 @@ TEST_F(EventsTest, AVerifiedPageThatIsGoneEndsTheSandbox) {
   EXPECT_THAT(error.message, HasSubstr(layer_file_.string() + " ends"));
 }
 
+// Its frame begins before the loss: there it can still be read.
+TEST_F(EventsTest, ALossInTheMiddleOfAVerifiedFrameEndsTheSandbox) {
+  ASSERT_TRUE(space_->layer(space_->map().layers()[0])->verify_all());
+  serve();
+  std::filesystem::permissions(layer_file_, std::filesystem::perms(0600));
+  std::filesystem::resize_file(layer_file_, 3 * kBlockSize);
+  (void)vmm_->read(3);
+  const Error error = failure();
+  EXPECT_EQ(error.code, Code::kDataLoss);
+  EXPECT_THAT(error.message, HasSubstr(layer_file_.string() + " ends"));
+}
+
 TEST_F(EventsTest, APageThatSomebodyElseInstalledStaysAndItsReaderIsWoken) {
   serve();
   StopAt before_copy("userfaultfd.copy");

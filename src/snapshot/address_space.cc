@@ -1,5 +1,4 @@
 #include <algorithm>
-#include <array>
 #include <cstring>
 
 #include "snapshot/layer.h"
@@ -85,10 +84,7 @@ std::optional<AddressSpace::FramePlace> AddressSpace::frame_at(uint64_t offset) 
   return FramePlace{frame, {offset - before, end - (offset - before)}, layers_[frame.layer]->is_verified(frame.frame)};
 }
 
-Status AddressSpace::load(FrameRef frame) const {
-  std::array<std::byte, kBlockSize> block;  // reading any of a frame verifies all of it
-  return layers_[frame.layer]->read(frame.frame * kFrameSize, block);
-}
+Status AddressSpace::load(FrameRef frame) const { return layers_[frame.layer]->load(frame.frame); }
 
 std::string AddressSpace::describe(FrameRef frame) const {
   return "frame " + std::to_string(frame.frame) + " of layer " + layers_[frame.layer]->id().text();

@@ -222,6 +222,13 @@ Result<uint64_t> Layer::verify_frame(size_t index, std::span<std::byte> buffer) 
   return length;
 }
 
+Status Layer::load(uint32_t frame) {
+  thread_local std::vector<std::byte> buffer(kFrameSize);
+  STASIS_ASSIGN(const size_t index, state_->index_of(uint64_t{frame} * kFrameSize));
+  STASIS_TRY(verify_frame(index, buffer));
+  return {};
+}
+
 std::span<const std::byte> Layer::view(uint64_t offset, uint64_t length) const {
   return state_->can_be_viewed({offset, length}) ? state_->mapping.bytes().subspan(offset, length)
                                                  : std::span<const std::byte>();

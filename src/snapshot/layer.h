@@ -96,6 +96,8 @@ class Layer {
   // Reads frame frames()[index] from storage, also one that was verified before, and checks it: its length in bytes.
   // `buffer` has room for kFrameSize. kDataLoss names file and frame.
   Result<uint64_t> verify_frame(size_t index, std::span<std::byte> buffer);
+  // The same for frame number `frame`, into nothing: it can be read without waiting then, or is told why not.
+  Status load(uint32_t frame);
   // The bytes of [offset, offset + length) where they are, if every frame of them has been verified and the file could
   // be mapped (a packed one cannot); otherwise nothing: read() them. They are good only if view() of the same range
   // still gives them after they were read (base/file_mapping.h).
@@ -139,7 +141,8 @@ class AddressSpace final : public FrameSource {
   };
   // Where the block at `offset` comes from; nullopt: zeros.
   std::optional<FramePlace> frame_at(uint64_t offset) const;
-  // Brings a frame from storage and verifies it, if it was not. kDataLoss if it is damaged.
+  // Reads all of a frame from storage and verifies it, also one that was before: a part of it may be lost since.
+  // kDataLoss if it is damaged.
   Status load(FrameRef frame) const override;
   std::string describe(FrameRef frame) const override;
   // Layer::view() of a range within one extent that is not of zeros.
