@@ -94,6 +94,30 @@ TEST_F(AgentRacesTest, OneOperationAtATime) {
   EXPECT_TRUE(has_snapshot(snapshot));
 }
 
+// Whoever asked for it has gone, and wants it deleted: "there is none" would be the last word about what comes later.
+TEST_F(AgentRacesTest, ASnapshotIsNotDeletedBeforeItIsThere) {
+  misbehave("one", "hold-pause");
+  ASSERT_TRUE(create("one").ok());
+  const std::string snapshot = new_id();
+  auto taking = std::async(std::launch::async, [&] { return take_snapshot("one", snapshot); });
+  ASSERT_TRUE(eventually([&] { return is_held("one"); }));
+  EXPECT_EQ(delete_snapshot(snapshot).error_code(), StatusCode::ABORTED);
+  EXPECT_THAT(remedy_, HasSubstr("again"));
+  EXPECT_EQ(delete_snapshot(new_id()).error_code(), StatusCode::NOT_FOUND);
+  go("one");
+  EXPECT_TRUE(taking.get().ok());
+  EXPECT_TRUE(delete_snapshot(snapshot).ok());
+  EXPECT_EQ(delete_snapshot(snapshot).error_code(), StatusCode::NOT_FOUND);
+}
+
+TEST_F(AgentRacesTest, AFailedSnapshotIsNotOneThatIsBeingWritten) {
+  misbehave("one", "fail-pause");
+  ASSERT_TRUE(create("one").ok());
+  const std::string snapshot = new_id();
+  EXPECT_FALSE(take_snapshot("one", snapshot).ok());
+  EXPECT_EQ(delete_snapshot(snapshot).error_code(), StatusCode::NOT_FOUND);
+}
+
 TEST_F(AgentRacesTest, AfterAFailedPauseTheSandboxRunsOn) {
   misbehave("one", "fail-pause");
   ASSERT_TRUE(create("one").ok());

@@ -98,6 +98,25 @@ TEST_F(AgentSurvivalTest, ASandboxThatIsPausingCanBeDestroyedByTheNextAgent) {
   EXPECT_EQ(list().sandboxes_size(), 0);
 }
 
+TEST_F(AgentSurvivalTest, WhatASupervisorStillWritesIsDeletedByTheNextAgentWhenItIsThere) {
+  misbehave("one", "hold-pause");
+  start_program();
+  ASSERT_TRUE(create("one").ok());
+  const std::string snapshot = new_id();
+  auto taking = std::async(std::launch::async, [&] { return take_snapshot("one", snapshot); });
+  ASSERT_TRUE(eventually([&] { return is_held("one"); }));
+  (void)program_->kill_and_wait();
+  EXPECT_FALSE(taking.get().ok());
+  program_.reset();
+  start_agent();
+  EXPECT_EQ(delete_snapshot(snapshot).error_code(), StatusCode::ABORTED);
+  go("one");
+  ASSERT_TRUE(eventually([&] { return info("one").state() == "running"; }));
+  EXPECT_TRUE(delete_snapshot(snapshot).ok());
+  EXPECT_EQ(delete_snapshot(snapshot).error_code(), StatusCode::NOT_FOUND);
+  EXPECT_FALSE(has_snapshot(snapshot));
+}
+
 TEST_F(AgentSurvivalTest, AStartThatAKillInterruptedIsEnded) {
   misbehave("one", "no-daemon");
   start_program();

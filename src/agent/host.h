@@ -13,6 +13,7 @@
 #include <mutex>
 #include <optional>
 #include <semaphore>
+#include <set>
 #include <string>
 #include <thread>
 #include <vector>
@@ -99,7 +100,7 @@ class Host {
   Result<bool> destroy(const std::string& id, const std::string& reason);
   Result<Taken> pause(const std::string& id, snapshot::SnapshotId snapshot);
   Result<Taken> snapshot(const std::string& id, snapshot::SnapshotId snapshot);
-  // Bytes given back.
+  // Bytes given back. kAborted if it is not there yet, but may still come.
   Result<uint64_t> delete_snapshot(snapshot::SnapshotId id);
 
   // host_archive.cc: a snapshot as one stream, with the name and the daemon's token beside it. Length of the whole.
@@ -212,6 +213,12 @@ class Host {
   bool is_published(snapshot::SnapshotId id) const;  // damaged or not
   uint64_t collect();                                // bytes given back
 
+  bool may_be_written(snapshot::SnapshotId id) const;
+
+  // host_archive.cc
+  Result<Imported> import_archive(snapshot::SnapshotId id, const std::optional<snapshot::ImportStream>& stream,
+                                  const snapshot::ArchiveSource& source);
+
   // host_store.cc
   Result<files::Report> diff_files(snapshot::SnapshotId from, snapshot::SnapshotId to,
                                    const std::function<bool()>& go_on) const;
@@ -233,6 +240,7 @@ class Host {
   std::unique_ptr<WarmBases> warm_bases_;
   mutable std::mutex mutex_;
   std::map<std::string, SandboxPtr> sandboxes_;
+  std::set<snapshot::SnapshotId> importing_;
   PagerTotals pager_totals_;
   std::mutex asking_;                                 // every page server, one caller after another
   mutable std::binary_semaphore comparing_files_{1};  // each comparison may take 1 GiB

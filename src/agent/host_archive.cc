@@ -61,7 +61,21 @@ Result<Host::KeptImport> Host::kept_import(const Uuid& stream) const {
 Result<Host::Imported> Host::import_snapshot(snapshot::SnapshotId id,
                                              const std::optional<snapshot::ImportStream>& stream,
                                              const snapshot::ArchiveSource& source) {
-  if (is_published(id)) return fail(Code::kAlreadyExists, "there is a snapshot " + id.text() + " already");
+  {
+    const std::lock_guard lock(mutex_);
+    if (is_published(id) || !importing_.insert(id).second) {
+      return fail(Code::kAlreadyExists, "there is a snapshot " + id.text() + " already");
+    }
+  }
+  auto imported = import_archive(id, stream, source);
+  const std::lock_guard lock(mutex_);
+  importing_.erase(id);
+  return imported;
+}
+
+Result<Host::Imported> Host::import_archive(snapshot::SnapshotId id,
+                                            const std::optional<snapshot::ImportStream>& stream,
+                                            const snapshot::ArchiveSource& source) {
   if (stream && snapshot::no_place_for_import(store_)) {
     collect_wanted_ = true;  // what nobody goes on with must not be in the way
     (void)collect();

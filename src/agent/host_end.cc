@@ -1,4 +1,6 @@
 // Host: pause, snapshot, destroy, and what is given back afterwards.
+#include <algorithm>
+
 #include "agent/host.h"
 #include "agent/roots.h"
 #include "base/clock.h"
@@ -103,6 +105,7 @@ Result<supervisor::SnapshotReply> Host::take(const SandboxPtr& sandbox, Snapshot
                   "sandbox " + sandbox->id + " is " + std::string(state_name(sandbox->state)) + ", not running");
     }
     token = sandbox->record.access_token;
+    sandbox->writing.insert(id);
     if (!keep_running) sandbox->state = SandboxState::kPausing;
   }
   Result<supervisor::SnapshotReply> reply = [&]() -> Result<supervisor::SnapshotReply> {
@@ -112,6 +115,9 @@ Result<supervisor::SnapshotReply> Host::take(const SandboxPtr& sandbox, Snapshot
   }();
   if (!reply) reply = after_failed_take(sandbox, id, std::move(reply).error());
   const std::lock_guard lock(sandbox->mutex);
+  // After a deadline, or when this agent stops, the supervisor may still come to an end of it.
+  const bool goes_on = !reply && (stopping_ || reply.error().code == Code::kDeadlineExceeded);
+  if (!goes_on) sandbox->writing.erase(id);
   const bool runs_on = !reply && !stopping_ && !sandbox->destroyed;
   if (runs_on) sandbox->state = SandboxState::kRunning;  // if it is dead, the watcher sees it
   return reply;
@@ -174,12 +180,32 @@ Result<Taken> Host::snapshot(const std::string& id, SnapshotId snapshot) {
   return fail(reply.error());
 }
 
+// By a supervisor or an import; nobody knows what one of a former agent is at until it answers.
+bool Host::may_be_written(SnapshotId id) const {
+  {
+    const std::lock_guard lock(mutex_);
+    if (importing_.contains(id)) return true;
+  }
+  const auto sandboxes = all();
+  return std::any_of(sandboxes.begin(), sandboxes.end(), [&](const SandboxPtr& sandbox) {
+    const std::lock_guard lock(sandbox->mutex);
+    const bool settled = sandbox->state == SandboxState::kRunning || sandbox->state == SandboxState::kDead;
+    return sandbox->writing.contains(id) || (sandbox->adopted && !settled);
+  });
+}
+
 Result<uint64_t> Host::delete_snapshot(SnapshotId id) {
   for (const auto& [name, image] : images_) {
     if (image.id == id) return fail(Code::kFailedPrecondition, "image '" + name + "' is in use by this host");
   }
   if (warm_bases_->contains(id)) return fail(Code::kNotFound, "there is no snapshot " + id.text());
-  STASIS_TRY(store_.remove(id));
+  const bool unfinished = may_be_written(id);  // asked first: it may be published meanwhile
+  const Status removed = store_.remove(id);
+  if (!removed && removed.error().code == Code::kNotFound && unfinished) {
+    return fail(Code::kAborted, "snapshot " + id.text() + " is not there yet and may still be being written",
+                "delete it again in a moment");
+  }
+  STASIS_TRY(removed);
   tokens_.forget(id);
   collect_wanted_ = true;
   return collect();

@@ -7,6 +7,7 @@
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <set>
 #include <string>
 
 #include "base/process.h"
@@ -53,6 +54,7 @@ struct Sandbox {
   std::string reason;
   SandboxRecord record;
   bool adopted = false;
+  std::set<snapshot::SnapshotId> writing;      // what its supervisor was asked for, and has not answered for
   bool destroyed = false;                      // a destroy has begun: whatever else is under way gives up
   std::shared_ptr<supervisor::Client> client;  // control connection
   std::optional<Process> child;                // the supervisor, if this agent started it

@@ -125,6 +125,24 @@ TEST_F(KillTest, InASnapshot) {
   EXPECT_EQ(client_->get("/v1/snapshots/warm").status, 404u);
 }
 
+TEST_F(KillTest, InASnapshotThatIsThereOnlyAfterTheNextServerHasAskedForIt) {
+  const std::string id = create();
+  agent_->hold("CreateSnapshot", Point::kBefore);
+  std::thread thread([&] {
+    EXPECT_EQ(client_->post("/v1/snapshots", {{"sandbox_id", id}, {"name", "warm"}}).status, 0u);
+  });
+  EXPECT_TRUE(agent_->wait_held("CreateSnapshot"));
+  server_->kill_and_wait();
+  thread.join();
+  start();
+  ASSERT_TRUE(eventually([&] { return agent_->calls("DeleteSnapshot") > 0; }));
+  agent_->hold("DeleteSnapshot", Point::kAfter);  // where only one that has deleted something comes
+  agent_->release("CreateSnapshot");
+  EXPECT_TRUE(agent_->wait_held("DeleteSnapshot")) << "nobody will ever name it";
+  agent_->release("DeleteSnapshot");
+  EXPECT_TRUE(agent_->snapshots().empty());
+}
+
 TEST_F(KillTest, ACreateThatTheHostBeginsAfterItWasGivenUpIsEnded) {
   agent_->hold("CreateSandbox", Point::kBefore);
   std::thread thread([&] { EXPECT_EQ(client_->post("/v1/sandboxes").status, 0u); });

@@ -130,7 +130,8 @@ void Settler::collect() {
   for (const std::string& id : *ids) {
     Status done = agent_.delete_snapshot(id);
     if (done) done = store_.write([&](Tables& tables) { return tables.orphans.forget(id); });
-    if (!done) spdlog::warn("snapshot {} could not be deleted, trying again later: {}", id, done.error().message);
+    if (done || done.error().code == Code::kAborted) continue;  // it is still being written
+    spdlog::warn("snapshot {} could not be deleted, trying again later: {}", id, done.error().message);
   }
 }
 

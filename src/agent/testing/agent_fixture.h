@@ -178,6 +178,15 @@ class AgentFixture : public ::testing::Test {
     v1::SnapshotTaken ignored;
     return stub_->CreateSnapshot(&context, request, reply != nullptr ? reply : &ignored);
   }
+  grpc::Status delete_snapshot(const std::string& snapshot) {
+    grpc::ClientContext context;
+    v1::DeleteSnapshotRequest request;
+    request.set_snapshot_id(snapshot);
+    v1::DeleteSnapshotReply reply;
+    grpc::Status status = stub_->DeleteSnapshot(&context, request, &reply);
+    remedy_ = remedy_of(context);
+    return status;
+  }
   grpc::Status destroy(const std::string& id, bool* existed = nullptr) {
     grpc::ClientContext context;
     v1::DestroySandboxRequest request;

@@ -10,6 +10,7 @@
 #include <map>
 #include <mutex>
 #include <optional>
+#include <set>
 #include <string>
 
 #include "agent.grpc.pb.h"
@@ -85,6 +86,7 @@ class ScriptedService final : public pb::HostAgent::Service {
   std::map<std::string, ScriptedSnapshot> snapshots_;
   std::map<std::string, std::string> images_;
   std::map<std::string, std::string> kept_imports_;  // by stream: bytes
+  std::set<std::string> being_written_;              // ids of snapshots
 
  private:
   struct Failure {

@@ -16,7 +16,8 @@ void fill(pb::GenerationStats& stats, uint64_t stored) {
 
 Status ScriptedService::CreateSnapshot(Context* context, const pb::CreateSnapshotRequest* request,
                                        pb::SnapshotTaken* reply) {
-  return run("CreateSnapshot", *context, [&]() -> Status {
+  with([&] { return being_written_.insert(request->snapshot_id()).second; });
+  const Status status = run("CreateSnapshot", *context, [&]() -> Status {
     const auto found = sandboxes_.find(request->sandbox_id());
     if (found == sandboxes_.end()) return failed(grpc::NOT_FOUND, "no sandbox " + request->sandbox_id());
     take(found->second, request->snapshot_id(), *reply);
@@ -25,12 +26,16 @@ Status ScriptedService::CreateSnapshot(Context* context, const pb::CreateSnapsho
     reply->mutable_live()->set_reason(found->second.not_copied_ahead);
     return Status::OK;
   });
+  with([&] { return being_written_.erase(request->snapshot_id()); });
+  return status;
 }
 
 Status ScriptedService::DeleteSnapshot(Context* context, const pb::DeleteSnapshotRequest* request,
                                        pb::DeleteSnapshotReply*) {
   return run("DeleteSnapshot", *context, [&]() -> Status {
-    return snapshots_.erase(request->snapshot_id()) == 1 ? Status::OK : failed(grpc::NOT_FOUND, "no such snapshot");
+    if (snapshots_.erase(request->snapshot_id()) == 1) return Status::OK;
+    if (being_written_.contains(request->snapshot_id())) return failed(grpc::ABORTED, "it is being written");
+    return failed(grpc::NOT_FOUND, "no such snapshot");
   });
 }
 
