@@ -112,6 +112,26 @@ TEST_F(AgentWarmTest, WhatIsKeptHasRehearsedAndTheSandboxHasItsOwnName) {
   EXPECT_TRUE(restored("two"));
 }
 
+class AgentWarmSurvivalTest : public AgentWarmTest {
+ protected:
+  void SetUp() override { start_program(); }
+};
+
+TEST_F(AgentWarmSurvivalTest, WhatTheSupervisorOfAKilledAgentKeepsIsTheNextAgents) {
+  misbehave("one", "hold-pause");
+  auto creating = std::async(std::launch::async, [&] { return create("one"); });
+  ASSERT_TRUE(eventually([&] { return is_held("one"); }));
+  (void)program_->kill_and_wait();
+  EXPECT_FALSE(creating.get().ok());
+  program_.reset();
+  start_agent();
+  EXPECT_EQ(stored_snapshots(), 1U);
+  go("one");
+  int number = 0;
+  EXPECT_TRUE(eventually([&] { return restored("s" + std::to_string(number++)); }));
+  EXPECT_EQ(stored_snapshots(), 1U + 1);
+}
+
 TEST_F(AgentWarmTest, DestroyedWhileItIsKeptLeavesNothing) {
   misbehave("one", "hold-pause");
   auto creating = std::async(std::launch::async, [&] { return create("one"); });

@@ -214,6 +214,7 @@ class Host {
   uint64_t collect();                                // bytes given back
 
   bool may_be_written(snapshot::SnapshotId id) const;
+  bool has_unsettled() const;  // supervisors of a former agent that have not answered yet
 
   // host_archive.cc
   Result<Imported> import_archive(snapshot::SnapshotId id, const std::optional<snapshot::ImportStream>& stream,

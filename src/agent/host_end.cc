@@ -11,8 +11,6 @@ namespace {
 
 using snapshot::SnapshotId;
 
-// A pause of a large guest on a slow disk takes minutes: 64 GiB at 100 MB/s are eleven.
-constexpr Milliseconds kSnapshotDeadline{30 * 60'000};
 constexpr Milliseconds kStopDeadline{5'000};
 constexpr Milliseconds kEndDeadline{20'000};
 constexpr Milliseconds kLastWords{500};
@@ -187,11 +185,10 @@ bool Host::may_be_written(SnapshotId id) const {
     if (importing_.contains(id)) return true;
   }
   const auto sandboxes = all();
-  return std::any_of(sandboxes.begin(), sandboxes.end(), [&](const SandboxPtr& sandbox) {
-    const std::lock_guard lock(sandbox->mutex);
-    const bool settled = sandbox->state == SandboxState::kRunning || sandbox->state == SandboxState::kDead;
-    return sandbox->writing.contains(id) || (sandbox->adopted && !settled);
-  });
+  return has_unsettled() || std::any_of(sandboxes.begin(), sandboxes.end(), [&](const SandboxPtr& sandbox) {
+           const std::lock_guard lock(sandbox->mutex);
+           return sandbox->writing.contains(id);
+         });
 }
 
 Result<uint64_t> Host::delete_snapshot(SnapshotId id) {

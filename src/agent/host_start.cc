@@ -19,7 +19,6 @@ constexpr Milliseconds kSocketDeadline{20'000};
 // A spare reads a file and moves three.
 constexpr Milliseconds kBecomeDeadline{2'000};
 constexpr Milliseconds kEndDeadline{20'000};
-constexpr Milliseconds kWarmBaseDeadline{60'000};
 constexpr const char* kNobody = "rehearsal00000000000";
 constexpr Milliseconds kRehearsal{5'000};
 constexpr Milliseconds kHealthAttempt{300};
@@ -161,8 +160,9 @@ void Host::make_warm_base(const SandboxPtr& sandbox, const StartSpec& spec, cons
   const auto id = warm_bases_->begin(key);
   if (!id) return;
   rehearse(guest);
-  const auto taken = sandbox->client->snapshot(*id, kWarmBaseDeadline);
-  warm_bases_->done(key, taken.has_value());
+  const auto taken = sandbox->client->snapshot(*id, kSnapshotDeadline);
+  // Not done when this agent stops: the supervisor may finish it yet, and the next agent sees.
+  if (taken || !stopping_) warm_bases_->done(key, taken.has_value());
   if (!taken) spdlog::warn("sandbox {}: no warm base could be made of it: {}", sandbox->id, taken.error().message);
 }
 

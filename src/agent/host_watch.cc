@@ -130,12 +130,25 @@ void Host::ended_unseen(const SandboxPtr& sandbox) {
   mark_dead(*sandbox, timed_out ? kTimeout : exit ? exit->reason : "the supervisor died while no agent was there");
 }
 
+bool Host::has_unsettled() const {
+  const auto sandboxes = all();
+  return std::any_of(sandboxes.begin(), sandboxes.end(), [](const SandboxPtr& sandbox) {
+    const std::lock_guard lock(sandbox->mutex);
+    return sandbox->adopted && sandbox->state != SandboxState::kRunning && sandbox->state != SandboxState::kDead;
+  });
+}
+
 void Host::watch() {
   Deadline collect_at = Deadline::after(Milliseconds(0));
+  bool settled = false;
   for (;;) {
     const auto stopped = wait_readable(stop_.fd(), Deadline::after(kTick));
     if (!stopped || *stopped) return;
     end_who_is_due();
+    if (!settled && !has_unsettled()) {
+      settled = true;
+      warm_bases_->settle();
+    }
     if (!collect_wanted_ || !collect_at.passed()) continue;
     (void)collect();
     if (collect_wanted_) collect_at = Deadline::after(kCollectAgain);

@@ -63,6 +63,9 @@ struct Sandbox {
   supervisor::StateReply info;  // as of the start or the adoption
 };
 
+// Of a snapshot. That of a large guest on a slow disk takes minutes: 64 GiB at 100 MB/s are eleven.
+inline constexpr Milliseconds kSnapshotDeadline{30 * 60'000};
+
 // Waits until supervisor and VMM have exited, and reaps the first. False if they have not by the deadline. For whoever
 // holds `operation`: only it sets the descriptors.
 bool await_end(Sandbox& sandbox, Deadline deadline);

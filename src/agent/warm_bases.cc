@@ -37,13 +37,17 @@ std::optional<std::pair<WarmKey, SnapshotId>> from_json(const json& entry) {
 }  // namespace
 
 WarmBases::WarmBases(const snapshot::Store& store, Path file, std::span<const SnapshotId> images)
-    : store_(store), file_(std::move(file)) {
-  load(file_, images);
+    : store_(store), file_(std::move(file)), images_(images.begin(), images.end()) {
+  load();
   if (Status saved = save(); !saved) spdlog::warn("warm bases: {}", saved.error().message);
 }
 
-void WarmBases::load(const Path& file, std::span<const SnapshotId> images) {
-  const auto bytes = read_file(real_file_system(), file, kMaxFileBytes);
+bool WarmBases::is_wanted(const WarmKey& key) const {
+  return std::find(images_.begin(), images_.end(), key.image) != images_.end();
+}
+
+void WarmBases::load() {
+  const auto bytes = read_file(real_file_system(), file_, kMaxFileBytes);
   if (!bytes) return;
   const std::string_view text(reinterpret_cast<const char*>(bytes->data()), bytes->size());
   const json list = json::parse(text, nullptr, false);
@@ -52,9 +56,11 @@ void WarmBases::load(const Path& file, std::span<const SnapshotId> images) {
     const auto base = from_json(entry);
     if (!base) continue;
     const auto& [key, id] = *base;
-    const bool wanted = std::find(images.begin(), images.end(), key.image) != images.end();
-    if (wanted && bases_.size() < kMax && store_.load(id)) {
-      bases_[key] = {id, true, 0};
+    const auto published = store_.load(id);
+    if (!published && published.error().code == Code::kNotFound) {
+      bases_[key] = {id, Base::State::kLeftByFormerAgent, 0};
+    } else if (published && is_wanted(key) && bases_.size() < kMax) {
+      bases_[key] = {id, Base::State::kReady, 0};
     } else {
       (void)store_.remove(id);
     }
@@ -64,7 +70,7 @@ void WarmBases::load(const Path& file, std::span<const SnapshotId> images) {
 std::optional<SnapshotId> WarmBases::find(const WarmKey& key) {
   const std::lock_guard lock(mutex_);
   const auto found = bases_.find(key);
-  if (found == bases_.end() || !found->second.ready) return std::nullopt;
+  if (found == bases_.end() || !found->second.ready()) return std::nullopt;
   found->second.used = ++uses_;
   return found->second.id;
 }
@@ -75,7 +81,7 @@ std::optional<SnapshotId> WarmBases::begin(const WarmKey& key) {
   make_room();
   if (bases_.size() >= kMax) return std::nullopt;
   const SnapshotId id = SnapshotId::random();
-  bases_[key] = {id, false, ++uses_};
+  bases_[key] = {id, Base::State::kBeingMade, ++uses_};
   if (save()) return id;
   bases_.erase(key);
   return std::nullopt;
@@ -84,7 +90,7 @@ std::optional<SnapshotId> WarmBases::begin(const WarmKey& key) {
 void WarmBases::done(const WarmKey& key, bool taken) {
   const std::lock_guard lock(mutex_);
   if (taken) {
-    bases_[key].ready = true;
+    bases_[key].state = Base::State::kReady;
   } else {
     remove(key);
   }
@@ -93,12 +99,26 @@ void WarmBases::done(const WarmKey& key, bool taken) {
 void WarmBases::drop(const WarmKey& key) {
   const std::lock_guard lock(mutex_);
   const auto found = bases_.find(key);
-  if (found != bases_.end() && found->second.ready) remove(key);
+  if (found != bases_.end() && found->second.ready()) remove(key);
 }
 
 bool WarmBases::contains(SnapshotId id) const {
   const std::lock_guard lock(mutex_);
   return std::any_of(bases_.begin(), bases_.end(), [&](const auto& base) { return base.second.id == id; });
+}
+
+void WarmBases::settle() {
+  const std::lock_guard lock(mutex_);
+  std::vector<WarmKey> useless;
+  for (auto& [key, base] : bases_) {
+    if (base.state != Base::State::kLeftByFormerAgent) continue;
+    if (is_wanted(key) && store_.load(base.id)) {
+      base.state = Base::State::kReady;
+    } else {
+      useless.push_back(key);
+    }
+  }
+  for (const WarmKey& key : useless) remove(key);
 }
 
 // The snapshot first: what is written down and not there is forgotten, what is there and not written down would stay.
@@ -112,7 +132,7 @@ void WarmBases::make_room() {
   if (bases_.size() < kMax) return;
   auto oldest = bases_.end();
   for (auto base = bases_.begin(); base != bases_.end(); ++base) {
-    if (base->second.ready && (oldest == bases_.end() || base->second.used < oldest->second.used)) oldest = base;
+    if (base->second.ready() && (oldest == bases_.end() || base->second.used < oldest->second.used)) oldest = base;
   }
   if (oldest != bases_.end()) remove(WarmKey(oldest->first));
 }

@@ -1,8 +1,8 @@
 // Warm bases: an image is booted once for each shape of machine, and the booted guest, before it has been given any
 // identity, is kept as a snapshot; creating a sandbox of that shape then restores it instead of booting. Which snapshot
-// belongs to which shape is written down in STATE/warm.json before the snapshot is taken, so that one which was never
-// finished is found and removed. At most kMax are kept: the one that was not used for longest goes first. They belong
-// to this host alone and are in no list of snapshots. Thread-safe.
+// belongs to which shape is written down in STATE/warm.json before the snapshot is taken, so that the next agent finds
+// what a supervisor finishes without this one, and removes what was never finished. At most kMax are kept: the one that
+// was not used for longest goes first. They belong to this host alone and are in no list of snapshots. Thread-safe.
 #pragma once
 
 #include <map>
@@ -10,6 +10,7 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <vector>
 
 #include "snapshot/store.h"
 
@@ -28,7 +29,8 @@ class WarmBases {
  public:
   static constexpr size_t kMax = 8;
 
-  // Removes what belongs to none of `images`, and what was never published. A file that cannot be read counts as empty.
+  // Removes what belongs to none of `images`. What is not published may still come, until settle(). A file that cannot
+  // be read counts as empty.
   WarmBases(const snapshot::Store& store, Path file, std::span<const snapshot::SnapshotId> images);
 
   std::optional<snapshot::SnapshotId> find(const WarmKey& key);
@@ -39,20 +41,25 @@ class WarmBases {
   // One that does not restore.
   void drop(const WarmKey& key);
   bool contains(snapshot::SnapshotId id) const;
+  // No supervisor of a former agent is at it any more: what one has finished is a base, the rest is forgotten.
+  void settle();
 
  private:
   struct Base {
     snapshot::SnapshotId id;
-    bool ready = false;
+    enum class State { kReady, kBeingMade, kLeftByFormerAgent } state = State::kBeingMade;
     uint64_t used = 0;  // number of the last use
+    bool ready() const { return state == State::kReady; }
   };
-  void load(const Path& file, std::span<const snapshot::SnapshotId> images);
+  void load();
+  bool is_wanted(const WarmKey& key) const;
   Status save() const;
   void remove(const WarmKey& key);
   void make_room();
 
   const snapshot::Store& store_;
   Path file_;
+  std::vector<snapshot::SnapshotId> images_;
   mutable std::mutex mutex_;
   std::map<WarmKey, Base> bases_;
   uint64_t uses_ = 0;

@@ -90,8 +90,33 @@ TEST_F(WarmBasesTest, AreFoundAgainAndWhatIsUselessIsRemoved) {
   WarmBases bases = open();
   EXPECT_EQ(bases.find(key(256)), good);
   EXPECT_FALSE(is_there(of_old_image));
+  EXPECT_TRUE(bases.contains(unfinished));
+  bases.settle();
   EXPECT_FALSE(bases.contains(unfinished));
   EXPECT_TRUE(bases.begin(key(512)));
+}
+
+TEST_F(WarmBasesTest, WhatASupervisorFinishedWithoutItsAgentIsKeptOrRemovedOnceItIsThere) {
+  WarmKey old = key(256);
+  old.image = SnapshotId::random();
+  SnapshotId good;
+  SnapshotId of_old_image;
+  {
+    WarmBases bases = open();
+    good = *bases.begin(key(256));
+    of_old_image = *bases.begin(old);
+  }
+  (void)open();  // an agent that ends before the supervisors have answered
+  WarmBases bases = open();
+  const auto own = bases.begin(key(512));
+  EXPECT_FALSE(bases.find(key(256)));
+  EXPECT_FALSE(bases.begin(key(256)));
+  publish(good);
+  publish(of_old_image);
+  bases.settle();
+  EXPECT_EQ(bases.find(key(256)), good);
+  EXPECT_FALSE(is_there(of_old_image));
+  EXPECT_TRUE(bases.contains(*own)) << "that one is being made by this agent";
 }
 
 TEST_F(WarmBasesTest, AFileOfNonsenseIsAnEmptyOne) {

@@ -102,8 +102,9 @@ class AgentFixture : public ::testing::Test {
   // The agent as a process of its own, to be killed.
   void start_program() {
     SpawnOptions spawned;
-    spawned.argv = {bin_ / "agent_test_program", state(), options().supervisor_program, image(),
-                    std::to_string(spares_)};
+    spawned.argv = {bin_ / "agent_test_program",  state(),
+                    options().supervisor_program, image(),
+                    std::to_string(spares_),      warm_bases_ ? "warm" : "cold"};
     spawned.die_with_parent = true;
     auto program = spawn(spawned);
     ASSERT_TRUE(program);
