@@ -192,6 +192,11 @@ TEST_F(AgentTest, ErrorsOfACommand) {
   request = shell("one", "sleep 1000");
   request.set_timeout_ms(50);
   EXPECT_EQ(exec(request).status.error_code(), StatusCode::DEADLINE_EXCEEDED);
+  request = shell("one", "true");
+  request.set_user("nosuch");
+  const grpc::Status nobody = exec(request).status;
+  EXPECT_EQ(nobody.error_code(), StatusCode::INVALID_ARGUMENT);
+  EXPECT_THAT(nobody.error_message(), HasSubstr("invalid username: 'nosuch'"));
   EXPECT_EQ(exec("one", "kill -9 $$").exit_code, -1);
   EXPECT_EQ(exec("two", "true").status.error_code(), StatusCode::NOT_FOUND);
 }

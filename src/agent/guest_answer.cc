@@ -12,9 +12,8 @@ constexpr size_t kMaxMessage = 4096;
 Code code_of_status(unsigned status) {
   switch (status) {
     case 400:
-      return Code::kInvalidArgument;
     case 401:
-      return Code::kUnauthenticated;
+      return Code::kInvalidArgument;
     case 404:
       return Code::kNotFound;
     case 409:
@@ -54,6 +53,8 @@ Error guest_error(unsigned status, const json& body) {
   if (error.message.empty()) error.message = "the guest daemon answered with status " + std::to_string(status);
   const std::string word = text_field(body, "code");
   if (!word.empty()) error.code = code_from_name(word);
+  // It is about the guest's users. To whoever asks, "unauthenticated" would speak of his own token.
+  if (error.code == Code::kUnauthenticated) error.code = Code::kInvalidArgument;
   return error;
 }
 

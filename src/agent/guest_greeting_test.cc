@@ -93,10 +93,10 @@ TEST_F(GuestGreetingTest, TakesOnlyTheAnswerToItsQuestion) {
 
 TEST_F(GuestGreetingTest, WhatTheGuestRefusesIsToldWithItsCode) {
   auto asked = ask(What::kInit, "{}");
-  give(encode(GreetingAnswer{take().nonce, 401, "the access token is set already"}));
+  give(encode(GreetingAnswer{take().nonce, 400, "the body is no JSON"}));
   const Status refused = asked.get();
   ASSERT_FALSE(refused);
-  EXPECT_EQ(refused.error().code, Code::kUnauthenticated);
+  EXPECT_EQ(refused.error().code, Code::kInvalidArgument);
 }
 
 TEST_F(GuestGreetingTest, AGuestThatTakesNoneIsToldAtOnce) {

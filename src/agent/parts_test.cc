@@ -60,8 +60,14 @@ TEST(GuestAnswer, FieldsOfTheWrongTypeAreAbsent) {
 TEST(GuestAnswer, ErrorsKeepTheirCode) {
   EXPECT_EQ(guest_error(404, std::string(R"({"code":404,"message":"gone"})")).code, Code::kNotFound);
   EXPECT_EQ(guest_error(500, std::string(R"({"code":"already_exists","message":"x"})")).code, Code::kAlreadyExists);
-  EXPECT_EQ(guest_error(401, std::string("no json")).code, Code::kUnauthenticated);
   EXPECT_NE(guest_error(418, std::string("")).message, "");
+}
+
+// Whoever asks would take it for a word about his own token.
+TEST(GuestAnswer, AUserThatTheGuestDoesNotKnowIsAWrongArgument) {
+  EXPECT_EQ(guest_error(401, std::string("no json")).code, Code::kInvalidArgument);
+  EXPECT_EQ(guest_error(401, std::string(R"({"code":"unauthenticated","message":"invalid username: 'x'"})")).code,
+            Code::kInvalidArgument);
 }
 
 // A socket that keeps what each call has sent apart.
