@@ -119,7 +119,7 @@ class CommandRun {
     if (!command_.stdin_data.empty()) {
       feeder_ = std::thread([this, pid = *pid_] {
         fed_ = feed(pid);
-        if (!fed_) kill();  // it must not take a part for the whole
+        if (!fed_) kill();  // it must not take a part for the whole, or wait for an end that does not come
       });
     }
     return {};
@@ -141,8 +141,10 @@ class CommandRun {
       if (!sent && has_ended(sent.error().code)) return {};  // without reading everything: its right
       if (!sent) return fail(std::move(sent).error());
     }
-    (void)client_.call("process.Process/CloseStdin", {{"process", {{"pid", pid}}}}, "");
-    return {};
+    const auto closed = client_.call("process.Process/CloseStdin", {{"process", {{"pid", pid}}}}, "",
+                                     {Deadline::after(kGuestCallDeadline), over_.fd()});
+    if (closed || has_ended(closed.error().code)) return {};
+    return fail(closed.error());
   }
 
   void end_feeder() {
