@@ -361,6 +361,20 @@ TEST_F(AgentTest, AnImageIsImportedAgainOnlyWhenItChanged) {
   EXPECT_FALSE(has_snapshot(first));
 }
 
+TEST_F(AgentTest, AnImageThatIsNotNamedAnyMoreIsRemoved) {
+  const auto stored = [&] { return real_file_system().list(state() / "store" / "snapshots")->size(); };
+  const std::string base = base_image();
+  stop_agent();
+  more_images_ = {{"other", image()}};
+  start_agent();
+  EXPECT_EQ(stored(), 2U);
+  stop_agent();
+  more_images_.clear();
+  start_agent();
+  EXPECT_EQ(base_image(), base);
+  EXPECT_EQ(stored(), 1U);
+}
+
 TEST_F(AgentTest, OneAgentForEachStateDirectory) {
   const auto second = Agent::start(options());
   ASSERT_FALSE(second);

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
+#include "base/log.h"
 #include "snapshot/verified.h"
 
 namespace stasis::agent {
@@ -52,7 +53,8 @@ Result<Image> import(const snapshot::Store& store, const Path& directory, const 
   return Image{text_of(description, "key"), manifest.id};
 }
 
-// Images that no name refers to: replaced ones, and those whose import was not recorded before the agent died.
+// Images that no name refers to: replaced ones, those that are named no more, and those whose import was not recorded
+// before the agent died.
 void remove_others(const snapshot::Store& store, const std::map<std::string, Image>& images) {
   const auto ids = store.list();
   if (!ids) return;
@@ -70,7 +72,7 @@ void remove_others(const snapshot::Store& store, const std::map<std::string, Ima
 Result<std::map<std::string, Image>> load_images(const snapshot::Store& store, const Path& record_file,
                                                  const std::vector<std::pair<std::string, Path>>& directories) {
   const std::map<std::string, Image> known = read_record(record_file);
-  std::map<std::string, Image> images = known;
+  std::map<std::string, Image> images;
   for (const auto& [name, directory] : directories) {
     auto description = read_json(directory / "image.json");
     if (!description) {
@@ -82,7 +84,11 @@ Result<std::map<std::string, Image>> load_images(const snapshot::Store& store, c
     const auto before = known.find(name);
     const std::string key = text_of(*description, "key");
     if (key.empty()) return fail(Code::kInvalidArgument, "image '" + name + "': image.json has no key");
-    if (before != known.end() && before->second.key == key && store.load(before->second.id)) continue;
+    if (before != known.end() && before->second.key == key && store.load(before->second.id)) {
+      images[name] = before->second;
+      continue;
+    }
+    spdlog::info("image '{}': importing {}", name, directory.string());
     STASIS_ASSIGN(images[name], import(store, directory, *description));
   }
   STASIS_TRY(write_record(record_file, images));

@@ -1,6 +1,7 @@
 // The images of this host: directories made by images/build.py, imported into the store once for each content
-// (image.json's key). Kept in STATE/images.json. An image whose content changed is imported anew; the old one is
-// removed from the store, its layers live on for as long as snapshots or sandboxes need them.
+// (image.json's key). Kept in STATE/images.json. An image whose content changed is imported anew; the old one, and
+// one that is not named any more, is removed from the store, its layers live on for as long as snapshots or sandboxes
+// need them.
 #pragma once
 
 #include <map>

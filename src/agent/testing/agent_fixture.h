@@ -73,6 +73,7 @@ class AgentFixture : public ::testing::Test {
     options.state_dir = state();
     options.socket = state() / "agent.sock";
     options.images = {{"base", image()}};
+    options.images.insert(options.images.end(), more_images_.begin(), more_images_.end());
     options.supervisor_program = bin_ / "agent_fake_supervisor";
     options.files_program = files_program_;
     options.vmm = "qemu";
@@ -274,6 +275,7 @@ class AgentFixture : public ::testing::Test {
 
   testing::TempDir root_;
   Path bin_;
+  std::vector<std::pair<std::string, Path>> more_images_;
   Path files_program_;       // empty: the real one
   bool warm_bases_ = false;  // so that a test's snapshots are those that it asks for
   size_t spares_ = 0;        // so that a test's supervisors are those that it asks for
