@@ -131,5 +131,23 @@ TEST(UpServices, RunThisProgramWithTheSameSocket) {
                                                      "/s/agent.sock", "--port", "0"));
 }
 
+// A large image is imported before the agent answers.
+TEST(Up, WaitsForAsLongAsTheServicesLive) {
+  auto keeper = Keeper::create({sleeper("agent"), sleeper("server")});
+  ASSERT_TRUE(keeper);
+  ASSERT_TRUE(keeper->start());
+  UpArguments arguments;
+  arguments.state_dir = temporary_file("up");
+  int notices = 0;
+  const auto notice = [&] {
+    if (++notices == 3) ::kill(keeper->pid_of("agent"), SIGKILL);
+  };
+  const auto ready = wait_until_ready(*keeper, arguments, milliseconds(1), notice);
+  ASSERT_FALSE(ready);
+  EXPECT_EQ(ready.error().message, "the agent ended (signal 9 (Killed)) before it answered");
+  EXPECT_GE(notices, 3);
+  keeper->stop(seconds(10));
+}
+
 }  // namespace
 }  // namespace stasis::cli

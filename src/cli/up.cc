@@ -11,7 +11,7 @@ namespace {
 
 using std::chrono::milliseconds;
 
-constexpr std::chrono::seconds kStartTimeout(60);
+constexpr std::chrono::seconds kNotice(10);
 constexpr std::chrono::seconds kStopPatience(15);
 constexpr milliseconds kProbeInterval(50);
 
@@ -44,27 +44,6 @@ std::string ready_url(const Keeper& keeper, const UpArguments& arguments) {
   return endpoint && Client(*endpoint).call("GET", "/healthz") ? url : "";
 }
 
-// The URL, or empty if a signal came first. A service that ends before both answered is an error: nothing that a
-// restart heals.
-Result<std::string> wait_until_ready(Keeper& keeper, const UpArguments& arguments) {
-  const Deadline deadline = Deadline::after(kStartTimeout);
-  while (!deadline.passed()) {
-    STASIS_ASSIGN(const bool stop, keeper.step(Deadline::after(kProbeInterval)));
-    if (stop) return std::string();
-    for (const char* name : {"agent", "server"}) {
-      const std::string end = keeper.end_of(name);
-      if (end.empty()) continue;
-      return fail(Code::kUnavailable, "the " + std::string(name) + " ended (" + end + ") before it answered",
-                  "its log above says why; 'stasis doctor' checks this machine");
-    }
-    const std::string url = ready_url(keeper, arguments);
-    if (!url.empty()) return url;
-  }
-  return fail(Code::kDeadlineExceeded,
-              "server and agent did not answer within " + std::to_string(kStartTimeout.count()) + " s",
-              "their log above says more; 'stasis doctor' checks this machine");
-}
-
 void announce(Session& session, const UpArguments& arguments, const std::string& url) {
   if (session.json()) {
     session.print({{"url", url}, {"state_dir", arguments.state_dir.string()}});
@@ -79,7 +58,10 @@ void announce(Session& session, const UpArguments& arguments, const std::string&
 
 Result<int> serve(Session& session, Keeper& keeper, const Path& program, UpArguments arguments) {
   STASIS_TRY(keeper.start());
-  STASIS_ASSIGN(const std::string url, wait_until_ready(keeper, arguments));
+  const auto notice = [] {
+    spdlog::info("waiting for server and agent; an image that is new here is copied into the store first");
+  };
+  STASIS_ASSIGN(const std::string url, wait_until_ready(keeper, arguments, kNotice, notice));
   if (url.empty()) return kSuccess;
   announce(session, arguments, url);
   // A restarted server listens where the first one did.
@@ -105,6 +87,27 @@ std::vector<Service> up_services(const Path& program, const UpArguments& argumen
                  {program.string(), "server", "--state-dir", arguments.state_dir.string(), "--agent-socket", socket,
                   "--port", std::to_string(arguments.port)}};
   return {std::move(agent), std::move(server)};
+}
+
+// No limit: a large image is imported before the agent answers, for as long as that takes.
+Result<std::string> wait_until_ready(Keeper& keeper, const UpArguments& arguments, milliseconds interval,
+                                     const std::function<void()>& notice) {
+  Deadline next_notice = Deadline::after(interval);
+  for (;;) {
+    STASIS_ASSIGN(const bool stop, keeper.step(Deadline::after(kProbeInterval)));
+    if (stop) return std::string();
+    for (const char* name : {"agent", "server"}) {
+      const std::string end = keeper.end_of(name);
+      if (end.empty()) continue;
+      return fail(Code::kUnavailable, "the " + std::string(name) + " ended (" + end + ") before it answered",
+                  "its log above says why; 'stasis doctor' checks this machine");
+    }
+    std::string url = ready_url(keeper, arguments);
+    if (!url.empty()) return url;
+    if (!next_notice.passed()) continue;
+    notice();
+    next_notice = Deadline::after(interval);
+  }
 }
 
 Result<int> run_up(Session& session, const UpArguments& arguments) {
