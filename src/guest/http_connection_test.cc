@@ -1,6 +1,9 @@
 #include "guest/http_connection.h"
 
+#include <arpa/inet.h>
 #include <gtest/gtest.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -34,6 +37,53 @@ void echo(Exchange& exchange) {
   exchange.send(
       200, {},
       std::string(exchange.method()) + " " + exchange.path() + " q=" + exchange.query("q").value_or("-") + " " + body);
+}
+
+// Two ends of a connection on this machine: one that listen_on() has accepted, and its peer.
+std::pair<UniqueFd, UniqueFd> connection() {
+  const UniqueFd listener = listen_on("127.0.0.1", 0);
+  UniqueFd peer(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  sockaddr_in name{};
+  name.sin_family = AF_INET;
+  name.sin_port = htons(bound_port(listener.get()));
+  name.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  EXPECT_EQ(connect(peer.get(), reinterpret_cast<sockaddr*>(&name), sizeof(name)), 0);
+  return {UniqueFd(accept(listener.get(), nullptr, nullptr)), std::move(peer)};
+}
+
+int user_timeout(int fd) {
+  int value = -1;
+  socklen_t length = sizeof(value);
+  EXPECT_EQ(getsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &value, &length), 0);
+  return value;
+}
+
+TEST(Socket, APeerThatReadsNothingIsGivenUpUnlessItMayTakeItsTime) {
+  const std::string large(size_t{64} << 20, 'x');
+  auto [impatient, deaf] = connection();
+  Socket socket(std::move(impatient));
+  EXPECT_GT(user_timeout(socket.fd()), 0);
+  socket.write_limit = std::chrono::milliseconds(20);
+  EXPECT_FALSE(socket.write_all(large));
+  auto [patient, slow] = connection();
+  Socket stream(std::move(patient));
+  stream.write_limit = std::chrono::milliseconds(20);
+  stream.let_peer_take_its_time();
+  EXPECT_EQ(user_timeout(stream.fd()), 0);
+  bool all = false;
+  std::thread writer([&] { all = stream.write_all(large); });
+  std::this_thread::sleep_for(std::chrono::milliseconds(200));  // the silence itself
+  std::vector<char> buffer(1 << 20);
+  size_t got = 0;
+  while (got < large.size()) {
+    const ssize_t count = read(slow.get(), buffer.data(), buffer.size());
+    if (count <= 0) break;
+    got += static_cast<size_t>(count);
+  }
+  slow.reset();
+  writer.join();
+  EXPECT_EQ(got, large.size());
+  EXPECT_TRUE(all);
 }
 
 TEST(HttpConnection, ServesRequestsOneAfterTheOther) {

@@ -249,6 +249,7 @@ std::optional<Error> ProcessService::follow(const std::shared_ptr<GuestProcess>&
   const auto grace = starter ? std::chrono::milliseconds(kKillGrace) : std::chrono::milliseconds(0);
   const Error too_late{Code::kDeadlineExceeded, "the deadline of the call has passed"};
   const OpenStream open(*this, exchange.socket());
+  exchange.socket().let_peer_take_its_time();
   Subscription subscription(process, exchange.socket(), starter);
   bool alive = exchange.write(message_envelope(event("start", {{"pid", process->pid()}})));
   auto last_sent = Clock::now();

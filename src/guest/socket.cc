@@ -25,12 +25,12 @@ boost::system::error_code system_error(int number) { return {number, boost::syst
 
 // 0 when ready, else the error number.
 int wait_for(int fd, short events, std::chrono::milliseconds limit) {
-  auto end = std::chrono::steady_clock::now() + limit;
+  auto start = std::chrono::steady_clock::now();
   for (;;) {
-    auto left = std::chrono::duration_cast<std::chrono::milliseconds>(end - std::chrono::steady_clock::now()).count();
-    if (left < 0) return ETIMEDOUT;
+    auto left = limit - std::chrono::duration_cast<std::chrono::milliseconds>(std::chrono::steady_clock::now() - start);
+    if (left.count() < 0) return ETIMEDOUT;
     pollfd entry{fd, events, 0};
-    int count = poll(&entry, 1, static_cast<int>(std::min<int64_t>(left + 1, 3'600'000)));
+    int count = poll(&entry, 1, static_cast<int>(std::min<int64_t>(left.count(), 3'600'000)) + 1);
     if (count > 0) return 0;
     if (count < 0 && errno != EINTR) return errno;
   }
@@ -105,6 +105,12 @@ bool Socket::write_all(std::string_view data) {
     data.remove_prefix(count);
   }
   return true;
+}
+
+// TCP_USER_TIMEOUT also counts while a peer that answers has no room.
+void Socket::let_peer_take_its_time() {
+  write_limit = std::chrono::milliseconds::max();
+  set_option(fd_.get(), IPPROTO_TCP, TCP_USER_TIMEOUT, 0);
 }
 
 uint64_t Socket::acknowledged_bytes() const {

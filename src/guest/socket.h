@@ -58,6 +58,10 @@ class Socket {
   // Everything, or false if the peer is gone or takes nothing for `write_limit`.
   bool write_all(std::string_view data);
 
+  // From now on a write waits for as long as the peer is there: whoever follows a command may read nothing for minutes.
+  // One that has vanished is given up by the kernel in a quarter of an hour, or by ProcessService::end_streams().
+  void let_peer_take_its_time();
+
   int fd() const { return fd_.get(); }
   // Bytes handed to write so far that the peer's kernel has acknowledged.
   uint64_t acknowledged_bytes() const;

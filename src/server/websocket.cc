@@ -1,5 +1,8 @@
 #include "server/websocket.h"
 
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+
 #include <boost/asio/executor_work_guard.hpp>
 #include <boost/asio/post.hpp>
 #include <boost/asio/steady_timer.hpp>
@@ -23,7 +26,7 @@ using std::chrono::seconds;
 
 constexpr seconds kFirstMessage{30};
 constexpr seconds kHandshake{30};
-constexpr seconds kSilence{60};  // answered pings count
+constexpr int kKeepaliveSeconds = 15;
 constexpr size_t kMaxQueued = 1 << 20;
 
 // Texts on their way from the producer's thread to the socket's.
@@ -69,12 +72,14 @@ class Queue final : public WebSocketSender {
 
 class Socket final : public WebSocket {
  public:
-  Socket(asio::io_context& context, beast::tcp_stream& stream) : context_(context), stream_(stream), socket_(stream) {
+  Socket(asio::io_context& context, beast::tcp_stream& stream, std::chrono::milliseconds ping)
+      : context_(context), stream_(stream), socket_(stream), ping_(ping) {
     websocket::stream_base::timeout limits{};
     limits.handshake_timeout = kHandshake;
-    limits.idle_timeout = kSilence;
-    limits.keep_alive_pings = true;
+    limits.idle_timeout = websocket::stream_base::none();
+    limits.keep_alive_pings = false;
     socket_.set_option(limits);
+    find_vanished_peers();
   }
 
   Result<std::string> accept(const Request& request, uint64_t limit) override {
@@ -100,6 +105,7 @@ class Socket final : public WebSocket {
     context_.restart();
     const auto work = asio::make_work_guard(context_);
     listen();
+    ping_later();
     std::thread thread([&] {
       producer(queue);
       asio::post(context_, [this] {
@@ -108,7 +114,7 @@ class Socket final : public WebSocket {
       });
     });
     // Not run(): the socket's own timer would keep it for its whole span.
-    while (!(gone_ && produced_ && !writing_ && !reading_)) context_.run_one();
+    while (!(gone_ && produced_ && !writing_ && !reading_ && !pinging_)) context_.run_one();
     thread.join();
     queue_ = nullptr;
   }
@@ -124,6 +130,28 @@ class Socket final : public WebSocket {
     return result.value_or(asio::error::operation_aborted);
   }
 
+  void find_vanished_peers() {
+    using Idle = asio::detail::socket_option::integer<IPPROTO_TCP, TCP_KEEPIDLE>;
+    using Interval = asio::detail::socket_option::integer<IPPROTO_TCP, TCP_KEEPINTVL>;
+    error_code ignored;
+    stream_.socket().set_option(asio::socket_base::keep_alive(true), ignored);
+    stream_.socket().set_option(Idle(kKeepaliveSeconds), ignored);
+    stream_.socket().set_option(Interval(kKeepaliveSeconds), ignored);
+  }
+
+  // One at a time: behind a write that waits for its reader it waits too.
+  void ping_later() {
+    timer_.expires_after(ping_);
+    timer_.async_wait([this](const error_code& cancelled) {
+      if (cancelled || gone_) return;
+      pinging_ = true;
+      socket_.async_ping({}, [this](const error_code& error) {
+        pinging_ = false;
+        if (!error) ping_later();
+      });
+    });
+  }
+
   // What the client says after its first message is nothing; that it goes is.
   void listen() {
     reading_ = true;
@@ -131,6 +159,7 @@ class Socket final : public WebSocket {
       reading_ = false;
       buffer_.clear();
       if (error) {
+        stream_.close();  // also ends what waits for it to read
         gone();
       } else {
         listen();
@@ -175,19 +204,23 @@ class Socket final : public WebSocket {
   beast::tcp_stream& stream_;
   websocket::stream<beast::tcp_stream&> socket_;
   beast::flat_buffer buffer_;
+  const std::chrono::milliseconds ping_;
+  asio::steady_timer timer_{context_};
   Queue* queue_ = nullptr;
   std::function<void()> on_gone_;
   std::string text_;
   bool reading_ = false;
   bool writing_ = false;
+  bool pinging_ = false;
   bool produced_ = false;
   bool gone_ = false;
 };
 
 }  // namespace
 
-std::unique_ptr<WebSocket> make_websocket(asio::io_context& context, beast::tcp_stream& stream) {
-  return std::make_unique<Socket>(context, stream);
+std::unique_ptr<WebSocket> make_websocket(asio::io_context& context, beast::tcp_stream& stream,
+                                          std::chrono::milliseconds ping) {
+  return std::make_unique<Socket>(context, stream, ping);
 }
 
 }  // namespace stasis::server

@@ -6,6 +6,7 @@
 #include <boost/beast/core/tcp_stream.hpp>
 #include <boost/beast/http/buffer_body.hpp>
 #include <boost/beast/http/message.hpp>
+#include <chrono>
 #include <functional>
 #include <memory>
 #include <string>
@@ -24,6 +25,10 @@ class WebSocket {
   virtual void run(const std::function<void(WebSocketSender&)>& producer, const std::function<void()>& on_gone) = 0;
 };
 
-std::unique_ptr<WebSocket> make_websocket(boost::asio::io_context& context, boost::beast::tcp_stream& stream);
+// A ping goes out every `ping`, so that nothing in between takes a silent stream for a dead one. It need not be
+// answered: a client whose user looks at the first page of a long output reads nothing for as long as that takes. One
+// that has vanished is found by TCP.
+std::unique_ptr<WebSocket> make_websocket(boost::asio::io_context& context, boost::beast::tcp_stream& stream,
+                                          std::chrono::milliseconds ping = std::chrono::seconds(30));
 
 }  // namespace stasis::server
