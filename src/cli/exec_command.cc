@@ -1,5 +1,6 @@
 // exec: runs a command in a sandbox, its output as it comes, its exit status as ours.
 #include <array>
+#include <chrono>
 #include <cmath>
 #include <iterator>
 #include <memory>
@@ -13,6 +14,7 @@ namespace stasis::cli {
 namespace {
 
 constexpr size_t kMaxInput = size_t{1} << 20;
+constexpr std::chrono::seconds kSilentInput(2);
 
 struct ExecOptions {
   std::string id;
@@ -23,6 +25,13 @@ struct ExecOptions {
   bool no_stdin = false;
   std::vector<std::string> command;
 };
+
+// `ssh host stasis exec` hands on a standard input that nobody thinks of, and that does not end.
+void await_input(Io& io) {
+  const Progress waiting(io, "waiting for standard input to end; --no-stdin leaves it alone", kSilentInput,
+                         Progress::Elsewhere::kOneLine);
+  io.in.peek();
+}
 
 // All of standard input, when it has data for the command.
 Result<std::string> read_input(Io& io) {
@@ -46,6 +55,7 @@ Result<Json> make_request(Session& session, const ExecOptions& options) {
   STASIS_ASSIGN(Json env, pairs_object(options.env, "--env"));
   if (!env.empty()) request["env"] = std::move(env);
   if (!options.no_stdin && session.io().in_kind == InputKind::kData) {
+    await_input(session.io());
     Progress progress(session.io(), "reading standard input to its end (--no-stdin leaves it alone)");
     STASIS_ASSIGN(std::string input, read_input(session.io()));
     if (!input.empty()) request["stdin"] = std::move(input);

@@ -2,6 +2,11 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <chrono>
+#include <future>
+#include <sstream>
+#include <utility>
+
 #include "base/base64.h"
 #include "cli/testing/call.h"
 
@@ -74,6 +79,48 @@ TEST(Exec, ForwardsStandardInputOnlyWhenItHasData) {
   EXPECT_FALSE(
       json::parse(Call(handler, {"exec", "-n", kId, "--", "cat"}, piped).requests.at(0).body).contains("stdin"));
   EXPECT_FALSE(json::parse(Call(handler, {"exec", kId, "--", "cat"}).requests.at(0).body).contains("stdin"));
+}
+
+// Ends when somebody was told that it is waited for.
+class LateInput : public std::streambuf {
+ public:
+  class Errors : public std::stringbuf {
+   public:
+    explicit Errors(std::promise<void>& told) : told_(told) {}
+
+   protected:
+    int sync() override {
+      if (str().find("--no-stdin") != std::string::npos && !std::exchange(done_, true)) told_.set_value();
+      return 0;
+    }
+
+   private:
+    std::promise<void>& told_;
+    bool done_ = false;
+  };
+  Errors& errors() { return errors_; }
+
+ protected:
+  int_type underflow() override {
+    waited_.wait_for(std::chrono::seconds(20));
+    return traits_type::eof();
+  }
+
+ private:
+  std::promise<void> told_;
+  std::shared_future<void> waited_ = told_.get_future().share();
+  Errors errors_{told_};
+};
+
+TEST(Exec, SaysThatItWaitsForAnInputThatDoesNotEnd) {
+  const auto handler = always(stream({{{"type", "exited"}, {"exit_code", 0}, {"status", "exited"}}}));
+  LateInput input;
+  Setting silent;
+  silent.input_from = &input;
+  silent.errors_to = &input.errors();
+  const Call call(handler, {"exec", kId, "--", "true"}, silent);
+  EXPECT_EQ(call.status, 0);
+  EXPECT_EQ(input.errors().str(), "waiting for standard input to end; --no-stdin leaves it alone\n");
 }
 
 TEST(Exec, RefusesInputThatItCannotPassOnUnchanged) {

@@ -4,9 +4,9 @@
 
 namespace stasis::cli {
 
-Progress::Progress(Io& io, const std::string& what, std::chrono::milliseconds patience)
+Progress::Progress(Io& io, const std::string& what, std::chrono::milliseconds patience, Elsewhere elsewhere)
     : io_(io), what_(printable(what)), patience_(patience) {
-  if (io_.err_terminal) thread_ = std::thread([this] { show(); });
+  if (io_.err_terminal || elsewhere == Elsewhere::kOneLine) thread_ = std::thread([this] { show(); });
 }
 
 void Progress::set_detail(std::string detail) {
@@ -28,6 +28,10 @@ void Progress::show() {
   const auto start = std::chrono::steady_clock::now();
   std::unique_lock lock(mutex_);
   if (wake_.wait_for(lock, patience_, [this] { return done_; })) return;
+  if (!io_.err_terminal) {
+    io_.err << what_ << std::endl;
+    return;
+  }
   while (!done_) {
     const std::chrono::duration<double, std::milli> waited = std::chrono::steady_clock::now() - start;
     io_.err << "\r\033[K" << what_ << " ... " << duration_text(waited.count());

@@ -1,5 +1,6 @@
 // One line on standard error that says what is being waited for, shown from the second second on and only on a
-// terminal. It is wiped when the object goes.
+// terminal. It is wiped when the object goes. Where there is no terminal nothing is said, or the line once, and it
+// stays.
 #pragma once
 
 #include <chrono>
@@ -14,7 +15,9 @@ namespace stasis::cli {
 
 class Progress {
  public:
-  Progress(Io& io, const std::string& what, std::chrono::milliseconds patience = std::chrono::seconds(1));
+  enum class Elsewhere { kNothing, kOneLine };
+  Progress(Io& io, const std::string& what, std::chrono::milliseconds patience = std::chrono::seconds(1),
+           Elsewhere elsewhere = Elsewhere::kNothing);
   Progress(const Progress&) = delete;
   Progress& operator=(const Progress&) = delete;
   ~Progress() { stop(); }

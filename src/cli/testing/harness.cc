@@ -10,12 +10,10 @@ Outcome run_program(const std::vector<std::string>& arguments, const Setting& se
   std::istringstream in(setting.input);
   std::ostringstream out;
   std::ostringstream err;
-  Io io{in,
-        out,
-        err,
-        setting.input.empty() ? InputKind::kNothing : InputKind::kData,
-        setting.out_terminal,
-        setting.err_terminal};
+  if (setting.input_from != nullptr) in.std::istream::rdbuf(setting.input_from);
+  if (setting.errors_to != nullptr) err.std::ostream::rdbuf(setting.errors_to);
+  const bool has_input = !setting.input.empty() || setting.input_from != nullptr;
+  Io io{in, out, err, has_input ? InputKind::kData : InputKind::kNothing, setting.out_terminal, setting.err_terminal};
   const Environment environment = [&](const char* name) {
     const auto found = setting.environment.find(name);
     return found == setting.environment.end() ? std::string() : found->second;

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <map>
+#include <streambuf>
 #include <string>
 #include <vector>
 
@@ -12,6 +13,8 @@ namespace stasis::cli {
 
 struct Setting {
   std::string input = {};  // standard input; empty: none
+  std::streambuf* input_from = nullptr;
+  std::streambuf* errors_to = nullptr;  // instead of Outcome::err
   bool out_terminal = false;
   bool err_terminal = false;
   std::map<std::string, std::string> environment = {};
