@@ -4,6 +4,8 @@
 #include <unistd.h>
 
 #include <ctime>
+#include <fstream>
+#include <iterator>
 
 #include "guest/daemon_fixture.h"
 #include "guest/gzip.h"
@@ -52,6 +54,18 @@ TEST_F(DaemonFilesTest, WritesAndReadsBack) {
   }
   EXPECT_EQ(post(target("new/deep/file.bin"), "short").status, 200);
   EXPECT_EQ(directory_.read("new/deep/file.bin"), "short");
+}
+
+TEST_F(DaemonFilesTest, FilesThatAreMadeUpAsTheyAreReadComeWhole) {
+  const auto lines_of = [](const char* path) {
+    std::ifstream file(path);
+    return std::string(std::istreambuf_iterator<char>(file), {});
+  };
+  for (const char* path : {"/sys/kernel/mm/transparent_hugepage/enabled", "/proc/filesystems"}) {
+    auto whole = get(std::string("/files?path=") + path);
+    EXPECT_EQ(whole.status, 200) << path;
+    EXPECT_EQ(whole.body, lines_of(path));
+  }
 }
 
 TEST_F(DaemonFilesTest, Ranges) {

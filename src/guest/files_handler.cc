@@ -1,7 +1,9 @@
 #include "guest/files_handler.h"
 
 #include <fcntl.h>
+#include <linux/magic.h>
 #include <sys/stat.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -112,6 +114,39 @@ Status send_range(Exchange& exchange, int fd, ByteRange range) {
   return {};
 }
 
+// Of a file system that makes its files up as they are read, a size says nothing: /proc says 0, /sys a page.
+bool is_made_up(int fd, uint64_t size) {
+  struct statfs system {};
+  if (fstatfs(fd, &system) != 0) return false;
+  switch (system.f_type) {
+    case PROC_SUPER_MAGIC:
+      return size == 0;  // what says more there means it
+    case SYSFS_MAGIC:
+    case CGROUP_SUPER_MAGIC:
+    case CGROUP2_SUPER_MAGIC:
+    case DEBUGFS_MAGIC:
+    case TRACEFS_MAGIC:
+    case SECURITYFS_MAGIC:
+      return true;
+    default:
+      return false;
+  }
+}
+
+Status send_to_its_end(Exchange& exchange, int fd, const Headers& headers) {
+  if (!exchange.begin_stream(200, headers) || exchange.method() == "HEAD") return {};
+  std::vector<char> buffer(kBufferBytes);
+  for (;;) {
+    ssize_t count = read(fd, buffer.data(), buffer.size());
+    if (count < 0 && errno == EINTR) continue;
+    if (count < 0) exchange.socket().shut_down();  // the client must not take this for the whole file
+    if (count < 0 || !exchange.write({buffer.data(), static_cast<size_t>(count)})) return {};
+    if (count == 0) break;
+  }
+  exchange.finish();
+  return {};
+}
+
 Status send_gzip(Exchange& exchange, int fd, Headers headers) {
   headers.emplace_back("Content-Encoding", "gzip");
   GzipEncoder encoder;
@@ -185,16 +220,7 @@ Status FilesHandler::download(Exchange& exchange, const User& user) {
   if (exchange.header("Accept-Encoding") == "gzip" && range_header.empty() && exchange.method() == "GET") {
     return send_gzip(exchange, fd.get(), std::move(headers));
   }
-  // A file of /proc says 0 and has content.
-  if (size == 0 && info.st_blocks == 0 && path.starts_with("/proc/")) {
-    if (!exchange.begin_stream(200, headers)) return {};
-    std::vector<char> buffer(kBufferBytes);
-    for (ssize_t count = 0; (count = read(fd.get(), buffer.data(), buffer.size())) > 0;) {
-      if (!exchange.write({buffer.data(), static_cast<size_t>(count)})) return {};
-    }
-    exchange.finish();
-    return {};
-  }
+  if (is_made_up(fd.get(), size)) return send_to_its_end(exchange, fd.get(), headers);
   RangeAnswer answer = apply_range(range_header, size);
   if (answer.kind == RangeKind::kUnsatisfiable) {
     exchange.send(416, {{"Content-Range", "bytes */" + std::to_string(size)}}, "");
