@@ -36,6 +36,7 @@ TEST_F(AgentRacesTest, ASupervisorThatCannotStartSaysWhy) {
   const grpc::Status created = create("one");
   EXPECT_EQ(created.error_code(), StatusCode::RESOURCE_EXHAUSTED);
   EXPECT_EQ(created.error_message(), "no memory for it");
+  EXPECT_TRUE(told_by_agent_) << "else it may be gRPC that speaks of an agent which does not answer";
   EXPECT_TRUE(nothing_left_of("one"));
 }
 

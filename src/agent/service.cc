@@ -81,6 +81,7 @@ SandboxRecord record_of(const Request& request) {
 }  // namespace
 
 grpc::Status answer(grpc::ServerContext* context, const Error& error) {
+  context->AddTrailingMetadata("stasis-error", "1");
   if (!error.remedy.empty()) context->AddTrailingMetadata("stasis-remedy", error.remedy);
   return {static_cast<grpc::StatusCode>(static_cast<int>(error.code)), error.message};
 }

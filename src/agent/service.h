@@ -1,5 +1,6 @@
 // HostAgent over gRPC (proto/agent.proto): translates between messages and Host, nothing else. Errors become statuses
-// with the same code; the remedy travels as trailing metadata "stasis-remedy".
+// with the same code; the remedy travels as trailing metadata "stasis-remedy", and "stasis-error" says that this agent
+// speaks and not gRPC, which has the same codes.
 // Streams are limited, so that they leave threads for the rest: one too many is kResourceExhausted.
 #pragma once
 

@@ -25,7 +25,7 @@ Error error_of(const grpc::Status& status, const grpc::ClientContext& context) {
   if (const auto found = trailer.find("stasis-remedy"); found != trailer.end()) {
     error.remedy = std::string(found->second.data(), found->second.size());
   }
-  if (error.code == Code::kUnavailable && error.remedy.empty()) {
+  if (error.code == Code::kUnavailable && !trailer.contains("stasis-error")) {
     error.message = "the host agent does not answer: " + error.message;
     error.remedy = "is it running? 'stasis up' runs server and agent; a restart takes a moment, then try again";
   }

@@ -309,5 +309,17 @@ TEST_F(RestSandboxes, ADestroyWithoutAnAgentIsDoneWhenItIsBack) {
   EXPECT_FALSE(agent_->has_sandbox(id));
 }
 
+// gRPC has the same word for an agent that is not there, and that has another remedy.
+TEST_F(RestSandboxes, WhatTheAgentSaysIsNotTakenForItsSilence) {
+  const std::string id = create();
+  agent_->fail_calls("PingSandbox", {Code::kUnavailable, "the sandbox has ended", ""});
+  const Answer told = client().post(path(id, "/ping"));
+  EXPECT_EQ(told.status, 503u);
+  EXPECT_EQ(told.body["error"]["message"], "ping sandbox " + id + ": the sandbox has ended");
+  EXPECT_EQ(told.body["error"]["remedy"], "");
+  agent_->stop();
+  EXPECT_THAT(client().post(path(id, "/ping")).text, HasSubstr("the host agent does not answer"));
+}
+
 }  // namespace
 }  // namespace stasis::server::testing

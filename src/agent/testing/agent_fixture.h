@@ -148,6 +148,7 @@ class AgentFixture : public ::testing::Test {
     v1::SandboxStarted ignored;
     grpc::Status status = stub_->CreateSandbox(&context, request, reply != nullptr ? reply : &ignored);
     remedy_ = remedy_of(context);
+    told_by_agent_ = context.GetServerTrailingMetadata().contains("stasis-error");
     if (status.ok()) remember(request.sandbox_id());
     return status;
   }
@@ -283,6 +284,7 @@ class AgentFixture : public ::testing::Test {
   std::optional<Process> program_;
   std::unique_ptr<Stub> stub_;
   std::string remedy_;
+  bool told_by_agent_ = false;
   std::vector<UniqueFd> started_;
   std::vector<UniqueFd> commands_;
 };

@@ -12,6 +12,7 @@ constexpr std::chrono::seconds kPatience{10};
 }  // namespace
 
 Status status_of(const Error& error, grpc::ServerContext& context) {
+  context.AddTrailingMetadata("stasis-error", "1");
   if (!error.remedy.empty()) context.AddTrailingMetadata("stasis-remedy", error.remedy);
   return Status(static_cast<grpc::StatusCode>(error.code), error.message);
 }

@@ -18,7 +18,7 @@
 
 namespace stasis::server::testing {
 
-// A failed call, its remedy in the trailing metadata.
+// A failed call, as an agent tells it: the trailing metadata says so, and has the remedy.
 grpc::Status status_of(const Error& error, grpc::ServerContext& context);
 inline grpc::Status failed(grpc::StatusCode code, const std::string& message) { return grpc::Status(code, message); }
 
