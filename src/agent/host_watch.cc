@@ -5,6 +5,7 @@
 #include "agent/host.h"
 #include "agent/roots.h"
 #include "base/clock.h"
+#include "base/file.h"
 #include "base/log.h"
 
 namespace stasis::agent {

@@ -170,13 +170,5 @@ TEST(Tokens, AreForgottenWithTheirSnapshot) {
   EXPECT_EQ(tokens->find(id), "");
 }
 
-TEST(LogTail, IsTheEnd) {
-  const testing::TempDir dir;
-  std::ofstream(dir.path() / "log") << std::string(10'000, 'a') << "the end";
-  EXPECT_THAT(log_tail(dir.path() / "log"), ::testing::EndsWith("athe end"));
-  EXPECT_LT(log_tail(dir.path() / "log").size(), 3000U);
-  EXPECT_EQ(log_tail(dir.path() / "none"), "");
-}
-
 }  // namespace
 }  // namespace stasis::agent

@@ -14,7 +14,6 @@ namespace {
 using nlohmann::json;
 
 constexpr uint64_t kMaxRecordBytes = 1 << 20;
-constexpr uint64_t kLogTail = 2'000;
 constexpr size_t kMaxIdLength = 40;
 
 Result<json> read_json(const Path& path) {
@@ -93,17 +92,6 @@ std::optional<supervisor::SandboxConfig> load_config(const Path& sandbox_dir) {
   auto config = supervisor::config_from_json(*object);
   if (!config) return std::nullopt;
   return std::move(*config);
-}
-
-std::string log_tail(const Path& file) {
-  FileSystem& fs = real_file_system();
-  auto fd = fs.open_read(file);
-  const auto info = fs.info(file);
-  if (!fd || !info) return "";
-  std::string text(std::min<uint64_t>(info->size, kLogTail), '\0');
-  auto read = fs.read_at(fd->get(), info->size - text.size(), std::as_writable_bytes(std::span(text)));
-  text.resize(read ? *read : 0);
-  return text;
 }
 
 bool await_end(Sandbox& sandbox, Deadline deadline) {

@@ -39,8 +39,6 @@ std::optional<supervisor::ExitRecord> load_exit_record(const Path& sandbox_dir);
 
 // What it was started with; std::nullopt if that cannot be read.
 std::optional<supervisor::SandboxConfig> load_config(const Path& sandbox_dir);
-// The last lines of a log, for an error's message; empty if there is none.
-std::string log_tail(const Path& file);
 
 struct Sandbox {
   Sandbox(std::string sandbox_id, Path directory) : id(std::move(sandbox_id)), dir(std::move(directory)) {}

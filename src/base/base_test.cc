@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include <array>
+#include <fstream>
 #include <optional>
 #include <set>
 #include <thread>
@@ -381,6 +382,14 @@ TEST(RateLimitTest, WaitsForWhatWasTakenBeforeAndEndsWhenCancelled) {
   EXPECT_FALSE(RateLimit(0, cancel.fd()).take(1)) << "cancelled, also without a rate";
   RateLimit none;
   for (int i = 0; i < 3; ++i) EXPECT_TRUE(none.take(uint64_t{1} << 60));
+}
+
+TEST(LogTailTest, IsTheEndAndPrintable) {
+  const TempDir dir;
+  std::ofstream(dir.path() / "log") << std::string(10'000, 'a') << "two\r\nlines\xff\x1b\n";
+  EXPECT_THAT(log_tail(dir.path() / "log"), ::testing::EndsWith("atwo\nlines??"));
+  EXPECT_LT(log_tail(dir.path() / "log").size(), 3000U);
+  EXPECT_EQ(log_tail(dir.path() / "none"), "");
 }
 
 }  // namespace

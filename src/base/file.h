@@ -10,5 +10,8 @@ namespace stasis {
 // Opens for appending, makes the file (mode 0600) if it is missing.
 Result<UniqueFd> open_append(const Path& path);
 Result<UniqueFd> duplicate(int fd);
+// The last lines of a log, for an error's message; empty if there is none. A guest may have written it: what is not
+// printable ASCII becomes '?', so that it neither breaks a JSON text nor a terminal.
+std::string log_tail(const Path& file);
 
 }  // namespace stasis

@@ -6,6 +6,7 @@
 #include <future>
 
 #include "base/clock.h"
+#include "base/file.h"
 #include "base/process.h"
 #include "net/sandbox_network.h"
 #include "snapshot/verified.h"
@@ -268,7 +269,7 @@ Error Sandbox::end_of_vmm() {
   }
   if (end == "exit status 0") return prefer_failure({Code::kUnavailable, "the guest powered off"});
   return prefer_failure(
-      {Code::kUnavailable, "the VMM ended by itself: " + end + "; its last words are in " + (dir_ / kVmmLog).string()});
+      {Code::kUnavailable, "the VMM ended by itself: " + end + "; its last words: " + log_tail(dir_ / kVmmLog)});
 }
 
 StateReply Sandbox::state() const {

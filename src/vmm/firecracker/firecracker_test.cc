@@ -157,7 +157,7 @@ TEST_F(FirecrackerDriver, ProbeTellsTheVersion) {
 }
 
 TEST_F(FirecrackerDriver, FailedStarts) {
-  expect_no_boot("exit_at_start", Code::kUnavailable, "exit status 1");
+  expect_no_boot("exit_at_start", Code::kUnavailable, "exit status 1; its last words: Failed to start: told to");
   expect_no_boot("no_socket", Code::kDeadlineExceeded, "start Firecracker");
   expect_no_boot("old_version", Code::kUnimplemented, "1.13 or later");
   expect_no_boot("no_version", Code::kInternal, "version");

@@ -295,8 +295,8 @@ Error Qemu::explain(Error error) {
   if (error.code != Code::kUnavailable || !process_) return error;
   auto status = process_->wait(Deadline::after(Milliseconds(1000)));
   if (!status || !*status) return error;
-  return std::move(error).with_context("QEMU ended with " + (*status)->text() + "; its last words are in " +
-                                       config_.log.string());
+  return std::move(error).with_context("QEMU ended with " + (*status)->text() +
+                                       "; its last words: " + log_tail(config_.log));
 }
 
 Result<bool> Qemu::await_migration() {
@@ -348,7 +348,7 @@ Status Qemu::load(const RestoreSpec& spec) {
     stopped_ = true;
     return {};
   }
-  Error error = loaded ? Error{Code::kDataLoss, "QEMU says why in " + config_.log.string()} : loaded.error();
+  Error error = loaded ? Error{Code::kDataLoss, "QEMU refuses it: " + log_tail(config_.log)} : loaded.error();
   // A QEMU that cannot load what it is given exits by itself; one that is killed says nothing about the state.
   const auto end = process_->wait(Deadline::after(Milliseconds(0)));
   if (end && *end && (*end)->exited) error.code = Code::kDataLoss;
@@ -391,7 +391,7 @@ Status Qemu::export_device_state(const std::function<void()>& meanwhile) {
   STASIS_TRY(answer_to("migrate"));
   STASIS_ASSIGN(const bool moved, await_migration());
   if (moved) return {};
-  return fail(Code::kInternal, "QEMU could not save its device state; it says why in " + config_.log.string());
+  return fail(Code::kInternal, "QEMU could not save its device state: " + log_tail(config_.log));
 }
 
 // QEMU tells the end of a migration a moment before it is over, and until then refuses to run the machine ("Migration
