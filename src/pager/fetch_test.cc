@@ -14,6 +14,7 @@ namespace {
 
 using snapshot::kBlockSize;
 using snapshot::kFrameSize;
+using stasis::testing::AtPoint;
 using stasis::testing::SlowFileSystem;
 using stasis::testing::StopAt;
 using testing::content_of;
@@ -123,6 +124,31 @@ TEST_F(FetchTest, APageThatIsGivenBackWhenItsFrameHasComeIsZeros) {
   ASSERT_TRUE(vmm_->wait(gives_back));
   EXPECT_EQ(vmm_->wait(reads)->value, 0U);
   expect_content(4, kPagesInFrame - 4);
+}
+
+// Its bytes are given to the kernel where they are: it would wait for the device in the page server's own thread.
+TEST_F(FetchTest, AVerifiedFrameThatHasLeftMemoryHoldsNoFaultOnAnother) {
+  ASSERT_TRUE(space_->layer(space_->map().layers()[0])->verify_all());
+  serve();
+  const AtPoint later("seen_lately.now", AtPoint::on<int64_t>([](int64_t& second) { second += 100; }));
+  const auto slow = vmm_->read(3);
+  ASSERT_TRUE(files_.await_begun(1));
+  files_.release(frame(13));
+  EXPECT_THAT(vmm_->read_now(13 * kPagesInFrame), Optional(content_of(13 * kPagesInFrame)));
+  EXPECT_FALSE(vmm_->is_done(slow));
+  files_.release(frame(0));
+  EXPECT_EQ(static_cast<std::byte>(vmm_->wait(slow)->value), content_of(3));
+  EXPECT_THAT(files_.begun(), ElementsAre(frame(0), frame(13)));
+}
+
+TEST_F(FetchTest, AVerifiedFrameThatDoesNotComeBackEndsTheSandboxWithTheReason) {
+  ASSERT_TRUE(space_->layer(space_->map().layers()[0])->verify_all());
+  serve(tries(2));
+  const AtPoint later("seen_lately.now", AtPoint::on<int64_t>([](int64_t& second) { second += 100; }));
+  files_.fail_at(frame(0), 2);
+  (void)vmm_->read(3);
+  const Error error = failure_.get_future().get();
+  EXPECT_THAT(error.message, HasSubstr(layer_file_.string() + " at 0: read: Input/output error"));
 }
 
 TEST_F(FetchTest, ADeviceWithAHiccupIsTriedAgain) {

@@ -8,6 +8,7 @@
 
 #include "base/memory.h"
 #include "snapshot/packed_layer.h"
+#include "snapshot/seen_lately.h"
 
 namespace stasis::snapshot {
 namespace {
@@ -30,6 +31,9 @@ std::atomic<uint64_t> next_serial = 1;
 
 // Whether a frame that comes from storage for the first time may be waited for.
 enum class Patience { kWaits, kNow };
+
+// As FileMapping::resident_pages() tells them of a frame, or of a part of one.
+uint64_t all_pages(Range range) { return (uint64_t{1} << range.length / kBlockSize) - 1; }
 
 Error missing(Error error, LayerId id) {
   if (error.code == Code::kNotFound) error.code = Code::kDataLoss;
@@ -57,7 +61,8 @@ struct Layer::State {
         checksums(sums_file.bytes().empty() ? sums.checksums : sums.checksums_in(sums_file.bytes())),
         offsets(std::move(table.offsets)),
         lengths(std::move(table.lengths)),
-        verified((sums.frames.size() + 63) / 64) {}
+        verified((sums.frames.size() + 63) / 64),
+        here(sums.frames.size()) {}
 
   bool is_verified(size_t index) const {
     return (verified[index / 64].load(std::memory_order_acquire) >> (index % 64) & 1) != 0;
@@ -67,14 +72,8 @@ struct Layer::State {
     if ((verified[index / 64].fetch_or(bit, std::memory_order_acq_rel) & bit) == 0) ++verified_count;
   }
 
-  // Every frame of it has been verified, and the file is mapped.
-  bool can_be_viewed(Range range) const {
-    for (uint64_t at = range.offset - range.offset % kFrameSize; at < range.end(); at += kFrameSize) {
-      const auto index = sums.find(static_cast<uint32_t>(at / kFrameSize));
-      if (!index || !is_verified(*index)) return false;
-    }
-    return mapping.intact();
-  }
+  bool can_be_viewed(Range range, Patience patience);
+  bool is_here(size_t index, Range part);
 
   bool packed() const { return form == LayerForm::kPacked; }
 
@@ -104,6 +103,7 @@ struct Layer::State {
   const uint64_t serial = next_serial.fetch_add(1, std::memory_order_relaxed);
   std::vector<std::atomic<uint64_t>> verified;  // one bit for each frame of `sums`
   std::atomic<size_t> verified_count = 0;
+  SeenLately here;  // verified frames that were whole in memory
 };
 
 Layer::Layer(std::unique_ptr<State> state) : state_(std::move(state)) {}
@@ -230,19 +230,43 @@ Status Layer::load(uint32_t frame) {
 }
 
 std::span<const std::byte> Layer::view(uint64_t offset, uint64_t length) const {
-  return state_->can_be_viewed({offset, length}) ? state_->mapping.bytes().subspan(offset, length)
-                                                 : std::span<const std::byte>();
+  return state_->can_be_viewed({offset, length}, Patience::kWaits) ? state_->mapping.bytes().subspan(offset, length)
+                                                                   : std::span<const std::byte>();
 }
 
 std::span<const std::byte> Layer::view_for_kernel(uint64_t offset, uint64_t length) const {
-  return state_->can_be_viewed({offset, length}) ? state_->mapping.for_kernel().subspan(offset, length)
-                                                 : std::span<const std::byte>();
+  return state_->can_be_viewed({offset, length}, Patience::kNow) ? state_->mapping.for_kernel().subspan(offset, length)
+                                                                 : std::span<const std::byte>();
 }
 
 Status Layer::verify_all() {
   std::vector<std::byte> buffer(kFrameSize);
   for (size_t i = 0; i < frames().size(); ++i) STASIS_TRY(verify_frame(i, buffer));
   return {};
+}
+
+// Whether `part` of a verified frame is still in memory, as nearly all of it is: asked every ten seconds, since that
+// takes 4 us of a fault's 9.
+bool Layer::State::is_here(size_t index, Range part) {
+  if (here.has(index)) return true;
+  if (!mapping.intact()) return false;
+  const Range frame = sums.frame_range(sums.frames[index]);
+  const uint64_t resident = fs.resident_pages(mapping, frame);
+  if (resident == all_pages(frame)) here.set(index);
+  const uint64_t wanted = all_pages(part) << (part.offset - frame.offset) / kBlockSize;
+  return (resident & wanted) == wanted;
+}
+
+// Every frame of it has been verified, and the file is mapped.
+bool Layer::State::can_be_viewed(Range range, Patience patience) {
+  for (uint64_t at = range.offset; at < range.end();) {
+    const uint64_t end = std::min(range.end(), at - at % kFrameSize + kFrameSize);
+    const auto index = sums.find(static_cast<uint32_t>(at / kFrameSize));
+    if (!index || !is_verified(*index)) return false;
+    if (patience == Patience::kNow && !is_here(*index, {at, end - at})) return false;
+    at = end;
+  }
+  return mapping.intact();
 }
 
 // Verified frames that follow each other are copied at once. Frames of a packed layer are unpacked, and checked, each
@@ -252,15 +276,20 @@ Status Layer::State::read(uint64_t offset, std::span<std::byte> out, Patience pa
   while (done + ready < out.size()) {
     const uint64_t at = offset + done + ready;
     STASIS_ASSIGN(const size_t index, index_of(at));
-    const uint64_t here = std::min<uint64_t>(out.size() - done - ready, kFrameSize - at % kFrameSize);
-    if (!packed() && is_verified(index)) {
-      ready += here;
+    const uint64_t length = std::min<uint64_t>(out.size() - done - ready, kFrameSize - at % kFrameSize);
+    const bool verified_before = is_verified(index);
+    const bool waits = patience == Patience::kWaits || (verified_before && is_here(index, {at, length}));
+    const bool as_it_is = verified_before && !packed();
+    if (as_it_is && waits) {
+      ready += length;
       continue;
     }
     STASIS_TRY(read_verified(offset + done, out.subspan(done, ready)));
     done += std::exchange(ready, 0);
-    STASIS_TRY(read_unverified(index, at, out.subspan(done, here), is_verified(index) ? Patience::kWaits : patience));
-    done += here;
+    const auto part = out.subspan(done, length);
+    const Patience until = waits ? Patience::kWaits : Patience::kNow;
+    STASIS_TRY(as_it_is ? read_bytes(at, part, until) : read_unverified(index, at, part, until));
+    done += length;
   }
   STASIS_TRY(read_verified(offset + done, out.subspan(done)));
   done = out.size();
@@ -315,12 +344,13 @@ bool Layer::State::verify_in_place(size_t index, Patience patience) {
   const Range frame = sums.frame_range(sums.frames[index]);
   const uint64_t resident = fs.resident_pages(mapping, frame);
   if (resident == 0) return false;
-  const bool whole = resident == (uint64_t{1} << frame.length / kBlockSize) - 1;
+  const bool whole = resident == all_pages(frame);
   if (!whole && patience == Patience::kNow) return false;  // where holes are may be on the device
   const auto bytes = mapping.bytes().subspan(frame.offset, frame.length);
   const auto found = whole ? checksum(bytes) : checksum_of_parts(frame, resident);
   if (found != checksums[index] || !mapping.intact()) return false;
   set_verified(index);
+  if (whole) here.set(index);
   return true;
 }
 
@@ -366,6 +396,7 @@ Status Layer::State::read_frame(size_t index, std::span<std::byte> out, Patience
                                      checksum_text(found) + " instead of " + checksum_text(expected));
   }
   set_verified(index);
+  here.set(index);
   return {};
 }
 

@@ -86,7 +86,7 @@ class Layer {
   // is kDataLoss too: no block map points into one. `out` is zeroed on failure.
   Status read(uint64_t offset, std::span<std::byte> out);
   // The same without waiting for storage: bytes that are read, from the start; all of them, or those before the first
-  // frame that was never verified and is not in memory (or is damaged: read() tells).
+  // frame that is not in memory (or is damaged: read() tells). What was there within ten seconds counts as there.
   size_t read_now(uint64_t offset, std::span<std::byte> out);
   // Whether frame number `frame` (offset / kFrameSize) has been verified by this object.
   bool is_verified(uint32_t frame) const;
@@ -103,7 +103,8 @@ class Layer {
   // still gives them after they were read (base/file_mapping.h).
   std::span<const std::byte> view(uint64_t offset, uint64_t length) const;
   // The same to be read by a system call and by nobody else, which says EFAULT where the bytes cannot be had: read()
-  // tells why. Such bytes need not be asked for again.
+  // tells why. Such bytes need not be asked for again. Nothing also of what has left memory since, so that the
+  // call waits for no device; what was there within ten seconds counts as there.
   std::span<const std::byte> view_for_kernel(uint64_t offset, uint64_t length) const;
   // Reads and verifies every frame. kDataLoss names the first damaged one.
   Status verify_all();

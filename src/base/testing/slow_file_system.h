@@ -58,6 +58,11 @@ class SlowFileSystem : public ForwardingFileSystem {
     STASIS_TRY(reach(offset));
     return inner_.read_at(fd, offset, out);
   }
+  // What has come from the device.
+  uint64_t resident_pages(const FileMapping& mapping, Range range) override {
+    const std::unique_lock lock(mutex_);
+    return holds_ && come_.contains(range.offset) ? inner_.resident_pages(mapping, range) : 0;
+  }
 
  private:
   template <typename Change>
@@ -77,6 +82,7 @@ class SlowFileSystem : public ForwardingFileSystem {
     }
     changed_.wait(lock, [&] { return !holds_ || released_.contains(offset) || broken_.contains(offset); });
     if (broken_.contains(offset)) return fail_errno(EIO, "read");
+    come_.insert(offset);
     return {};
   }
   std::optional<Error> before(const char* /*what*/) override { return std::nullopt; }
@@ -86,6 +92,7 @@ class SlowFileSystem : public ForwardingFileSystem {
   bool holds_ = false;
   std::set<uint64_t> released_;
   std::set<uint64_t> broken_;
+  std::set<uint64_t> come_;
   std::map<uint64_t, int> failures_;
   std::vector<uint64_t> begun_;
 };
