@@ -28,9 +28,11 @@ constexpr Milliseconds kHandOverDeadline{2'000};
 // second or two on a loaded one) and a little longer.
 constexpr Milliseconds kRecordFor{3'000};
 
-// How a VMM ends that touches a page which cannot be read: QEMU by the signal; Firecracker, whose guest KVM runs, by
-// its own decision, and then only its log tells that from another error of its own.
+// How a VMM ends that touches a page which cannot be read: QEMU by the signal; Firecracker with a status of its own if
+// its threads touch it (FcExitCode::SIGBUS), and if its guest does, which KVM runs, with one that only its log tells
+// from another error. So does QEMU's library that copies such a page.
 const std::string kBusError = ExitStatus{.exited = false, .code = 0, .signal = SIGBUS}.text();
+const std::string kBusErrorStatus = ExitStatus{.exited = true, .code = 149, .signal = 0}.text();
 const std::string kGaveUp = ExitStatus{.exited = true, .code = 1, .signal = 0}.text();
 
 // Recommended by images/README.md, where each word is explained. Quiet, because each line on the serial console costs a
@@ -80,7 +82,7 @@ Status Sandbox::run(std::optional<Shell> spare) {
   STASIS_TRY(spare ? open_and_take(std::move(*spare)) : open_and_put_up());
   STASIS_TRY(show_disk());
   Status started = base_.kind == SnapshotKind::kImage ? boot() : restore();
-  if (!started) return fail(prefer_failure(std::move(started).error()));
+  if (!started) return fail(why_not_started(std::move(started).error()));
   vmm_ready_us_ = watch.microseconds();
   return {};
 }
@@ -256,17 +258,28 @@ void Sandbox::distrust_mapped_layers() {
   for (const snapshot::Layer* layer : restore_way_->mapped->layers) verified.forget(layer->id());
 }
 
+// Nothing if that is not what has ended it.
+std::optional<Error> Sandbox::lost_mapped_page(const std::string& end) {
+  if (!restore_way_ || !restore_way_->mapped) return std::nullopt;
+  const bool lost = end == kBusError || end == kBusErrorStatus;
+  if (lost || end == kGaveUp) distrust_mapped_layers();
+  if (!lost) return std::nullopt;
+  return Error{Code::kDataLoss,
+               "a page of a mapped layer of snapshot " + base_.id.text() + " could not be read from the store",
+               "stasis snapshot verify"};
+}
+
+// The device state is loaded into mapped memory, too.
+Error Sandbox::why_not_started(const Error& error) {
+  if (auto lost = lost_mapped_page(shell_.vmm->stop())) return *std::move(lost);
+  return prefer_failure(error);
+}
+
 Error Sandbox::end_of_vmm() {
   const std::string end = shell_.vmm->stop();
   if (auto broken = shell_.disk_export->failure())
     return std::move(*broken).with_context("disk on snapshot " + base_.id.text());
-  const bool mapped = restore_way_ && restore_way_->mapped;
-  if (mapped && (end == kBusError || end == kGaveUp)) distrust_mapped_layers();
-  if (mapped && end == kBusError) {
-    return {Code::kDataLoss,
-            "a page of a mapped layer of snapshot " + base_.id.text() + " could not be read from the store",
-            "stasis snapshot verify"};
-  }
+  if (auto lost = lost_mapped_page(end)) return *std::move(lost);
   if (end == "exit status 0") return prefer_failure({Code::kUnavailable, "the guest powered off"});
   return prefer_failure(
       {Code::kUnavailable, "the VMM ended by itself: " + end + "; its last words: " + log_tail(dir_ / kVmmLog)});

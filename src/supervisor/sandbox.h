@@ -79,6 +79,8 @@ class Sandbox {
   std::vector<snapshot::WorkingSetEntry> touched() const;
   void page_server_failed(const Error& error);
   void distrust_mapped_layers();
+  std::optional<Error> lost_mapped_page(const std::string& end);
+  Error why_not_started(const Error& error);
   void fail_guest(Error why, const std::lock_guard<std::mutex>& of_failure_mutex);
   Error prefer_failure(const Error& error);
   Result<SnapshotReply> take(Taking& taking, bool keep_running);

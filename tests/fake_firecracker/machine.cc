@@ -91,6 +91,7 @@ Result<std::unique_ptr<Machine>> Machine::load(const stasis::Path& state, const 
                                std::string(backend_is_file ? "file: " : "uffd: ") + there.error().message));
   }
   STASIS_TRY(check_drives(machine->config_));
+  if (backend_is_file && misbehaves("bus_error")) ::raise(SIGBUS);
   machine->fault_as_devices_do();
   STASIS_TRY(machine->start_guest(false));
   return machine;

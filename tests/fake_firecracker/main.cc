@@ -2,6 +2,8 @@
 // it with userfaultfd and hands it over in the same handshake, writes Full and Diff snapshots with the same meaning,
 // and runs a scripted guest (guest.h). FAKE_FIRECRACKER_MISBEHAVE makes it misbehave (misbehave.cc). It executes no
 // guest code.
+#include <unistd.h>
+
 #include <chrono>
 #include <csignal>
 #include <iostream>
@@ -38,6 +40,7 @@ int main(int argc, char** argv) {
     return fake::misbehaves("exit_at_start") ? 1 : 0;
   }
   std::signal(SIGPIPE, SIG_IGN);
+  if (fake::misbehaves("exits_on_sigbus")) std::signal(SIGBUS, [](int) { ::_exit(149); });
   std::string socket;
   if (!parse(argc, argv, socket)) return 153;
   if (fake::misbehaves("exit_at_start")) {

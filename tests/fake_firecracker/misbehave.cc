@@ -11,7 +11,7 @@
 namespace fake {
 namespace {
 
-constexpr std::array<std::string_view, 29> kKnown{
+constexpr std::array<std::string_view, 31> kKnown{
     "exit_at_start",     // says why and ends with status 1, before its socket exists
     "no_socket",         // never opens its socket
     "slow_socket",       // opens it 300 ms late
@@ -34,6 +34,8 @@ constexpr std::array<std::string_view, 29> kKnown{
     "load_dies",         // killed by a load
     "dies_after_load",   // answers the load, then ends
     "late_load",         // 300 ms for a load
+    "bus_error",         // a load of a file: SIGBUS, as of a page of it that cannot be read
+    "exits_on_sigbus",   // with status 149, as what the real program's own threads touch makes it
     "no_handshake",      // never speaks to the page server, and hangs on its first fault
     "wrong_regions",     // hands over less than all of memory
     "create_dies",       // killed in the middle of a Diff

@@ -19,6 +19,7 @@
 #include "base/testing/setting.h"
 #include "base/testing/temp_dir.h"
 #include "snapshot/store.h"
+#include "snapshot/verified.h"
 #include "supervisor/client.h"
 #include "vmm/contract/firecracker_fixture.h"
 #include "vmm/contract/serial_guest.h"
@@ -273,6 +274,21 @@ TEST_F(DeathTest, AGuestThatCannotGoOnEndsWithTheReason) {
   expect_ended(sandbox, Victim::kVmm);
   ASSERT_TRUE(sandbox.record());
   EXPECT_THAT(sandbox.record()->reason, HasSubstr("let the guest go on: "));
+}
+
+// Where the VMM is killed for it, and where it exits. The next one reads and checks every frame.
+TEST_F(DeathTest, AMappedPageThatCannotBeReadDuringARestoreEndsItAsDamage) {
+  const snapshot::LayerId layer = store_->read_map(base_, *store_->load(base_).value().memory_map).value().layers()[0];
+  const snapshot::VerifiedLayers verified(*store_);
+  for (const char* how : {"bus_error", "bus_error,exits_on_sigbus"}) {
+    verified.note_written(layer);
+    Sandboxed sandbox = launch(base_, kRestoreMapped, how);
+    ASSERT_TRUE(sandbox.supervisor->wait(Deadline::after(kPatience)).value());
+    ASSERT_TRUE(sandbox.record());
+    EXPECT_EQ(sandbox.record()->error.code, Code::kDataLoss);
+    EXPECT_THAT(sandbox.record()->reason, HasSubstr("mapped layer"));
+    EXPECT_FALSE(verified.holds(layer)) << how;
+  }
 }
 
 }  // namespace
