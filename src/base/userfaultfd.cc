@@ -8,6 +8,8 @@
 
 #include <array>
 #include <cerrno>
+#include <string>
+#include <string_view>
 
 #include "base/sync_point.h"
 
@@ -101,6 +103,19 @@ FaultEvent decode(const uffd_msg& message) {
 }
 
 }  // namespace
+
+Result<UserFaultFd> UserFaultFd::received(UniqueFd fd) {
+  std::array<char, 64> target{};
+  const std::string link = "/proc/self/fd/" + std::to_string(fd.get());
+  const ssize_t length = ::readlink(link.c_str(), target.data(), target.size());
+  if (length < 0) return fail_errno(errno, "read " + link);
+  const std::string_view name(target.data(), static_cast<size_t>(length));
+  if (name != "anon_inode:[userfaultfd]") {
+    return fail(Code::kInvalidArgument, "the descriptor, " + std::string(name) + ", is no userfaultfd");
+  }
+  if (::fcntl(fd.get(), F_SETFL, O_NONBLOCK) != 0) return fail_errno(errno, "make the userfaultfd non-blocking");
+  return UserFaultFd(std::move(fd));
+}
 
 Result<UserFaultFd> UserFaultFd::create(bool write_protect_async) {
   UniqueFd fd = new_userfaultfd();

@@ -54,8 +54,11 @@ struct ReadEvents {
 class UserFaultFd {
  public:
   UserFaultFd() = default;
-  // Takes over a descriptor received from a VMM.
+  // Takes over a descriptor of our own.
   explicit UserFaultFd(UniqueFd fd) : fd_(std::move(fd)) {}
+  // The same of one that another process has sent, which may be anything: kInvalidArgument if it is no userfaultfd, of
+  // which nobody but the kernel tells events. It is made non-blocking.
+  static Result<UserFaultFd> received(UniqueFd fd);
   // A new one for this process, non-blocking, with EVENT_REMOVE and, if `write_protect_async`, the features that
   // asynchronous write-protection of shared memory needs. kUnimplemented if the kernel lacks one.
   static Result<UserFaultFd> create(bool write_protect_async);

@@ -140,7 +140,9 @@ Result<Handshake> receive_handshake(int socket, std::span<const Range> served, D
   }
   if (fds.empty()) return refuse("expected one descriptor, got none");
   STASIS_ASSIGN(Handshake handshake, parse_regions(text, served));
-  handshake.uffd = UserFaultFd(std::move(fds.front()));
+  auto uffd = UserFaultFd::received(std::move(fds.front()));
+  if (!uffd) return fail(std::move(uffd).error().with_context("uffd handshake"));
+  handshake.uffd = std::move(*uffd);
   return handshake;
 }
 

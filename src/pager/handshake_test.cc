@@ -1,8 +1,13 @@
 // What a VMM may say when it hands its memory over, and what it is refused for.
 #include "pager/handshake.h"
 
+#include <fcntl.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <linux/userfaultfd.h>
+#include <sys/ioctl.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include <array>
 #include <string>
@@ -20,6 +25,10 @@ using ::testing::HasSubstr;
 constexpr uint64_t kMemory = 8 << 20;
 constexpr std::array kWhole{Range{0, kMemory}};
 Deadline soon() { return Deadline::after(Milliseconds(20'000)); }
+
+UniqueFd new_userfaultfd(int flags) {
+  return UniqueFd(static_cast<int>(::syscall(SYS_userfaultfd, O_CLOEXEC | flags)));
+}
 
 std::span<const std::byte> bytes_of(std::string_view text) { return std::as_bytes(std::span(text)); }
 
@@ -164,10 +173,11 @@ class HandshakeTest : public ::testing::Test {
     ASSERT_TRUE(pair);
     vmm_ = std::move(pair->first);
     server_ = std::move(pair->second);
-    file_ = std::move(*create_memory_file("uffd", 0));
+    uffd_ = new_userfaultfd(O_NONBLOCK);
+    ASSERT_TRUE(uffd_);
   }
   Status send(std::string_view text, int fds) const {
-    return send_all(vmm_.get(), bytes_of(text), std::vector<int>(static_cast<size_t>(fds), file_.get()));
+    return send_all(vmm_.get(), bytes_of(text), std::vector<int>(static_cast<size_t>(fds), uffd_.get()));
   }
   Result<Handshake> receive(Deadline deadline = soon()) const {
     return receive_handshake(server_.get(), kWhole, deadline);
@@ -175,7 +185,7 @@ class HandshakeTest : public ::testing::Test {
 
   UniqueFd vmm_;
   UniqueFd server_;
-  UniqueFd file_;
+  UniqueFd uffd_;
 };
 
 class HandshakePiecesTest : public HandshakeFormTest {};
@@ -185,10 +195,10 @@ INSTANTIATE_TEST_SUITE_P(Forms, HandshakePiecesTest, ::testing::ValuesIn(kForms)
 // However it comes: at once, or each byte by itself, the descriptor with the first.
 TEST_P(HandshakePiecesTest, ComesInAnyPieces) {
   const std::string& text = GetParam().text;
-  const auto file = create_memory_file("uffd", 0);
+  const UniqueFd uffd = new_userfaultfd(O_NONBLOCK);
   for (const size_t piece : {text.size(), size_t{1}}) {
     auto pair = unix_socket_pair();
-    const std::array fds{file->get()};
+    const std::array fds{uffd.get()};
     std::thread vmm([&] {
       for (size_t at = 0; at < text.size(); at += piece) {
         const auto part = bytes_of(text).subspan(at, std::min(piece, text.size() - at));
@@ -254,6 +264,30 @@ TEST_F(HandshakeTest, DescriptorsWithoutARegionListAreRefusedAtTheSecond) {
 TEST_F(HandshakeTest, ListWithoutADescriptorIsRefused) {
   ASSERT_TRUE(send(whole(kNew), 0));
   EXPECT_THAT(receive().error().message, HasSubstr("got none"));
+}
+
+// Its owner would say what is an event: one of a fork has the number of a descriptor, which is closed.
+TEST_F(HandshakeTest, WhatIsNoUserfaultfdIsRefused) {
+  uffd_ = std::move(unix_socket_pair()->first);
+  ASSERT_TRUE(send(whole(kNew), 1));
+  const auto refused = receive();
+  ASSERT_FALSE(refused);
+  EXPECT_EQ(refused.error().code, Code::kInvalidArgument);
+  EXPECT_THAT(refused.error().message, HasSubstr("], is no userfaultfd"));
+}
+
+TEST_F(HandshakeTest, ABlockingUserfaultfdBlocksNobody) {
+  uffd_ = new_userfaultfd(0);
+  uffdio_api api{};
+  api.api = UFFD_API;
+  ASSERT_EQ(::ioctl(uffd_.get(), UFFDIO_API, &api), 0);
+  ASSERT_TRUE(send(whole(kNew), 1));
+  const auto handshake = receive();
+  ASSERT_TRUE(handshake) << handshake.error().message;
+  ASSERT_NE(::fcntl(handshake->uffd.fd(), F_GETFL) & O_NONBLOCK, 0);
+  std::array<FaultEvent, 1> events;
+  EXPECT_EQ(handshake->uffd.read_events(events).value(), 0U);
+  EXPECT_FALSE(wait_readable(handshake->uffd.fd(), Deadline::after(Milliseconds(0))).value());
 }
 
 TEST_F(HandshakeTest, APeerThatIsSilentInTheMiddleIsGivenUp) {
