@@ -1,12 +1,16 @@
 #include "base/pagemap.h"
 
 #include <sys/ioctl.h>
+#include <sys/utsname.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <cstdio>
 #include <span>
+#include <string>
+#include <utility>
 
 namespace stasis {
 namespace {
@@ -137,9 +141,31 @@ Result<std::vector<Range>> read_entries(int pagemap_fd, Range range, Wanted want
   return found;
 }
 
+Status require_written_pages() {
+  if (kernel_tells_written_pages()) return {};
+  return fail(Code::kUnimplemented, "this kernel does not tell which pages were written", "run Linux 6.9 or newer");
+}
+
 }  // namespace
 
+bool tells_written_pages(std::string_view kernel_release) {
+  const std::string release(kernel_release);
+  int major = 0;
+  int minor = 0;
+  if (std::sscanf(release.c_str(), "%d.%d", &major, &minor) != 2) return false;
+  return std::pair(major, minor) >= std::pair(6, 9);
+}
+
+bool kernel_tells_written_pages() {
+  static const bool tells = [] {
+    utsname system{};
+    return ::uname(&system) == 0 && tells_written_pages(system.release);
+  }();
+  return tells;
+}
+
 Result<std::vector<Range>> scan_written_pages(int pagemap_fd, Range range, bool reset) {
+  STASIS_TRY(require_written_pages());
   PmScanArg wanted{};
   wanted.flags = reset ? kPmScanWpMatching | kPmScanCheckWpAsync : 0;
   wanted.category_mask = kPageIsWritten;
@@ -157,6 +183,7 @@ Result<std::vector<Range>> scan_private_pages(int pagemap_fd, Range range) {
 // but on it a page that is not there counts as written, and would be marked. So it only looks, and the long way goes
 // over what it finds; and over a whole piece where that is more than fits into one answer.
 Result<std::vector<Range>> scan_written_there(int pagemap_fd, Range range) {
+  STASIS_TRY(require_written_pages());
   PmScanArg look{};
   look.flags = kPmScanCheckWpAsync;
   look.category_mask = kPageIsWritten;

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <string_view>
 #include <vector>
 
 #include "base/file_system.h"
@@ -11,9 +12,15 @@
 
 namespace stasis {
 
+// Whether a kernel of this release (uname -r) does. From Linux 6.7 until "fix uffd-wp confusion in
+// pagemap_scan_pmd_entry()" (6.9, and 6.8.10: a distribution's 6.8 does not say whether it has it) a page that was
+// written and then swapped out, or was about to be moved, could be taken for one that was not written.
+bool tells_written_pages(std::string_view kernel_release);
+bool kernel_tells_written_pages();  // this one
+
 // Pages that were written since they were last write-protected by a userfaultfd, or never were. With `reset` they are
-// write-protected again in the same step. kUnimplemented before Linux 6.7, and with `reset` also where the range is not
-// registered for asynchronous write-protection.
+// write-protected again in the same step. kUnimplemented where the kernel does not tell, and with `reset` also where
+// the range is not registered for asynchronous write-protection.
 Result<std::vector<Range>> scan_written_pages(int pagemap_fd, Range range, bool reset);
 
 // Pages that are the process's own, present or swapped out: of a private mapping of a file those that it has written,

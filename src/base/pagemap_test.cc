@@ -22,6 +22,16 @@ using testing::IsEmpty;
 constexpr uint64_t kPage = 4096;
 constexpr uint64_t kPages = 64;
 
+TEST(PagemapTest, OnlyKernelsWithoutTheDefectTellWrittenPages) {
+  for (const char* release : {"6.9", "6.9.0-rc7", "6.10.3-amd64", "6.18.5", "7.0.0", "10.1-custom"}) {
+    EXPECT_TRUE(tells_written_pages(release)) << release;
+  }
+  for (const char* release :
+       {"6.8.0-45-generic", "6.8.10", "6.7.12", "6.1.0-25-amd64", "5.10.9", "6", "6.", "", "six"}) {
+    EXPECT_FALSE(tells_written_pages(release)) << release;
+  }
+}
+
 // A file of ones, mapped privately: its pages 0 to 31; zeros behind it.
 class PrivatePagesTest : public testing::Test {
  protected:

@@ -11,6 +11,7 @@
 #include <string>
 #include <string_view>
 
+#include "base/pagemap.h"
 #include "base/sync_point.h"
 
 namespace stasis {
@@ -123,7 +124,7 @@ Result<UserFaultFd> UserFaultFd::create(bool write_protect_async) {
   uint64_t offered = 0;
   if (!negotiate(fd.get(), kBaseFeatures | (write_protect_async ? kAsyncFeatures : 0), offered)) {
     return fail(Code::kUnimplemented, "this kernel's userfaultfd lacks a feature that Stasis needs",
-                "run Linux 5.7 or newer (6.7 for exact dirty tracking)");
+                "run Linux 5.7 or newer (6.9 for exact dirty tracking)");
   }
   return UserFaultFd(std::move(fd));
 }
@@ -212,7 +213,7 @@ UserFaultSupport probe_userfaultfd() {
   support.available = true;
   support.missing_shmem = (offered & UFFD_FEATURE_MISSING_SHMEM) != 0;
   support.event_remove = (offered & UFFD_FEATURE_EVENT_REMOVE) != 0;
-  support.write_protect_async = (offered & kAsyncFeatures) == kAsyncFeatures;
+  support.write_protect_async = (offered & kAsyncFeatures) == kAsyncFeatures && kernel_tells_written_pages();
   return support;
 }
 

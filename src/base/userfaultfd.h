@@ -91,7 +91,7 @@ struct UserFaultSupport {
   bool available = false;
   bool missing_shmem = false;
   bool event_remove = false;
-  bool write_protect_async = false;
+  bool write_protect_async = false;  // and the kernel can be asked what was written (pagemap.h)
 };
 UserFaultSupport probe_userfaultfd();
 

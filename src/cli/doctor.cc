@@ -67,7 +67,7 @@ Check check_userfaultfd(const HostFacts& facts) {
   }
   if (!support.write_protect_async) {
     return worse("userfaultfd", Verdict::kDegraded, "without asynchronous write protection",
-                 "every pause compares all resident memory; Linux 6.7 or newer finds dirty pages at once");
+                 "every pause compares all resident memory; Linux 6.9 or newer finds dirty pages at once");
   }
   return ok("userfaultfd", "missing pages, remove events, asynchronous write protection");
 }

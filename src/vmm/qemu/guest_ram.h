@@ -51,7 +51,7 @@ class GuestRam {
   Result<MemorySource> source(pid_t vmm) const;
 
   // What may have changed, while the guest runs or not. Where the mapping is under asynchronous write-protection (a
-  // guest that is served, or booted and tracked; Linux 6.7): pages written since, from PAGEMAP_SCAN, which re-arms; a
+  // guest that is served, or booted and tracked; Linux 6.9): pages written since, from PAGEMAP_SCAN, which re-arms; a
   // page that the scan calls written but that the file does not hold was never loaded. Elsewhere, and after
   // forget_tracking(): every page that the file holds. Of a mapped guest: QEMU's own pages, which are those that were
   // written since the restore; of what is served as of a memory file. Never less than what changed. What was told and

@@ -59,7 +59,7 @@ class GuestRamTest : public testing::Test {
 };
 
 #define SKIP_UNLESS_TRACKED() \
-  if (!track()) GTEST_SKIP() << "this kernel has no asynchronous write-protection (Linux 6.7)"
+  if (!track()) GTEST_SKIP() << "this kernel has no asynchronous write-protection (Linux 6.9)"
 
 TEST_F(GuestRamTest, TellsExactlyWhatWasWritten) {
   SKIP_UNLESS_TRACKED();

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "base/memory.h"
+#include "base/pagemap.h"
 #include "base/unix_socket.h"
 #include "vmm/qemu/mapping_message.h"
 
@@ -110,7 +111,9 @@ Result<MappedMemory> MappingChannel::await_answer(Deadline deadline) {
   STASIS_ASSIGN(Received received, receive_with_fds(ours_.get(), std::as_writable_bytes(std::span(&answer, 1))));
   if (received.bytes != sizeof answer) return fail(Code::kUnavailable, "QEMU refused what its memory was to be");
   MappedMemory memory{answer.address, {}};
-  if (!received.fds.empty()) memory.tracker = UserFaultFd(std::move(received.fds.front()));
+  // For nothing where nobody tells what it is to find.
+  if (!received.fds.empty() && kernel_tells_written_pages())
+    memory.tracker = UserFaultFd(std::move(received.fds.front()));
   return memory;
 }
 
