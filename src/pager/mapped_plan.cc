@@ -215,11 +215,18 @@ void keep_used_layers(MappedPlan& plan) {
 
 }  // namespace
 
+MappingLimits mapping_limits(uint64_t max_mappings) {
+  MappingLimits limits;
+  limits.mappings = max_mappings > 2 * kMarginOfMappings ? max_mappings - kMarginOfMappings : max_mappings / 2;
+  // Half of them are runs (most_mapped()); beside those are as many as may be copied, and what is served.
+  const uint64_t not_mapped = limits.copied_bytes / kBlockSize + limits.regions;
+  limits.mappings = std::min(limits.mappings, 2 * (kMostPieces - not_mapped));
+  return limits;
+}
+
 Result<MappingLimits> mapping_limits() {
   STASIS_ASSIGN(const uint64_t most, max_mappings_of_a_process());
-  MappingLimits limits;
-  limits.mappings = most > 2 * kMarginOfMappings ? most - kMarginOfMappings : most / 2;
-  return limits;
+  return mapping_limits(most);
 }
 
 MappedPlan plan_mapping(std::shared_ptr<const AddressSpace> memory, const IsWhole& is_whole,

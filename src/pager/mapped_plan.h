@@ -49,7 +49,11 @@ struct MappingLimits {
   uint64_t regions = 256;                      // that are served; not 0
 };
 
-// What this host allows a process (vm.max_map_count), less what the VMM itself needs with a good margin.
+// Of a plan within these limits: as many runs and served regions as QEMU can be told of (vmm/qemu/mapping_message.h).
+inline constexpr uint64_t kMostPieces = 262'144;
+// Where a process may have so many mappings: less what the VMM itself needs with a good margin.
+MappingLimits mapping_limits(uint64_t max_mappings);
+// What this host allows a process (vm.max_map_count).
 Result<MappingLimits> mapping_limits();
 
 // As much is mapped as can be. `is_whole` says whether this host knows a layer to be.

@@ -234,6 +234,23 @@ TEST_F(MappedPlanTest, EveryBlockComesFromOnePlaceWithinTheLimits) {
   }
 }
 
+TEST_F(MappedPlanTest, AHostOfManyMappingsIsToldOfNoMorePiecesThanQemuTakes) {
+  constexpr uint64_t kRuns = 300'000;
+  const uint64_t size = 2 * kRuns * kBlockSize;
+  const LayerId id = LayerId::random();
+  auto writer = snapshot::LayerWriter::create(fs_, store_.layers_dir(), id, size).value();
+  ASSERT_TRUE(writer->finish());  // a plan reads none of it
+  std::vector<snapshot::Change> changes;
+  for (uint64_t run = 0; run < kRuns; ++run) changes.push_back({blocks(2 * run, 1), false});
+  const auto memory = open(*BlockMap::zeros(size)->merge(id, changes));
+  ASSERT_TRUE(memory);
+  for (const uint64_t most : {uint64_t{65'530}, uint64_t{1'048'576}, uint64_t{INT32_MAX}}) {
+    const auto plan = plan_mapping(memory, anything_is_whole, mapping_limits(most));
+    EXPECT_LE(plan.runs.size() + plan.served.size(), kMostPieces) << most;
+    EXPECT_GT(plan.mapped_bytes, 0U);
+  }
+}
+
 TEST_F(MappedPlanTest, MemoryOfNothingButZerosNeedsNoLayer) {
   const auto plan = plan_mapping(open(*BlockMap::zeros(kBlocks * kBlockSize)), anything_is_whole, limits(1000));
   EXPECT_TRUE(plan.runs.empty());

@@ -14,6 +14,8 @@
 namespace stasis::vmm {
 namespace {
 
+static_assert(pager::kMostPieces <= MAPPING_MAX_ENTRIES);
+
 // Pieces in the order of guest memory.
 std::vector<mapping_entry> entries_of(const pager::MappedPlan& plan) {
   std::vector<mapping_entry> entries;
