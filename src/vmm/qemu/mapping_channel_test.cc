@@ -3,6 +3,7 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -219,6 +220,20 @@ TEST_F(MappingChannelTest, AProgramThatBootsKeepsItsMemoryFileAndTellsItsTracker
   go();
   EXPECT_TRUE(end_of(program).success()) << messages();
   EXPECT_EQ(output(), memory_.content);
+}
+
+// As a service manager asks for it, for all that it starts.
+TEST_F(MappingChannelTest, NothingOfTheProgramIsMergedWhateverItHasInherited) {
+  constexpr int kSetMemoryMerge = 67;  // newer than Debian 12's headers
+  if (::prctl(kSetMemoryMerge, 1, 0, 0, 0) != 0) GTEST_SKIP() << "this kernel merges no pages of a whole process";
+  auto channel = MappingChannel::open();
+  ASSERT_OK(channel);
+  Process program = started(channel->peer(), "STASIS_BOOTS");
+  ASSERT_EQ(::prctl(kSetMemoryMerge, 0, 0, 0, 0), 0);
+  channel->close_peer();
+  ASSERT_OK(channel->await_library(soon()));
+  go();
+  EXPECT_TRUE(end_of(program).success()) << messages();
 }
 
 // Whether the process waits to receive something (recvfrom).

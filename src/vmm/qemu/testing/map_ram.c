@@ -1,9 +1,14 @@
 /* map-ram BYTES: what QEMU does with its memory, for tests of the preloaded library. Maps descriptor 3 shared, as guest
- * memory, and asks for huge pages; when its standard input ends, puts the content on standard output, and then writes
- * to the first page. */
+ * memory, and asks for huge pages; fails if the kernel may merge its pages; when its standard input ends, puts the
+ * content on standard output, and then writes to the first page. */
 #include <stdlib.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <unistd.h>
+
+#ifndef PR_GET_MEMORY_MERGE
+#define PR_GET_MEMORY_MERGE 68
+#endif
 
 int main(int argc, char** argv) {
   if (argc != 2) return 2;
@@ -11,6 +16,7 @@ int main(int argc, char** argv) {
   char* memory = mmap(NULL, length, PROT_READ | PROT_WRITE, MAP_SHARED, 3, 0);
   if (memory == MAP_FAILED) return 3;
   (void)madvise(memory, length, MADV_HUGEPAGE);
+  if (prctl(PR_GET_MEMORY_MERGE, 0, 0, 0, 0) > 0) return 5;
   char byte;
   while (read(STDIN_FILENO, &byte, 1) > 0) continue;
   for (size_t done = 0; done < length;) {
