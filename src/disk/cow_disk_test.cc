@@ -1,9 +1,11 @@
 #include "disk/cow_disk.h"
 
 #include <gtest/gtest.h>
+#include <sys/resource.h>
 
 #include <thread>
 
+#include "base/testing/in_child.h"
 #include "disk/testing_disk.h"
 
 namespace stasis::disk {
@@ -260,6 +262,37 @@ TEST_F(CowDiskTest, ManyThreadsChangePartsOfTheSameBlocks) {
   }
   for (std::thread& thread : threads) thread.join();
   EXPECT_TRUE(content_of(*disk) == model);
+}
+
+// A layer that is open already is not opened again: the limit is meant for one of each.
+TEST_F(CowDiskTest, AChainOfGenerationsNeedsOneDescriptorForEachLayer) {
+  EXPECT_EQ(testing::in_child([this]() -> std::string {
+              const rlimit limit{64, 64};
+              if (::setrlimit(RLIMIT_NOFILE, &limit) != 0) return "the limit cannot be lowered";
+              Bytes model = random_bytes(random_, 64 * kBlockSize);
+              const auto disk = on(model);
+              for (uint64_t i = 0; i < 48; ++i) {
+                const Bytes data = random_bytes(random_, kBlockSize);
+                std::copy(data.begin(), data.end(), model.begin() + static_cast<long>(i * kBlockSize));
+                must(disk->write(i * kBlockSize, data));
+                must(disk->seal(dirs_.layers, LayerId::random()));
+              }
+              return content_of(*disk) == model ? "" : "it reads as something else";
+            }),
+            "");
+}
+
+// Who stops because of that keeps what is there whole: a map is not published that names what is not.
+TEST_F(CowDiskTest, ALayerThatIsGoneFromTheStoreIsNotBuiltUpon) {
+  const LayerId lost = LayerId::random();
+  const auto disk = on_zeros(64 * kBlockSize);
+  must(disk->write(0, Bytes(kBlockSize, std::byte{1})));
+  must(disk->seal(dirs_.layers, lost));
+  must(fs_.remove(snapshot::layer_data_path(dirs_.layers, lost)));
+  must(disk->write(kBlockSize, Bytes(kBlockSize, std::byte{2})));
+  const auto sealed = disk->seal(dirs_.layers, LayerId::random());
+  ASSERT_FALSE(sealed);
+  EXPECT_EQ(sealed.error().code, Code::kDataLoss);
 }
 
 }  // namespace

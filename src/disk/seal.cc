@@ -101,7 +101,8 @@ Result<SealResult> CowDisk::State::try_to_seal(const Path& layers_dir, snapshot:
   STASIS_TRY_CONTEXT(trim(data), frozen->path.string());
   STASIS_ASSIGN(snapshot::BlockMap map, base->map().merge(id, changed));
   SealResult result{std::move(map), std::nullopt, frozen->states->written(), frozen->states->zeroed()};
-  auto next = data.empty() ? AddressSpace::open(fs, layers_dir, result.map) : adopt(layers_dir, id, data, result);
+  auto next =
+      data.empty() ? AddressSpace::open(fs, layers_dir, result.map, base.get()) : adopt(layers_dir, id, data, result);
   if (!next) return fail(std::move(next).error().with_context("seal disk"));
   if (Status kept = keep(result.map); !kept) {
     if (result.layer) take_back(layers_dir, id);
@@ -186,7 +187,7 @@ Status CowDisk::State::trim(std::span<const Range> keep) {
 Result<std::shared_ptr<AddressSpace>> CowDisk::State::adopt(const Path& layers_dir, snapshot::LayerId id,
                                                             std::span<const Range> data, SealResult& result) {
   STASIS_ASSIGN(result.layer, adopt_layer(fs, frozen->path, layers_dir, id, size, data, &frozen->spoilt));
-  auto opened = AddressSpace::open(fs, layers_dir, result.map);
+  auto opened = AddressSpace::open(fs, layers_dir, result.map, base.get());
   if (!opened) take_back(layers_dir, id);
   return opened;
 }

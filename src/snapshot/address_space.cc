@@ -12,16 +12,31 @@ Status check_within(const Extent& extent, const Layer& layer) {
                                    layer.id().text() + ", which has " + std::to_string(layer.size()) + " bytes");
 }
 
+// A file that is open can be read though the store has it no more; a map that is to be kept must not name it.
+Status check_there(FileSystem& fs, const Path& layers_dir, LayerId id) {
+  auto file = find_layer(fs, layers_dir, id);
+  if (file) return {};
+  Error error = std::move(file).error().with_context("layer " + id.text());
+  if (error.code == Code::kNotFound) error.code = Code::kDataLoss;
+  return fail(std::move(error));
+}
+
 }  // namespace
 
 AddressSpace::AddressSpace(BlockMap map, std::vector<std::shared_ptr<Layer>> layers)
     : map_(std::move(map)), layers_(std::move(layers)) {}
 
-Result<std::shared_ptr<AddressSpace>> AddressSpace::open(FileSystem& fs, const Path& layers_dir, BlockMap map) {
+Result<std::shared_ptr<AddressSpace>> AddressSpace::open(FileSystem& fs, const Path& layers_dir, BlockMap map,
+                                                         const AddressSpace* before) {
   std::vector<std::shared_ptr<Layer>> layers;
   layers.reserve(map.layers().size());
   for (const LayerId id : map.layers()) {
-    STASIS_ASSIGN(auto layer, Layer::open(fs, layers_dir, id));
+    std::shared_ptr<Layer> layer = before == nullptr ? nullptr : before->share(id);
+    if (layer) {
+      STASIS_TRY(check_there(fs, layers_dir, id));
+    } else {
+      STASIS_ASSIGN(layer, Layer::open(fs, layers_dir, id));
+    }
     layers.push_back(std::move(layer));
   }
   for (size_t i = 0; i < map.entries_.size(); ++i) {
@@ -102,10 +117,12 @@ std::span<const std::byte> AddressSpace::view_for_kernel(uint64_t offset, uint64
   return layers_[entry.layer - 1]->view_for_kernel(BlockMap::offset_in_layer(entry, offset), length);
 }
 
-Layer* AddressSpace::layer(LayerId id) const {
+Layer* AddressSpace::layer(LayerId id) const { return share(id).get(); }
+
+std::shared_ptr<Layer> AddressSpace::share(LayerId id) const {
   const auto ids = map_.layers();
   const auto found = std::find(ids.begin(), ids.end(), id);
-  return found == ids.end() ? nullptr : layers_[static_cast<size_t>(found - ids.begin())].get();
+  return found == ids.end() ? nullptr : layers_[static_cast<size_t>(found - ids.begin())];
 }
 
 }  // namespace stasis::snapshot

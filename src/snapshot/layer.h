@@ -125,8 +125,10 @@ class Layer {
 // The content of an address space at one generation: a block map with its layers open. Immutable, thread-safe.
 class AddressSpace final : public FrameSource {
  public:
-  // Opens every layer that the map names. kDataLoss if one is missing.
-  static Result<std::shared_ptr<AddressSpace>> open(FileSystem& fs, const Path& layers_dir, BlockMap map);
+  // Opens every layer that the map names, but for those that `before`, whose successor this is, has open: they become
+  // both's, with what is known of their frames. kDataLoss if one is missing.
+  static Result<std::shared_ptr<AddressSpace>> open(FileSystem& fs, const Path& layers_dir, BlockMap map,
+                                                    const AddressSpace* before = nullptr);
 
   const BlockMap& map() const { return map_; }
   uint64_t size() const { return map_.size(); }
@@ -155,6 +157,7 @@ class AddressSpace final : public FrameSource {
 
  private:
   AddressSpace(BlockMap map, std::vector<std::shared_ptr<Layer>> layers);
+  std::shared_ptr<Layer> share(LayerId id) const;
   BlockMap map_;
   std::vector<std::shared_ptr<Layer>> layers_;  // in the order of map_.layers()
 };

@@ -8,8 +8,9 @@ Status keep_map(FileSystem& fs, const Path& record, const snapshot::BlockMap& ma
 }
 
 Result<std::shared_ptr<snapshot::AddressSpace>> open_and_keep(FileSystem& fs, const Path& record,
-                                                              const Path& layers_dir, snapshot::BlockMap map) {
-  STASIS_ASSIGN(auto opened, snapshot::AddressSpace::open(fs, layers_dir, std::move(map)));
+                                                              const Path& layers_dir, snapshot::BlockMap map,
+                                                              const snapshot::AddressSpace* before) {
+  STASIS_ASSIGN(auto opened, snapshot::AddressSpace::open(fs, layers_dir, std::move(map), before));
   STASIS_TRY(keep_map(fs, record, opened->map()));
   return opened;
 }

@@ -11,9 +11,10 @@ namespace stasis::supervisor {
 // Replaces the record. After a failure the one before stands.
 Status keep_map(FileSystem& fs, const Path& record, const snapshot::BlockMap& map);
 
-// The content behind `map`, kept from now on. After a failure the record before stands: whoever goes on with what that
-// names has its layers.
+// The content behind `map`, kept from now on instead of `before` (AddressSpace::open()), if there is one. After a
+// failure the record before stands: whoever goes on with what that names has its layers.
 Result<std::shared_ptr<snapshot::AddressSpace>> open_and_keep(FileSystem& fs, const Path& record,
-                                                              const Path& layers_dir, snapshot::BlockMap map);
+                                                              const Path& layers_dir, snapshot::BlockMap map,
+                                                              const snapshot::AddressSpace* before);
 
 }  // namespace stasis::supervisor

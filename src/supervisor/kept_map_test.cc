@@ -40,11 +40,11 @@ class KeptMapTest : public ::testing::Test {
 TEST_F(KeptMapTest, WhatCannotBeStoodOnIsNotRecorded) {
   ASSERT_TRUE(real_file_system().make_directory(layers_));
   const BlockMap first = next_of(BlockMap::zeros(16 * kBlockSize).value());
-  ASSERT_TRUE(open_and_keep(fs_, record_, layers_, first));
+  ASSERT_TRUE(open_and_keep(fs_, record_, layers_, first, nullptr));
   const BlockMap second = next_of(first);
   for (uint64_t call = 1; call < 100; ++call) {
     fs_.fail_at(call, EMFILE);
-    const auto opened = open_and_keep(fs_, record_, layers_, second);
+    const auto opened = open_and_keep(fs_, record_, layers_, second, nullptr);
     fs_.heal();
     if (opened) {
       EXPECT_GT(call, 5U);

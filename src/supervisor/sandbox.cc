@@ -125,7 +125,8 @@ Status Sandbox::find_base() {
   STASIS_ASSIGN(base_, store_.load(config_.base));
   last_snapshot_ = base_.id;
   STASIS_ASSIGN(BlockMap disk_map, disk_map_of(store_, base_, config_.disk_bytes));
-  STASIS_ASSIGN(disk_base_, open_and_keep(store_.fs(), dir_ / kDiskMapFile, store_.layers_dir(), std::move(disk_map)));
+  STASIS_ASSIGN(disk_base_,
+                open_and_keep(store_.fs(), dir_ / kDiskMapFile, store_.layers_dir(), std::move(disk_map), nullptr));
   if (base_.kind == SnapshotKind::kImage) {
     shape_ = config_.shape;
     STASIS_ASSIGN(BlockMap zeros, BlockMap::zeros(uint64_t{shape_.memory_mib} << 20));
@@ -139,7 +140,8 @@ Status Sandbox::find_base() {
 
 // From now on memory is compared with `memory_map`, and its layers are kept by the sandbox's own record of it.
 Status Sandbox::stand_on(const BlockMap& memory_map) {
-  STASIS_ASSIGN(memory_, open_and_keep(store_.fs(), dir_ / kMemoryMapFile, store_.layers_dir(), memory_map));
+  STASIS_ASSIGN(memory_,
+                open_and_keep(store_.fs(), dir_ / kMemoryMapFile, store_.layers_dir(), memory_map, memory_.get()));
   return {};
 }
 
