@@ -9,6 +9,9 @@ namespace {
 
 using nlohmann::json;
 
+// A pause must find room, and an archive of a few MiB may say that it is terabytes.
+constexpr uint64_t kFreeAfterAnImport = uint64_t{1} << 30;
+
 // What this room adds to an archive: {"name", "access_token"}. The guest's memory holds the token anyway, and without
 // it nobody could give the restored guest a new one.
 struct Note {
@@ -83,6 +86,7 @@ Result<Host::Imported> Host::import_archive(snapshot::SnapshotId id,
   Imported imported;
   snapshot::ImportOptions options;
   options.id = id;
+  options.free_afterwards = kFreeAfterAnImport;
   options.on_note = [&](const std::string& text) -> Status {
     STASIS_ASSIGN(const Note note, parse_note(text));
     imported.name = note.name;

@@ -40,10 +40,13 @@ struct ImportOptions {
   SnapshotId id;  // what it is to be: must be free
   // Called with the note before the snapshot exists; an error ends the import and is returned.
   std::function<Status(const std::string&)> on_note = [](const std::string&) { return Status(); };
+  // Bytes that the store's file system keeps free. What an archive writes has nothing to do with its length: constant
+  // memory is packed ten thousand times.
+  uint64_t free_afterwards = 0;
 };
 
-// Reads to the end of the stream and publishes. kInvalidArgument if it is no archive, kDataLoss if it is a damaged one;
-// whatever fails, nothing stays.
+// Reads to the end of the stream and publishes. kInvalidArgument if it is no archive, kDataLoss if it is a damaged one,
+// kResourceExhausted if it needs more than there is room for; whatever fails, nothing stays.
 Result<Manifest> import_snapshot(const Store& store, const ImportOptions& options, const ArchiveSource& source);
 
 // The note of an archive, from its first kArchiveHead bytes or less. Errors as of an import.

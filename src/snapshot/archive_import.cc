@@ -1,9 +1,10 @@
 #include <array>
 #include <bit>
 
+#include "base/host_probe.h"
 #include "snapshot/archive_records.h"
 #include "snapshot/files.h"
-#include "snapshot/ranges.h"
+#include "snapshot/flat_map.h"
 #include "snapshot/staging.h"
 #include "snapshot/wire.h"
 
@@ -84,9 +85,10 @@ class Import {
     STASIS_ASSIGN(const BlockMap::Metadata metadata, read_metadata(number));
     const LayerId id = LayerId::random();
     STASIS_ASSIGN(const auto writer, LayerWriter::create(fs_, staging.directory(), id, metadata.size));
-    std::vector<Change> live;
+    FlatMap map(metadata, id);
     uint64_t position = 0;
     uint64_t unsynced = 0;
+    STASIS_TRY(check_room());
     STASIS_TRY(next());
     while (record_.kind == RecordKind::kWindow) {
       if (record_.space != number || record_.offset < position || record_.offset % kArchiveWindow != 0 ||
@@ -94,18 +96,29 @@ class Import {
         return wrong("a window is out of place");
       }
       position = record_.offset + kArchiveWindow;
-      STASIS_TRY(read_window(*writer, metadata.size, live));
+      STASIS_TRY(read_window(*writer, metadata.size, map));
       unsynced += record_.payload.size();
       if (unsynced >= kSyncEvery) {
         STASIS_TRY(writer->sync());
+        STASIS_TRY(check_room());
         unsynced = 0;
       }
       STASIS_TRY(next());
     }
-    if (!live.empty()) {
+    if (!map.empty()) {
       STASIS_ASSIGN(space.layer, writer->finish());
     }
-    return make_map(space, metadata, id, live);
+    STASIS_ASSIGN(space.map, map.finish());
+    return {};
+  }
+
+  Status check_room() const {
+    STASIS_ASSIGN(const uint64_t free, free_disk_space(store_.root()));
+    if (free >= options_.free_afterwards) return {};
+    return fail(Code::kResourceExhausted,
+                "the store has " + std::to_string(free >> 20) + " MiB left, and an import leaves it " +
+                    std::to_string(options_.free_afterwards >> 20) + " MiB free",
+                "make room, and import it again");
   }
 
   Result<BlockMap::Metadata> read_metadata(uint32_t number) {
@@ -126,7 +139,7 @@ class Import {
     return metadata;
   }
 
-  Status read_window(LayerWriter& writer, uint64_t size, std::vector<Change>& live) {
+  Status read_window(LayerWriter& writer, uint64_t size, FlatMap& map) {
     if (record_.payload.size() < kWindowBitmap) return wrong("a window is too short");
     const auto bitmap = record_.payload.first(kWindowBitmap);
     auto rest = record_.payload.subspan(kWindowBitmap);
@@ -146,25 +159,10 @@ class Import {
       const Range run{record_.offset + block * kBlockSize, count * kBlockSize};
       if (run.end() > size) return wrong("a block lies behind the end of its address space");
       STASIS_TRY(writer.write(run.offset, rest.first(run.length)));
-      append_change(live, run, false);
-      if (live.size() > kMaxExtents) return wrong("it has more extents than a block map holds");
+      STASIS_TRY(map.append(run));
       rest = rest.subspan(run.length);
       block += count;
     }
-    return {};
-  }
-
-  static Status make_map(Space& space, const BlockMap::Metadata& metadata, LayerId id,
-                         const std::vector<Change>& live) {
-    std::vector<Extent> extents;
-    uint64_t position = 0;
-    for (const Change& change : live) {
-      if (change.range.offset > position) extents.push_back({position, change.range.offset - position, {}, 0});
-      extents.push_back({change.range.offset, change.range.length, id, change.range.offset});
-      position = change.range.end();
-    }
-    if (position < metadata.size) extents.push_back({position, metadata.size - position, {}, 0});
-    STASIS_ASSIGN(space.map, BlockMap::from_extents(metadata, extents));
     return {};
   }
 
