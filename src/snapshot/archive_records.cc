@@ -7,6 +7,7 @@
 
 #include "snapshot/crc32c.h"
 #include "snapshot/wire.h"
+#include "snapshot/zstd_frame.h"
 
 namespace stasis::snapshot {
 namespace {
@@ -151,6 +152,7 @@ Result<Record> RecordReader::next() {
   packed_.resize(header.packed);
   payload_.resize(header.length);
   STASIS_TRY(read_exactly(packed_));
+  if (!is_one_zstd_frame(packed_)) return damaged(begin, "has a payload that zstd did not write");
   const size_t unpacked = ZSTD_decompressDCtx(zstd_, payload_.data(), payload_.size(), packed_.data(), packed_.size());
   if (ZSTD_isError(unpacked) != 0 || unpacked != header.length || checksum(payload_) != header.checksum) {
     return damaged(begin, "has a damaged payload");

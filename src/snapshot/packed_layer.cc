@@ -8,6 +8,7 @@
 #include "snapshot/block_map_builder.h"
 #include "snapshot/crc32c.h"
 #include "snapshot/wire.h"
+#include "snapshot/zstd_frame.h"
 
 namespace stasis::snapshot {
 namespace {
@@ -143,11 +144,7 @@ Status unpack_frame(std::span<const std::byte> packed, std::span<std::byte> out)
     std::memcpy(out.data(), packed.data(), out.size());
     return {};
   }
-  // zstd also reads older formats, by code that nobody needs here.
-  const uint32_t magic = ZSTD_MAGICNUMBER;
-  if (packed.size() < sizeof(magic) || std::memcmp(packed.data(), &magic, sizeof(magic)) != 0) {
-    return bad("has a frame that zstd did not write");
-  }
+  if (!is_one_zstd_frame(packed)) return bad("has a frame that zstd did not write");
   thread_local Unpacker unpacker;
   if (!unpacker.ready()) return fail(Code::kResourceExhausted, "no memory for reading a packed layer");
   const size_t n = unpacker.run(packed, out);
