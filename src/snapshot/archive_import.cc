@@ -185,7 +185,8 @@ class Import {
   Status fill_in(const Staging& staging) {
     manifest_.id = options_.id;
     STASIS_TRY(fs_.rename(staging.directory() / kStateFile, store_.snapshot_dir(options_.id) / kStateFile));
-    STASIS_ASSIGN(manifest_.vm_state, store_.describe_part(options_.id, kStateFile));
+    manifest_.vm_state->file = kStateFile;
+    STASIS_TRY(store_.sync_part(options_.id, *manifest_.vm_state));
     for (const Space& space : spaces_) {
       if (space.layer) STASIS_TRY(staging.take_over(space.layer->id));
       STASIS_ASSIGN(manifest_.*space.part, store_.write_map(options_.id, space.map_file, space.map));

@@ -2,6 +2,7 @@
 
 #include "base/clock.h"
 #include "snapshot/block_map_builder.h"
+#include "snapshot/checksum.h"
 #include "snapshot/ranges.h"
 #include "snapshot/store.h"
 
@@ -88,7 +89,9 @@ Result<Part> import_part(const Store& store, SnapshotId id, const Path& source, 
   STASIS_ASSIGN(const UniqueFd fd, fs.create(store.snapshot_dir(id) / name));
   STASIS_TRY_CONTEXT(fs.write_at(fd.get(), 0, bytes), "copy " + source.string());
   STASIS_TRY_CONTEXT(fs.set_mode(fd.get(), 0444), "copy " + source.string());
-  return store.describe_part(id, name);
+  const Part part{name, bytes.size(), checksum(bytes)};
+  STASIS_TRY(store.sync_part(id, part));
+  return part;
 }
 
 Result<Manifest> describe_image(const Store& store, SnapshotId id, const ImageFiles& files, const ImportedDisk& disk) {

@@ -106,6 +106,12 @@ Result<Part> Store::describe_part(SnapshotId id, const std::string& file) const 
   return Part{file, sum->second, sum->first};
 }
 
+Status Store::sync_part(SnapshotId id, const Part& part) const {
+  STASIS_ASSIGN(const Part written, describe_part(id, part.file));
+  if (written == part) return {};
+  return fail(damaged_part(id, part));
+}
+
 Result<Part> Store::write_map(SnapshotId id, const std::string& file, const BlockMap& map) const {
   STASIS_TRY(check_part_name(file));
   STASIS_ASSIGN(const auto bytes, map.encode());

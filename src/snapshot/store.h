@@ -79,6 +79,8 @@ class Store {
   Result<Path> begin(SnapshotId id) const;
   // Describes a part file already written in the snapshot's directory (size, checksum), and syncs it.
   Result<Part> describe_part(SnapshotId id, const std::string& file) const;
+  // The same for a part whose bytes the caller had in hand: kDataLoss if what is there is not what `part` says.
+  Status sync_part(SnapshotId id, const Part& part) const;
   // Encodes `map` into a part file, synced.
   Result<Part> write_map(SnapshotId id, const std::string& file, const BlockMap& map) const;
   // Writes the manifest and syncs the directories: after this, and not before, the snapshot exists.
