@@ -9,6 +9,9 @@ namespace {
 
 constexpr uint64_t kMaxTold = 1000;  // a device that is gone damages everything
 
+// No descriptor, no memory: that is this host's now, and says nothing of what is stored.
+bool is_shortage(const Error& error) { return error.code == Code::kResourceExhausted; }
+
 // Numbers of frames, first to last.
 struct Run {
   uint32_t first = 0;
@@ -92,7 +95,9 @@ Result<VerifyReport> Verification::run(std::span<const SnapshotId> ids) {
 Status Verification::plan(SnapshotId id) {
   STASIS_ASSIGN(const StoreLock lock, store_.lock_shared());
   auto manifest = store_.load(id);
-  if (!manifest && manifest.error().code == Code::kNotFound) return fail(std::move(manifest).error());
+  if (!manifest && (manifest.error().code == Code::kNotFound || is_shortage(manifest.error()))) {
+    return fail(std::move(manifest).error());
+  }
   ++report_.snapshots;
   if (!manifest) {
     tell({(store_.snapshot_dir(id) / kManifestFile).string(), std::nullopt, manifest.error().message, {id}});
@@ -100,8 +105,10 @@ Status Verification::plan(SnapshotId id) {
   }
   for (const Part& part : manifest->parts()) progress_.total_bytes += part.size;
   for (const Part& part : manifest->maps()) {
+    auto map = store_.read_map(id, part);
+    if (!map && is_shortage(map.error())) return fail(std::move(map).error());
     // A damaged map is reported with the other parts; what it needs is not known.
-    if (const auto map = store_.read_map(id, part)) want(id, *map);
+    if (map) want(id, *map);
   }
   manifests_.emplace_back(id, std::move(*manifest));
   return {};
@@ -140,6 +147,7 @@ Status Verification::check_parts(SnapshotId id, const Manifest& manifest) {
     if (checked && is_map) {
       if (auto map = store_.read_map(id, part); !map) checked = fail(std::move(map).error());
     }
+    if (!checked && is_shortage(checked.error())) return checked;
     if (!checked) damaged_part(id, part, checked.error());
     STASIS_TRY(advance(part.size));
   }
@@ -149,6 +157,7 @@ Status Verification::check_parts(SnapshotId id, const Manifest& manifest) {
 Status Verification::check_layer(LayerId id, const Wanted& wanted) {
   const auto before = verified_ != nullptr ? verified_->identity(id) : fail(Code::kUnknown, "");
   const auto layer = Layer::open(store_.fs(), store_.layers_dir(), id);
+  if (!layer && is_shortage(layer.error())) return fail(layer.error());
   whole_ = true;
   needed_by_.reset();
   if (layer) {
@@ -166,6 +175,7 @@ Status Verification::check_layer(LayerId id, const Wanted& wanted) {
 Status Verification::check_frames(Layer& layer, const Wanted& wanted) {
   for (size_t i = 0; i < layer.frames().size(); ++i) {
     const auto length = layer.verify_frame(i, buffer_);
+    if (!length && is_shortage(length.error())) return fail(length.error());
     if (!length) damaged_layer(layer.id(), layer.frames()[i], length.error(), wanted);
     ++report_.frames;
     STASIS_TRY(advance(length.value_or(kFrameSize)));

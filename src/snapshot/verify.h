@@ -50,7 +50,8 @@ struct VerifyReport {
 };
 
 // `verified`: gets a note of each layer that is whole, and loses that of one that is not. Damage is no error; an error
-// is what kept the verification from its end. kNotFound if one of `ids` does not exist when it begins.
+// is what kept the verification from its end, among it a host that has no descriptor or memory left
+// (kResourceExhausted). kNotFound if one of `ids` does not exist when it begins.
 Result<VerifyReport> verify(const Store& store, std::span<const SnapshotId> ids, const VerifyOptions& options,
                             const VerifiedLayers* verified = nullptr);
 

@@ -3,7 +3,10 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <cerrno>
+
 #include "base/poll.h"
+#include "base/testing/faulty_file_system.h"
 #include "snapshot/layer_sums.h"
 #include "snapshot/testing/published.h"
 #include "snapshot/verified.h"
@@ -228,6 +231,24 @@ TEST_F(VerifiedTest, ATornNoteSaysNothing) {
     ASSERT_FALSE(notes_.holds(layer_)) << length;
   }
   EXPECT_FALSE(notes_.holds(LayerId::random()));
+}
+
+// It says nothing of the store: neither is anything told as damaged, nor what was known of a layer forgotten.
+TEST_F(VerifiedTest, AHostWithoutDescriptorsOrMemoryIsNoDamage) {
+  ASSERT_TRUE(verify({manifest_.id}));
+  ::stasis::testing::FaultyFileSystem faulty;
+  const Store store = Store::attach(faulty, store_.root());
+  const VerifiedLayers notes(store);
+  for (uint64_t call = 1, fired = 1; fired; ++call) {
+    faulty.fail_at(call, call % 2 == 0 ? EMFILE : ENOMEM);
+    const auto report = snapshot::verify(store, std::vector{manifest_.id}, options_, &notes);
+    fired = faulty.fired();
+    faulty.heal();
+    ASSERT_TRUE(report || report.error().code == Code::kResourceExhausted) << report.error().message;
+    ASSERT_THAT(damages_, IsEmpty()) << "call " << call << ": " << damages_[0].message;
+    ASSERT_TRUE(!report || report->layers == 1) << "call " << call << ": it has passed over a layer";
+    ASSERT_TRUE(notes_.holds(layer_)) << "call " << call;
+  }
 }
 
 TEST_F(VerifiedTest, NotesGoWithTheirLayers) {
