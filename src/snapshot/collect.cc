@@ -173,16 +173,14 @@ Status Collection::sweep_directory(const Path& directory) {
     young = young || is_young(info);
     bytes += info.stored_bytes;
   }
+  // Its manifest may have been taken away by somebody who did not live to sync that, and would come back with a power
+  // cut: without its parts, and, if the directory stays for now, without its layers.
+  if (!options_.dry_run) STASIS_TRY(fs_.sync_directory(directory));
   if (young) {
     ++stats_.files_kept;
     return {};
   }
-  if (!options_.dry_run) {
-    // Its manifest may have been taken away by somebody who did not live to sync that, and would come back with a power
-    // cut, without its parts.
-    STASIS_TRY(fs_.sync_directory(directory));
-    STASIS_TRY(remove_tree(fs_, directory));
-  }
+  if (!options_.dry_run) STASIS_TRY(remove_tree(fs_, directory));
   ++stats_.snapshots_swept;
   removed(directory, bytes);
   return {};

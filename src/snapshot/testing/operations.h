@@ -2,6 +2,7 @@
 // interrupting them covers all. A new operation of the store is one more entry in operations().
 #pragma once
 
+#include "base/clock.h"
 #include "snapshot/compact.h"
 #include "snapshot/testing/archived.h"
 #include "snapshot/testing/world.h"
@@ -37,13 +38,17 @@ inline Status run_collect(World& world) {
   return {};
 }
 
-inline void leave_rubbish(World& world) {
-  // A removal that was killed when the manifest had gone: a power cut may bring that back.
-  world.expect_removed(world.first);
+// A removal that was killed when the manifest had gone: a power cut may bring that back.
+inline void leave_half_removed(World& world, SnapshotId id) {
+  world.expect_removed(id);
   world.store.faulty.fail_at(2, EIO, ::stasis::testing::FaultyFileSystem::Mode::kFromThenOn);
-  EXPECT_FALSE(world.store.store.remove(world.first));
+  EXPECT_FALSE(world.store.store.remove(id));
   world.store.faulty.heal();
   world.settle(false);
+}
+
+inline void leave_rubbish(World& world) {
+  leave_half_removed(world, world.first);
   const Path begun = world.store.healthy.begin(SnapshotId::random()).value();
   for (const Path& path : {begun / "state", begun / "manifest.tmp", world.store.root / "layers" / "x.raw.tmp",
                            world.store.healthy.snapshot_dir(world.second) / "manifest.tmp"}) {
@@ -67,6 +72,25 @@ inline Status run_import_archive(World& world) {
   world.settle(manifest.has_value());
   if (!manifest) return fail(std::move(manifest).error());
   return {};
+}
+
+// With a grace period: what was begun or removed just now is too young, the layers that only it had are not.
+inline Status run_collect_old(World& world) {
+  CollectOptions options;
+  options.grace = std::chrono::hours(1);
+  options.now_unix_ns = unix_time_ms() * 1'000'000;
+  auto collected = world.store.store.collect(world.roots(), options);
+  if (!collected) return fail(std::move(collected).error());
+  return {};
+}
+
+inline void leave_old_layers(World& world) {
+  EXPECT_TRUE(run_import_archive(world));
+  leave_half_removed(world, world.third);
+  const auto then = std::filesystem::file_time_type::clock::now() - std::chrono::hours(2);
+  for (const auto& entry : std::filesystem::directory_iterator(world.store.root / "layers")) {
+    std::filesystem::last_write_time(entry.path(), then);
+  }
 }
 
 // The same in two pieces, of which the first is kept until the snapshot is there.
@@ -125,6 +149,7 @@ inline const std::vector<Operation>& operations() {
       {"snapshot", 60, run_snapshot},
       {"remove", 5, run_remove},
       {"collect", 20, run_collect, leave_rubbish},
+      {"collectOld", 30, run_collect_old, leave_old_layers},
       {"import", 30, run_import},
       {"importArchive", 50, run_import_archive},
       {"importKept", 80, run_import_kept},
