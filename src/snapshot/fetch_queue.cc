@@ -65,6 +65,10 @@ void FetchQueue::finish(FrameRef frame, Status status, Time now) {
   entry->not_before = now + pause_after(entry->attempts);
 }
 
+void FetchQueue::give_up(FrameRef frame, Error error) {
+  settle(static_cast<size_t>(find(frame) - entries_.data()), fail(std::move(error)));
+}
+
 Milliseconds FetchQueue::pause_after(int attempts) const {
   Milliseconds pause = limits_.first_pause;
   for (int i = 1; i < attempts && pause < limits_.longest_pause; ++i) pause *= 2;

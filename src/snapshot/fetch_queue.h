@@ -56,6 +56,8 @@ class FetchQueue {
   // Time::max(): nothing waits.
   Time next_start() const;
   void finish(FrameRef frame, Status status, Time now);
+  // One that nobody is fetching has failed, without being tried.
+  void give_up(FrameRef frame, Error error);
   // What is late has failed.
   void expire(Time now);
   Time next_deadline() const;  // Time::max(): none

@@ -3,6 +3,8 @@
 #include <condition_variable>
 #include <mutex>
 #include <optional>
+#include <string>
+#include <system_error>
 #include <thread>
 #include <utility>
 
@@ -15,10 +17,11 @@ constexpr Milliseconds kCloseWait{1'000};
 
 }  // namespace
 
-struct FrameFetcher::State {
-  State(std::shared_ptr<const FrameSource> frames, FetchLimits limits, Event event)
-      : source(std::move(frames)), settled(std::move(event)), queue(limits) {}
+struct FrameFetcher::State : std::enable_shared_from_this<State> {
+  State(std::shared_ptr<const FrameSource> frames, FetchLimits limits, StartThread start, Event event)
+      : source(std::move(frames)), start_thread(std::move(start)), settled(std::move(event)), queue(limits) {}
 
+  void find_a_thread_for(FrameRef frame);
   void work();
   void wait_for_work(std::unique_lock<std::mutex>& lock);
   void tell() const {
@@ -26,6 +29,7 @@ struct FrameFetcher::State {
   }
 
   const std::shared_ptr<const FrameSource> source;
+  const StartThread start_thread;
   const Event settled;
   std::mutex mutex;
   std::condition_variable changed;
@@ -34,6 +38,20 @@ struct FrameFetcher::State {
   size_t threads = 0;
   size_t idle = 0;  // of them
 };
+
+// One more if all are busy. Where there can be no more, those that there are fetch one frame after the other.
+void FrameFetcher::State::find_a_thread_for(FrameRef frame) {
+  if (queue.unstarted() <= idle || threads >= kThreads) return;
+  ++threads;
+  try {
+    start_thread([state = shared_from_this()] { state->work(); });
+  } catch (const std::system_error& error) {
+    if (--threads > 0) return;
+    const std::string why = "there is no thread to fetch it with: " + error.code().message();
+    queue.give_up(frame, {Code::kResourceExhausted, source->describe(frame) + ": " + why});
+    tell();
+  }
+}
 
 void FrameFetcher::State::work() {
   std::unique_lock lock(mutex);
@@ -64,12 +82,14 @@ void FrameFetcher::State::wait_for_work(std::unique_lock<std::mutex>& lock) {
   --idle;
 }
 
+void FrameFetcher::start_detached(std::function<void()> run) { std::thread(std::move(run)).detach(); }
+
 FrameFetcher::FrameFetcher(std::shared_ptr<State> state) : state_(std::move(state)) {}
 
 Result<std::unique_ptr<FrameFetcher>> FrameFetcher::create(std::shared_ptr<const FrameSource> source,
-                                                           FetchLimits limits) {
+                                                           FetchLimits limits, StartThread start_thread) {
   STASIS_ASSIGN(Event settled, Event::create());
-  auto state = std::make_shared<State>(std::move(source), limits, std::move(settled));
+  auto state = std::make_shared<State>(std::move(source), limits, std::move(start_thread), std::move(settled));
   return std::unique_ptr<FrameFetcher>(new FrameFetcher(std::move(state)));
 }
 
@@ -84,10 +104,7 @@ FrameFetcher::~FrameFetcher() {
 bool FrameFetcher::want(FrameRef frame, FetchUrgency urgency) {
   const std::lock_guard lock(state_->mutex);
   if (!state_->queue.want(frame, urgency, FetchQueue::Clock::now())) return false;
-  if (state_->queue.unstarted() > state_->idle && state_->threads < kThreads) {
-    ++state_->threads;
-    std::thread([state = state_] { state->work(); }).detach();
-  }
+  state_->find_a_thread_for(frame);
   state_->changed.notify_one();
   return true;
 }

@@ -3,6 +3,7 @@
 // storage has none. One thread asks and takes; what it takes has been verified by the source.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <vector>
 
@@ -15,15 +16,21 @@ class FrameFetcher {
  public:
   static constexpr size_t kThreads = 4;
 
+  // Runs it in a thread of its own, or throws std::system_error where there can be none.
+  using StartThread = std::function<void(std::function<void()>)>;
+  static void start_detached(std::function<void()> run);
+
   static Result<std::unique_ptr<FrameFetcher>> create(std::shared_ptr<const FrameSource> source,
-                                                      FetchLimits limits = {});
+                                                      FetchLimits limits = {},
+                                                      StartThread start_thread = start_detached);
   // What waits is dropped. A thread that is inside the source is waited for, 1 s; one that does not return from it (a
   // device that hangs) is left behind, with a share in all that it uses.
   ~FrameFetcher();
   FrameFetcher(const FrameFetcher&) = delete;
   FrameFetcher& operator=(const FrameFetcher&) = delete;
 
-  // As FetchQueue::want().
+  // As FetchQueue::want(). On a host that has no thread left the frame fails with kResourceExhausted, unless threads of
+  // before can fetch it.
   bool want(FrameRef frame, FetchUrgency urgency);
   // What has been fetched or has failed since the last call, also by being late: to be called when fd() is readable and
   // when next_deadline() has passed. Errors name the frame.

@@ -2,10 +2,12 @@
 
 #include <gtest/gtest.h>
 
+#include <cerrno>
 #include <condition_variable>
 #include <map>
 #include <mutex>
 #include <set>
+#include <system_error>
 #include <thread>
 
 #include "base/testing/sync_points.h"
@@ -63,6 +65,13 @@ class ScriptedSource final : public FrameSource {
 class FrameFetcherTest : public ::testing::Test {
  protected:
   void start(FetchLimits limits = {}) { fetcher_ = std::move(*FrameFetcher::create(source_, limits)); }
+  // On a host that has so many threads left.
+  void start_with(int threads) {
+    fetcher_ = std::move(*FrameFetcher::create(source_, {}, [threads](std::function<void()> run) mutable {
+      if (threads-- <= 0) throw std::system_error(EAGAIN, std::generic_category());
+      FrameFetcher::start_detached(std::move(run));
+    }));
+  }
   bool want(uint32_t number, FetchUrgency urgency = FetchUrgency::kDemand) {
     return fetcher_->want(frame(number), urgency);
   }
@@ -154,6 +163,23 @@ TEST_F(FrameFetcherTest, ASourceThatHangsIsLeftBehindWithWhatItUses) {
   EXPECT_GT(source_.use_count(), 1);
   source_->release(1);
   while (source_.use_count() > 1) std::this_thread::yield();
+}
+
+TEST_F(FrameFetcherTest, AHostWithoutThreadsIsToldOfTheFrame) {
+  start_with(0);
+  EXPECT_TRUE(want(1));
+  const auto all = take(1);
+  EXPECT_EQ(all.at(1).error().code, Code::kResourceExhausted);
+  EXPECT_EQ(all.at(1).error().message.substr(0, 9), "frame 1: ");
+  EXPECT_EQ(source_->loads(1), 0);
+}
+
+TEST_F(FrameFetcherTest, FewerThreadsFetchAllTheSame) {
+  start_with(1);
+  for (uint32_t i = 0; i < 10; ++i) want(i);
+  for (uint32_t i = 0; i < 10; ++i) source_->release(i);
+  for (const auto& [number, status] : take(10)) EXPECT_TRUE(status) << number;
+  EXPECT_EQ(source_->at_once(), 1U);
 }
 
 }  // namespace
