@@ -24,7 +24,17 @@ constexpr size_t kMaxClients = 16;
 constexpr Milliseconds kMessageDeadline{2'000};
 
 // The descriptors that are waited for, by their place in the list. Clients follow.
-enum Awaited : size_t { kVmm, kPageServer, kDisk, kSignal, kListener, kWorkingSet, kSnapshot, kFirstClient };
+enum Awaited : size_t {
+  kVmm,
+  kPageServer,
+  kDisk,
+  kSignal,
+  kListener,
+  kWorkingSet,
+  kVmmEvents,
+  kSnapshot,
+  kFirstClient
+};
 
 struct Connection {
   UniqueFd socket;
@@ -99,6 +109,7 @@ Result<json> told(snapshot::SnapshotId id, const Result<SnapshotReply>& taken) {
 
 ExitRecord Control::run() {
   while (!ended_) {
+    if (!taking_) sandbox_->take_vmm_events();
     const auto ready = wait_any(awaited(), Deadline::never());
     if (!ready) {
       end({false, "supervisor failed", ready.error()});
@@ -122,6 +133,7 @@ std::vector<int> Control::awaited() const {
   fds[kSignal] = unless_taking(signal_fd_);
   fds[kListener] = clients_.size() < kMaxClients ? listener_ : -1;
   fds[kWorkingSet] = unless_taking(sandbox_->working_set_fd());
+  fds[kVmmEvents] = unless_taking(sandbox_->vmm_events_fd());
   if (taking_) fds[kSnapshot] = taking_->thread->done_fd();
   for (const Connection& client : clients_) {
     const int fd = client.socket.get();

@@ -249,6 +249,16 @@ void Sandbox::fail_guest(Error why, const std::lock_guard<std::mutex>& /*of fail
   failure_event_.set();
 }
 
+void Sandbox::end_guest(Error why) {
+  const std::lock_guard lock(failure_mutex_);
+  fail_guest(std::move(why), lock);
+  signal_pidfd(vmm_pidfd(), SIGKILL);
+}
+
+void Sandbox::take_vmm_events() {
+  if (Status taken = shell_.vmm->take_events(); !taken) end_guest(std::move(taken).error());
+}
+
 Error Sandbox::prefer_failure(const Error& error) {
   const std::lock_guard lock(failure_mutex_);
   return failure_ ? *failure_ : error;

@@ -42,6 +42,10 @@ class Sandbox {
 
   // Readable when the VMM has exited.
   int vmm_pidfd() const { return shell_.vmm->pidfd(); }
+  // Readable when the VMM may have stopped the guest by itself, which take_vmm_events() finds out, then and after each
+  // snapshot; such a guest ends.
+  int vmm_events_fd() const { return shell_.vmm->events_fd(); }
+  void take_vmm_events();
   // Readable when the page server has given up, or when a guest could not go on; the VMM has been killed then.
   int failure_fd() const { return failure_event_.fd(); }
   // Readable when the disk has failed the guest (a damaged layer, not a full disk).
@@ -81,6 +85,7 @@ class Sandbox {
   void distrust_mapped_layers();
   std::optional<Error> lost_mapped_page(const std::string& end);
   Error why_not_started(const Error& error);
+  void end_guest(Error why);
   void fail_guest(Error why, const std::lock_guard<std::mutex>& of_failure_mutex);
   Error prefer_failure(const Error& error);
   Result<SnapshotReply> take(Taking& taking, bool keep_running);

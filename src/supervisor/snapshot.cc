@@ -1,9 +1,6 @@
 // Taking a snapshot of a Sandbox: of one that is stopped for it from beginning to end, or of one that runs on and is
 // copied meanwhile.
-#include <signal.h>
-
 #include "base/clock.h"
-#include "base/process.h"
 #include "snapshot/ranges.h"
 #include "snapshot/staging.h"
 #include "snapshot/verified.h"
@@ -95,9 +92,7 @@ Status Sandbox::go_on(Taking& taking) {
   Error error = std::move(runs).error().with_context("let the guest go on");
   const auto ended = wait_readable(vmm_pidfd(), Deadline::after(Milliseconds(0)));
   if (ended && *ended) return fail(std::move(error));  // how it did is told better by itself
-  const std::lock_guard lock(failure_mutex_);
-  fail_guest(error, lock);
-  signal_pidfd(vmm_pidfd(), SIGKILL);
+  end_guest(error);
   return fail(std::move(error));
 }
 

@@ -128,6 +128,11 @@ class Vmm {
   virtual bool maps_one_file() const = 0;
   // Zeros where that is not known.
   virtual GuestMemoryUse guest_memory() const { return {}; }
+  // For a VMM that tells things by itself: readable when it does; -1 for one that does not. take_events(), then and
+  // after any other call, by the same thread: takes what it tells. An error says that it has stopped the guest by
+  // itself, which will not go on.
+  virtual int events_fd() const { return -1; }
+  virtual Status take_events() { return {}; }
   // Readable once the VMM process has exited; -1 before it is started.
   virtual int pidfd() const = 0;
   virtual pid_t pid() const = 0;

@@ -56,7 +56,8 @@ class SupervisorTest : public ::testing::Test {
     std::unique_ptr<Client> client;
   };
 
-  Running launch(SnapshotId base, const std::string& name, const std::string& restore) {
+  Running launch(SnapshotId base, const std::string& name, const std::string& restore,
+                 std::vector<std::pair<std::string, std::string>> env = {}) {
     Running running;
     running.dir = root_->path() / name;
     EXPECT_TRUE(real_file_system().make_directory(running.dir));
@@ -64,6 +65,7 @@ class SupervisorTest : public ::testing::Test {
     EXPECT_TRUE(publish_file(real_file_system(), running.dir / kConfigFile, to_json(config).dump()));
     SpawnOptions options;
     options.argv = {required("STASIS_BIN") + "/stasis-supervisor", "--sandbox-dir", running.dir.string()};
+    options.env = std::move(env);
     options.stderr_fd = STDERR_FILENO;
     auto process = spawn(options);
     EXPECT_TRUE(process) << process.error().message;

@@ -233,5 +233,28 @@ TEST_F(SupervisorTest, KilledVmmIsRecordedAndKilledSupervisorTakesItsVmmAlong) {
   EXPECT_FALSE(mounted_outside());
 }
 
+// As an error of KVM makes it; here by a second monitor, which a QEMU in place of the real one has.
+TEST_F(SupervisorTest, AGuestThatItsVmmStopsByItselfEndsWithTheReason) {
+  const Path bin = root_->path() / "bin";
+  const Path monitor = root_->path() / "monitor";
+  ASSERT_TRUE(real_file_system().make_directory(bin));
+  const Path program = bin / "qemu-system-x86_64";
+  // The library is loaded into the shell, too, and takes its variables out of the environment.
+  std::ofstream(program) << "#!/bin/sh\nLD_PRELOAD=" << required("STASIS_BIN") << "/../lib/libstasis-preload.so "
+                         << "STASIS_RAM_FD=3 STASIS_MAPPING_FD=5 STASIS_BOOTS=1 PATH=${PATH#*:} "
+                         << "exec qemu-system-x86_64 \"$@\" -qmp unix:" << monitor.string() << ",server=on,wait=off\n";
+  std::filesystem::permissions(program, std::filesystem::perms::owner_all);
+  Running running = launch(image_, "stops-by-itself", "", {{"PATH", bin.string() + ":" + std::getenv("PATH")}});
+  connect(running);
+  ASSERT_TRUE(running.client->state(Milliseconds(60'000)));
+  const auto qmp = connect_unix(monitor);
+  ASSERT_TRUE(qmp) << qmp.error().message;
+  const std::string commands = R"({"execute":"qmp_capabilities"}{"execute":"stop"})";
+  ASSERT_TRUE(send_all(qmp->get(), std::as_bytes(std::span(commands))));
+  const ExitRecord record = end_of(running);
+  EXPECT_FALSE(record.expected);
+  EXPECT_THAT(record.reason, HasSubstr("QEMU has stopped the guest by itself: paused"));
+}
+
 }  // namespace
 }  // namespace stasis::supervisor

@@ -112,6 +112,8 @@ class Qemu final : public Vmm {
   GuestMemoryUse guest_memory() const override {
     return ram_ && process_ ? ram_->use(process_->pid()).value_or(GuestMemoryUse{}) : GuestMemoryUse{};
   }
+  int events_fd() const override { return qmp_ && !qmp_ended_ ? qmp_->fd() : -1; }
+  Status take_events() override;
   int pidfd() const override { return process_ ? process_->pidfd() : -1; }
   pid_t pid() const override { return process_ ? process_->pid() : -1; }
   std::string stop() override;
@@ -138,6 +140,8 @@ class Qemu final : public Vmm {
   Status answer_to(const std::string& name);
   // What ended QEMU, if it has ended: put in front of errors that are only its consequence.
   Error explain(Error error);
+  // In what state it then is.
+  Result<std::optional<std::string>> stopped_by_itself();
   // Whether QEMU says that it could move the device state.
   Result<bool> await_migration();
 
@@ -148,6 +152,7 @@ class Qemu final : public Vmm {
   std::optional<Process> process_;
   std::string end_;  // how it ended, once it has
   std::optional<Qmp> qmp_;
+  bool qmp_ended_ = false;                 // nothing more is taken from it
   std::optional<MappingChannel> mapping_;  // of a prepared machine, until it has its memory
   bool stopped_ = false;                   // the vCPUs, by pause() or since a restore
   UniqueFd state_file_;                    // a memory file that QEMU has, too, since pause() and until the next save
@@ -454,6 +459,27 @@ Result<SavedMemory> Qemu::look_ahead() {
   memory.candidates = std::move(pages.all);
   memory.fresh = std::move(pages.fresh);
   return memory;
+}
+
+// KVM that cannot go on, for one: QEMU then stays, and waits for somebody to look.
+Status Qemu::take_events() {
+  if (events_fd() < 0) return {};
+  const auto state = stopped_by_itself();
+  if (state && !*state) return {};
+  qmp_ended_ = true;
+  if (state) {
+    return fail(Code::kUnavailable,
+                "QEMU has stopped the guest by itself: " + **state + "; its last words: " + log_tail(config_.log));
+  }
+  if (state.error().code == Code::kUnavailable) return {};  // pidfd() tells that it has ended
+  return fail(Error(state.error()));
+}
+
+Result<std::optional<std::string>> Qemu::stopped_by_itself() {
+  STASIS_TRY(qmp_->take_events());
+  if (stopped_ || !qmp_->has_stopped()) return std::nullopt;
+  STASIS_ASSIGN(const json status, qmp_->execute("query-status", json::object(), Deadline::after(kCommandDeadline)));
+  return text_member(status, {"status"});
 }
 
 std::string Qemu::stop() {

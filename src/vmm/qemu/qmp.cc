@@ -86,6 +86,15 @@ Result<json> Qmp::wait_event(const std::string& name, Deadline deadline) {
   }
 }
 
+Status Qmp::take_events() {
+  for (;;) {
+    auto object = read_object(Deadline::after(Milliseconds(0)));
+    if (!object && object.error().code == Code::kDeadlineExceeded) return {};
+    if (!object) return fail(std::move(object).error());
+    if (!keep_event(*object)) (void)drop_if_late(*object);
+  }
+}
+
 bool Qmp::drop_if_late(const json& answer) {
   if (given_up_ == 0 || !(answer.contains("return") || answer.contains("error"))) return false;
   --given_up_;
@@ -94,6 +103,8 @@ bool Qmp::drop_if_late(const json& answer) {
 
 bool Qmp::keep_event(json& object) {
   if (!object.contains("event")) return false;
+  const std::string name = text_member(object, {"event"});
+  if (name == "STOP" || name == "RESUME") has_stopped_ = name == "STOP";
   if (events_.size() == kMaxEvents) events_.pop_front();
   events_.push_back(std::move(object));
   return true;

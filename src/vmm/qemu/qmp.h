@@ -41,6 +41,13 @@ class Qmp {
   // Those that came before the call, and that what is begun now is not to be taken for.
   void forget_events() { events_.clear(); }
 
+  // Readable when QEMU tells something: between commands, events. Then, and after commands (of which it may have come
+  // with the answer), take_events() takes what is there, so that it does not pile up.
+  int fd() const { return socket_.get(); }
+  Status take_events();
+  // As the last event about that said: the vCPUs stand, whoever stopped them.
+  bool has_stopped() const { return has_stopped_; }
+
  private:
   explicit Qmp(UniqueFd socket) : socket_(std::move(socket)) {}
   Result<nlohmann::json> read_object(Deadline deadline);
@@ -54,6 +61,7 @@ class Qmp {
   std::string buffer_;
   std::string version_;
   std::deque<nlohmann::json> events_;
+  bool has_stopped_ = false;
   size_t given_up_ = 0;  // commands whose deadline has passed, and whose answers come before any other
 };
 

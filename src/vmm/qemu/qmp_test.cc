@@ -183,6 +183,28 @@ TEST_F(QmpTest, ALateAnswerMayComeWhileAnEventIsWaitedFor) {
   EXPECT_EQ(value(qmp.execute("cont", json::object(), soon()))["x"], 2) << "the late one has been counted";
 }
 
+TEST_F(QmpTest, WhatIsToldBetweenCommandsIsTaken) {
+  Qmp qmp = opened();
+  EXPECT_OK(qmp.take_events());
+  EXPECT_FALSE(qmp.has_stopped());
+  const std::string stop = R"({"event": "STOP"})"
+                           "\n";
+  say(R"({"event": "BLOCK_IO_ERROR"})"
+      "\n" +
+      stop + R"({"event": "E)");
+  EXPECT_OK(qmp.take_events());
+  EXPECT_TRUE(qmp.has_stopped());
+  EXPECT_FALSE(value(wait_readable(qmp.fd(), now())));
+  say(R"(ND"})"
+      "\n" +
+      std::string(kDone) + R"({"event": "RESUME"})" + "\n");
+  EXPECT_OK(qmp.execute("cont", json::object(), soon()));
+  EXPECT_OK(qmp.take_events());  // what came with the answer
+  EXPECT_FALSE(qmp.has_stopped());
+  peer_.reset();
+  EXPECT_FAILS(qmp.take_events(), Code::kUnavailable);
+}
+
 TEST_F(QmpTest, EventsOfBeforeCanBeForgotten) {
   Qmp qmp = opened();
   say(R"({"event": "MIGRATION", "data": {"status": "completed"}})"
