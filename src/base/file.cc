@@ -41,4 +41,9 @@ std::string log_tail(const Path& file) {
   return text;
 }
 
+std::string with_last_words(const std::string& what, const Path& log) {
+  const std::string words = log_tail(log);
+  return words.empty() ? what : what + "; its last words: " + words;
+}
+
 }  // namespace stasis

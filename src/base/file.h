@@ -13,5 +13,7 @@ Result<UniqueFd> duplicate(int fd);
 // The last lines of a log, for an error's message; empty if there is none. A guest may have written it: what is not
 // printable ASCII becomes '?', so that it neither breaks a JSON text nor a terminal.
 std::string log_tail(const Path& file);
+// `what`, and what the log of the program that it is about says last, if it says anything.
+std::string with_last_words(const std::string& what, const Path& log);
 
 }  // namespace stasis

@@ -293,8 +293,7 @@ Error Sandbox::end_of_vmm() {
     return std::move(*broken).with_context("disk on snapshot " + base_.id.text());
   if (auto lost = lost_mapped_page(end)) return *std::move(lost);
   if (end == "exit status 0") return prefer_failure({Code::kUnavailable, "the guest powered off"});
-  return prefer_failure(
-      {Code::kUnavailable, "the VMM ended by itself: " + end + "; its last words: " + log_tail(dir_ / kVmmLog)});
+  return prefer_failure({Code::kUnavailable, with_last_words("the VMM ended by itself: " + end, dir_ / kVmmLog)});
 }
 
 StateReply Sandbox::state() const {

@@ -2,6 +2,7 @@
 // ends, no process is left.
 #include <gmock/gmock.h>
 #include <signal.h>
+#include <fstream>
 
 #include <functional>
 #include <vector>
@@ -137,20 +138,22 @@ TEST_P(Contract, APreparedMachineCanOnlyBeRestored) {
   EXPECT_TRUE(ended(*machine->vmm));
 }
 
-TEST_P(Contract, APreparedMachineThatDiedSaysSoAndWhereItsLogIs) {
+TEST_P(Contract, APreparedMachineThatDiedSaysSoInTheWordsOfItsLog) {
   const Snapshot first = filled_snapshot(7);
   auto machine = fixture_->make_machine();
   ASSERT_OK(machine);
   ASSERT_OK(machine->vmm->prepare({}));
   ASSERT_EQ(::kill(machine->vmm->pid(), SIGKILL), 0);
   EXPECT_TRUE(value(wait_readable(machine->vmm->pidfd(), Deadline::after(Milliseconds(5000)))));
+  const Path moved = machine->runtime_dir / "moved.log";
+  std::ofstream(moved) << "words of its own\n";
   const Status restored = machine->vmm->restore({.state = first.state,
                                                  .saved_with = first.saved_with,
                                                  .uffd_socket = machine->runtime_dir / "nobody.sock",
-                                                 .log = "/where/it/was/moved"});
+                                                 .log = moved});
   EXPECT_FAILS(restored, Code::kUnavailable);
   EXPECT_THAT(restored.error().message,
-              testing::AllOf(testing::HasSubstr("signal 9"), testing::HasSubstr("/where/it")));
+              testing::AllOf(testing::HasSubstr("signal 9"), testing::HasSubstr("its last words: words of its own")));
 }
 
 TEST_P(Contract, APreparedMachineGoesWithItsObject) {

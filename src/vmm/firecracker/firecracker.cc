@@ -211,8 +211,7 @@ Error Firecracker::explain(Error error) {
   if (error.code != Code::kUnavailable || !process_ || phase_ == Phase::kEnded) return error;
   auto ended = process_->wait(Deadline::after(kExitDeadline));
   if (!ended || !*ended) return error;
-  return std::move(error).with_context("Firecracker ended with " + (*ended)->text() +
-                                       "; its last words: " + log_tail(config_.log));
+  return std::move(error).with_context(with_last_words("Firecracker ended with " + (*ended)->text(), config_.log));
 }
 
 // A machine that could not be started is ended, whatever became of it.

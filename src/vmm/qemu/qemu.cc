@@ -300,8 +300,7 @@ Error Qemu::explain(Error error) {
   if (error.code != Code::kUnavailable || !process_) return error;
   auto status = process_->wait(Deadline::after(Milliseconds(1000)));
   if (!status || !*status) return error;
-  return std::move(error).with_context("QEMU ended with " + (*status)->text() +
-                                       "; its last words: " + log_tail(config_.log));
+  return std::move(error).with_context(with_last_words("QEMU ended with " + (*status)->text(), config_.log));
 }
 
 Result<bool> Qemu::await_migration() {
@@ -468,8 +467,7 @@ Status Qemu::take_events() {
   if (state && !*state) return {};
   qmp_ended_ = true;
   if (state) {
-    return fail(Code::kUnavailable,
-                "QEMU has stopped the guest by itself: " + **state + "; its last words: " + log_tail(config_.log));
+    return fail(Code::kUnavailable, with_last_words("QEMU has stopped the guest by itself: " + **state, config_.log));
   }
   if (state.error().code == Code::kUnavailable) return {};  // pidfd() tells that it has ended
   return fail(Error(state.error()));
