@@ -5,6 +5,7 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <fstream>
 #include <optional>
@@ -20,6 +21,7 @@
 #include "base/process.h"
 #include "base/process_memory.h"
 #include "base/rate_limit.h"
+#include "base/testing/forwarding_file_system.h"
 #include "base/testing/temp_dir.h"
 #include "base/unix_socket.h"
 #include "base/uuid.h"
@@ -201,6 +203,37 @@ TEST(UnixSocketTest, EndSilenceAndHugeLengthsAreTold) {
   pair->first.reset();
   EXPECT_EQ(receive_message(pair->second.get(), Milliseconds(1000)).value(), std::nullopt);
   EXPECT_EQ(send_message(pair->second.get(), "x").error().code, Code::kUnavailable);
+}
+
+// Replaces a file whenever it is about to be opened.
+class ReplacingFileSystem final : public testing::ForwardingFileSystem {
+ public:
+  ReplacingFileSystem(Path path, std::string content)
+      : ForwardingFileSystem(real_file_system()), path_(std::move(path)), content_(std::move(content)) {}
+  Result<UniqueFd> open_read(const Path& path) override {
+    if (path == path_) STASIS_TRY(publish_file(inner_, path_, content_));
+    return inner_.open_read(path);
+  }
+
+ private:
+  std::optional<Error> before(const char* /*what*/) override { return std::nullopt; }
+  Path path_;
+  std::string content_;
+};
+
+TEST(FileTest, AFileThatIsReplacedWhileItIsReadIsOneOfTheTwo) {
+  const TempDir dir;
+  const Path path = dir.path() / "record";
+  for (const size_t size : {0, 1, 99, 100, 101, 199, 200, 201, 500}) {
+    ASSERT_TRUE(publish_file(real_file_system(), path, std::string(100, 'a')));
+    ReplacingFileSystem fs(path, std::string(size, 'b'));
+    const auto content = read_file(fs, path, 500);
+    ASSERT_TRUE(content) << content.error().message;
+    EXPECT_EQ(content->size(), size);
+    EXPECT_EQ(std::count(content->begin(), content->end(), std::byte{'b'}), size);
+  }
+  ReplacingFileSystem fs(path, std::string(501, 'b'));
+  EXPECT_EQ(read_file(fs, path, 500).error().code, Code::kDataLoss);
 }
 
 TEST(UnixSocketTest, ALongQueueEndsTheWait) {

@@ -202,15 +202,22 @@ FileSystem& unmapping_file_system() {
 }
 
 Result<std::vector<std::byte>> read_file(FileSystem& fs, const Path& path, uint64_t max_bytes) {
+  // A guess: the file may be replaced before it is opened, and only its own end is the end.
   STASIS_ASSIGN(const FileInfo info, fs.info(path));
-  if (info.size > max_bytes) {
-    return fail(Code::kDataLoss, path.string() + " has " + std::to_string(info.size) +
-                                     " bytes, more than the limit of " + std::to_string(max_bytes));
-  }
   STASIS_ASSIGN(const UniqueFd fd, fs.open_read(path));
-  std::vector<std::byte> content(info.size);
-  STASIS_ASSIGN(const size_t n, fs.read_at(fd.get(), 0, content));
-  content.resize(n);
+  std::vector<std::byte> content(std::min(info.size, max_bytes) + 1);
+  size_t length = 0;
+  for (;;) {
+    STASIS_ASSIGN(const size_t n, fs.read_at(fd.get(), length, std::span(content).subspan(length)));
+    length += n;
+    if (length > max_bytes) {
+      return fail(Code::kDataLoss,
+                  path.string() + " has more bytes than its limit of " + std::to_string(max_bytes) + " allows");
+    }
+    if (length < content.size()) break;
+    content.resize(std::min<uint64_t>(2 * content.size(), max_bytes + 1));
+  }
+  content.resize(length);
   return content;
 }
 
