@@ -26,7 +26,7 @@ class GuestRunTest : public ::testing::Test {
       : acceptor_(context_, {asio::ip::make_address(kAddress), kGuestDaemonPort}),
         client_(sockets, *parse_ipv4(kAddress), ""),
         accepting_([this] { accept(); }) {}
-  ~GuestRunTest() override {
+  void TearDown() override {
     end_command();
     (void)::shutdown(acceptor_.native_handle(), SHUT_RDWR);
     accepting_.join();
