@@ -143,7 +143,7 @@ TEST_P(HandshakeFormTest, OfTheTextAlone) { expect_right(parse_regions(GetParam(
 // Of a memory of which a part is to be served: just that part.
 TEST(HandshakePartTest, JustWhatIsToBeServedIsHandedOver) {
   const std::vector<Range> part{{4096, 8192}, {kHalf, 4096}};
-  const auto regions = [](std::vector<Range> ranges) {
+  const auto regions = [](const std::vector<Range>& ranges) {
     std::string text = "[";
     for (const Range& range : ranges) {
       text += (text.size() > 1 ? "," : "") + region(kAt + range.offset, range.length, range.offset, kNew);

@@ -29,7 +29,7 @@ class WebSocketTest : public ::testing::Test {
   static constexpr milliseconds kPing{20};
 
   WebSocketTest() : acceptor_(context_, {asio::ip::address_v4::loopback(), 0}), client_(context_) {}
-  ~WebSocketTest() override {
+  void TearDown() override {
     error_code ignored;
     beast::get_lowest_layer(client_).close(ignored);
     if (server_.joinable()) server_.join();

@@ -17,7 +17,7 @@ void fill(pb::GenerationStats& stats, uint64_t stored) {
 Status ScriptedService::CreateSnapshot(Context* context, const pb::CreateSnapshotRequest* request,
                                        pb::SnapshotTaken* reply) {
   with([&] { return being_written_.insert(request->snapshot_id()).second; });
-  const Status status = run("CreateSnapshot", *context, [&]() -> Status {
+  Status status = run("CreateSnapshot", *context, [&]() -> Status {
     const auto found = sandboxes_.find(request->sandbox_id());
     if (found == sandboxes_.end()) return failed(grpc::NOT_FOUND, "no sandbox " + request->sandbox_id());
     take(found->second, request->snapshot_id(), *reply);
