@@ -16,8 +16,6 @@ constexpr Milliseconds kCollectAgain{5'000};
 constexpr Milliseconds kDeadVmmDeadline{5'000};
 // Between its spawn and its socket a supervisor of a killed agent cannot be found.
 constexpr Milliseconds kSocketAppears{500};
-// A supervisor that is in the middle of a pause answers when it is done.
-constexpr Milliseconds kBusyDeadline{30 * 60'000};
 constexpr std::chrono::seconds kSettleTogether{3};
 constexpr size_t kEndTogether = 16;
 constexpr const char* kTimeout = "timeout";
@@ -97,7 +95,7 @@ void Host::adopt(const std::string& id) {
 
 void Host::settle(const SandboxPtr& sandbox) {
   const std::lock_guard operation(sandbox->operation);
-  auto info = sandbox->client->state(kBusyDeadline);
+  auto info = sandbox->client->state(kSnapshotDeadline);  // in the middle of one it answers when that is done
   {
     const std::lock_guard lock(sandbox->mutex);
     if (sandbox->destroyed || stopping_) return;
