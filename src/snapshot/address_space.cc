@@ -2,6 +2,7 @@
 #include <cstring>
 
 #include "snapshot/layer.h"
+#include "snapshot/layer_files.h"
 
 namespace stasis::snapshot {
 namespace {
@@ -16,9 +17,7 @@ Status check_within(const Extent& extent, const Layer& layer) {
 Status check_there(FileSystem& fs, const Path& layers_dir, LayerId id) {
   auto file = find_layer(fs, layers_dir, id);
   if (file) return {};
-  Error error = std::move(file).error().with_context("layer " + id.text());
-  if (error.code == Code::kNotFound) error.code = Code::kDataLoss;
-  return fail(std::move(error));
+  return fail(lost_layer(std::move(file).error(), id));
 }
 
 }  // namespace

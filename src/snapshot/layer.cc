@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "base/memory.h"
+#include "snapshot/layer_files.h"
 #include "snapshot/packed_layer.h"
 #include "snapshot/seen_lately.h"
 
@@ -34,11 +35,6 @@ enum class Patience { kWaits, kNow };
 
 // As FileMapping::resident_pages() tells them of a frame, or of a part of one.
 uint64_t all_pages(Range range) { return (uint64_t{1} << range.length / kBlockSize) - 1; }
-
-Error missing(Error error, LayerId id) {
-  if (error.code == Code::kNotFound) error.code = Code::kDataLoss;
-  return std::move(error).with_context("layer " + id.text());
-}
 
 }  // namespace
 
@@ -118,10 +114,10 @@ bool Layer::verified_whole() const { return state_->verified_count == state_->su
 Result<std::shared_ptr<Layer>> Layer::open(FileSystem& fs, const Path& layers_dir, LayerId id) {
   auto table = read_table(fs, layer_sums_path(layers_dir, id));
   if (table) return open_raw(fs, layers_dir, id, std::move(*table));
-  if (table.error().code != Code::kNotFound) return fail(missing(std::move(table).error(), id));
+  if (table.error().code != Code::kNotFound) return fail(lost_layer(std::move(table).error(), id));
   auto fd = fs.open_read(layer_packed_path(layers_dir, id));
   if (fd) return open_packed(fs, layers_dir, id, std::move(*fd));
-  return fail(missing(fd.error().code == Code::kNotFound ? table.error() : fd.error(), id));
+  return fail(lost_layer(fd.error().code == Code::kNotFound ? table.error() : fd.error(), id));
 }
 
 // Read, where it cannot be mapped, and kept in memory as what is read would be (read_now() must not wait for it); an
@@ -152,13 +148,13 @@ Result<std::shared_ptr<Layer>> Layer::open_raw(FileSystem& fs, const Path& layer
     return fail(Code::kDataLoss, layer_sums_path(layers_dir, id).string() + " belongs to layer " + sums.id.text());
   }
   auto info = fs.info(data_path);
-  if (!info) return fail(missing(std::move(info).error(), id));
+  if (!info) return fail(lost_layer(std::move(info).error(), id));
   if (info->size != sums.size) {
     return fail(Code::kDataLoss, data_path.string() + " has " + std::to_string(info->size) + " bytes instead of " +
                                      std::to_string(sums.size));
   }
   auto fd = fs.open_read(data_path);
-  if (!fd) return fail(missing(std::move(fd).error(), id));
+  if (!fd) return fail(lost_layer(std::move(fd).error(), id));
   auto mapping = fs.map(fd->get(), sums.size);
   auto state = std::make_unique<State>(fs, data_path, LayerForm::kRaw, std::move(*fd),
                                        mapping ? std::move(*mapping) : FileMapping(),
@@ -170,7 +166,7 @@ Result<std::shared_ptr<Layer>> Layer::open_raw(FileSystem& fs, const Path& layer
 Result<std::shared_ptr<Layer>> Layer::open_packed(FileSystem& fs, const Path& layers_dir, LayerId id, UniqueFd fd) {
   const Path path = layer_packed_path(layers_dir, id);
   auto info = fs.info(path);
-  if (!info) return fail(missing(std::move(info).error(), id));
+  if (!info) return fail(lost_layer(std::move(info).error(), id));
   const auto read_table = [&]() -> Result<PackedTable> {
     std::array<std::byte, kPackedHeader> head;
     STASIS_ASSIGN(const size_t head_bytes, fs.read_at(fd.get(), 0, head));

@@ -21,6 +21,11 @@ Result<LayerFile> find_layer(FileSystem& fs, const Path& layers_dir, LayerId id)
   return fail(std::move(info).error());
 }
 
+Error lost_layer(Error error, LayerId id) {
+  if (error.code == Code::kNotFound) error.code = Code::kDataLoss;
+  return std::move(error).with_context("layer " + id.text());
+}
+
 Status check_new_layer(FileSystem& fs, const Path& layers_dir, LayerId id, uint64_t size) {
   if (id.is_nil() || !valid_size(size)) {
     return fail(Code::kInvalidArgument, "a layer of " + std::to_string(size) + " bytes named " + id.text());
