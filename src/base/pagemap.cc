@@ -53,8 +53,8 @@ constexpr uint64_t kEntryPresent = uint64_t{1} << 63;
 constexpr uint64_t kPage = 4096;
 // For as long as one call walks, nobody maps or unmaps anything there: who wants to waits for all of it if that is
 // 4 GiB (1.9 ms; a new thread's first malloc() is enough). Of so much at once, which costs the scan less than a tenth,
-// it waits 0.1 ms, if it is awake by then: who has to be woken (30 us) finds the next call at work, for up to 4 ms.
-constexpr uint64_t kWalkedAtOnce = uint64_t{128} << 20;
+// it waits 0.02 ms, if it is awake by then: who has to be woken (30 us) finds the next call at work, for up to 4 ms.
+constexpr uint64_t kWalkedAtOnce = uint64_t{32} << 20;
 // A call costs as much as walking so much.
 constexpr uint64_t kWalkedBetween = uint64_t{2} << 20;
 constexpr const char* kGone = "the process whose memory is looked at has gone";
@@ -93,25 +93,43 @@ Result<uint64_t> scan_once(int pagemap_fd, Range range, const PmScanArg& wanted,
   return scan.walk_end;
 }
 
-// `walk(piece)` returns how far it came.
-template <typename Walk>
-Status in_pieces(Range range, Walk walk) {
+// Appends all that there is in `range`, by as many calls as it takes.
+Status scan_piece(int pagemap_fd, Range range, const PmScanArg& wanted, std::vector<Range>& found) {
   for (uint64_t position = range.offset; position < range.end();) {
-    STASIS_ASSIGN(position, walk(Range{position, std::min(range.end() - position, kWalkedAtOnce)}));
+    STASIS_ASSIGN(position, scan_once(pagemap_fd, {position, range.end() - position}, wanted, found));
   }
   return {};
 }
 
-// As scan(), of a process that may have ended.
-Status scan_pieces(int pagemap_fd, Range range, const PmScanArg& wanted, std::vector<Range>& found) {
-  return in_pieces(range, [&](Range piece) { return scan_once(pagemap_fd, piece, wanted, found); });
-}
+// `walk(piece, found)` appends what it finds. kUnavailable if the process has ended.
+using Walk = std::function<Status(Range, std::vector<Range>&)>;
 
-Result<std::vector<Range>> scan(int pagemap_fd, Range range, const PmScanArg& wanted) {
+Result<std::vector<Range>> walk_pieces(int pagemap_fd, Range range, Piecework* shared, const Walk& walk) {
+  struct Part {
+    std::vector<Range> found;
+    Status walked;
+  };
+  std::vector<Part> parts((range.length + kWalkedAtOnce - 1) / kWalkedAtOnce);
+  const auto walk_part = [&](size_t number) {
+    const uint64_t begin = range.offset + number * kWalkedAtOnce;
+    const Range piece{begin, std::min(range.end() - begin, kWalkedAtOnce)};
+    parts[number].walked = walk(piece, parts[number].found);
+  };
+  Piecework alone;
+  (shared != nullptr ? *shared : alone).run(parts.size(), walk_part);
   std::vector<Range> found;
-  STASIS_TRY(scan_pieces(pagemap_fd, range, wanted, found));
+  for (const Part& part : parts) {
+    STASIS_TRY(part.walked);
+    for (const Range& piece : part.found) append_range(found, piece);
+  }
   STASIS_TRY(require_alive(pagemap_fd, range.offset));
   return found;
+}
+
+Result<std::vector<Range>> scan(int pagemap_fd, Range range, const PmScanArg& wanted, Piecework* shared = nullptr) {
+  return walk_pieces(pagemap_fd, range, shared, [&](Range piece, std::vector<Range>& found) {
+    return scan_piece(pagemap_fd, piece, wanted, found);
+  });
 }
 
 PmScanArg private_pages() {
@@ -164,13 +182,13 @@ bool kernel_tells_written_pages() {
   return tells;
 }
 
-Result<std::vector<Range>> scan_written_pages(int pagemap_fd, Range range, bool reset) {
+Result<std::vector<Range>> scan_written_pages(int pagemap_fd, Range range, bool reset, Piecework* shared) {
   STASIS_TRY(require_written_pages());
   PmScanArg wanted{};
   wanted.flags = reset ? kPmScanWpMatching | kPmScanCheckWpAsync : 0;
   wanted.category_mask = kPageIsWritten;
   wanted.return_mask = kPageIsWritten;
-  return scan(pagemap_fd, range, wanted);
+  return scan(pagemap_fd, range, wanted, shared);
 }
 
 Result<std::vector<Range>> scan_private_pages(int pagemap_fd, Range range) {
@@ -182,7 +200,7 @@ Result<std::vector<Range>> scan_private_pages(int pagemap_fd, Range range) {
 // The kernel has a short way for "written and nothing else" (1.1 ns a page instead of 2.5 of pages that are protected),
 // but on it a page that is not there counts as written, and would be marked. So it only looks, and the long way goes
 // over what it finds; and over a whole piece where that is more than fits into one answer.
-Result<std::vector<Range>> scan_written_there(int pagemap_fd, Range range) {
+Result<std::vector<Range>> scan_written_there(int pagemap_fd, Range range, Piecework* shared) {
   STASIS_TRY(require_written_pages());
   PmScanArg look{};
   look.flags = kPmScanCheckWpAsync;
@@ -191,18 +209,13 @@ Result<std::vector<Range>> scan_written_there(int pagemap_fd, Range range) {
   PmScanArg take = look;
   take.flags |= kPmScanWpMatching;
   take.category_anyof_mask = kPageIsPresent | kPageIsSwapped;
-  std::vector<Range> found;
-  std::vector<Range> looked_at;
-  const auto look_and_take = [&](Range piece) -> Result<uint64_t> {
-    looked_at.clear();
+  return walk_pieces(pagemap_fd, range, shared, [&](Range piece, std::vector<Range>& found) -> Status {
+    std::vector<Range> looked_at;
     STASIS_ASSIGN(const uint64_t end, scan_once(pagemap_fd, piece, look, looked_at));
     if (end < piece.end()) looked_at = {piece};
-    for (const Range& part : join_for_walk(looked_at)) STASIS_TRY(scan_pieces(pagemap_fd, part, take, found));
-    return piece.end();
-  };
-  STASIS_TRY(in_pieces(range, look_and_take));
-  STASIS_TRY(require_alive(pagemap_fd, range.offset));
-  return found;
+    for (const Range& part : join_for_walk(looked_at)) STASIS_TRY(scan_piece(pagemap_fd, part, take, found));
+    return {};
+  });
 }
 
 std::vector<Range> join_for_walk(const std::vector<Range>& ranges) {
