@@ -2,9 +2,12 @@
 // ends, no process is left.
 #include <gmock/gmock.h>
 #include <signal.h>
-#include <fstream>
 
+#include <filesystem>
+#include <fstream>
 #include <functional>
+#include <set>
+#include <string>
 #include <vector>
 
 #include "base/poll.h"
@@ -71,6 +74,35 @@ TEST_P(Contract, SaveWhileRunningIsRefused) {
   EXPECT_EQ(value(machine.guest->count()), 1u);
   EXPECT_OK(machine.vmm->pause());
   EXPECT_OK(lab_->save(*machine.vmm, state));
+}
+
+// Where the VMM's threads may run, of any of them.
+std::set<std::string> processors_of(const Vmm& vmm) {
+  std::set<std::string> found;
+  for (const auto& thread : std::filesystem::directory_iterator("/proc/" + std::to_string(vmm.pid()) + "/task")) {
+    std::ifstream status(thread.path() / "status");
+    for (std::string line; std::getline(status, line);) {
+      if (line.starts_with("Cpus_allowed:")) found.insert(line);
+    }
+  }
+  return found;
+}
+
+TEST_P(Contract, ASaveThatIsOverOrFailedLeavesTheVmmOnEveryProcessor) {
+  Machine machine = booted();
+  const auto before = processors_of(*machine.vmm);
+  EXPECT_OK(machine.vmm->pause());
+  EXPECT_OK(machine.vmm->resume());
+  EXPECT_EQ(processors_of(*machine.vmm), before);
+  EXPECT_OK(machine.vmm->pause());
+  Path state;
+  EXPECT_OK(lab_->save(*machine.vmm, state));
+  EXPECT_EQ(processors_of(*machine.vmm), before);
+  EXPECT_OK(machine.vmm->resume());
+  EXPECT_OK(machine.vmm->pause());
+  EXPECT_OK(machine.vmm->save({directory_.path() / "state", directory_.path() / "scratch"}));
+  machine.vmm->save_failed();
+  EXPECT_EQ(processors_of(*machine.vmm), before);
 }
 
 TEST_P(Restoring, StopLeavesNoProcessInAnyState) {

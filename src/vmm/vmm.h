@@ -104,7 +104,8 @@ class Vmm {
   virtual Status restore(const RestoreSpec& spec) = 0;
 
   // vCPUs stop; in-flight disk writes have reached the disk, and until resume() nothing writes the guest's memory.
-  // Repeating it is fine.
+  // Repeating it is fine. The thread that pauses a machine for a save is the one that saves it, to finish_save() or
+  // save_failed().
   virtual Status pause() = 0;
   virtual Status resume() = 0;  // vCPUs run. Repeating it is fine.
 

@@ -79,18 +79,18 @@ Result<GuestMemoryUse> GuestRam::use(pid_t vmm) const {
   return GuestMemoryUse{present, total_length(own)};
 }
 
-Result<ChangedPages> GuestRam::changed(pid_t vmm, std::span<const Range> given_back) {
-  auto pages = mapped_at_ != 0 ? changed_in_mappings(vmm) : changed_in_file(vmm, given_back);
+Result<ChangedPages> GuestRam::changed(pid_t vmm, std::span<const Range> given_back, Piecework* walk) {
+  auto pages = mapped_at_ != 0 ? changed_in_mappings(vmm, walk) : changed_in_file(vmm, given_back, walk);
   if (pages) told_ = pages->all;
   return pages;
 }
 
 // A scan that re-arms forgets what it told: if anything fails after it, the next call must not rely on the scan alone.
-Result<ChangedPages> GuestRam::changed_in_file(pid_t vmm, std::span<const Range> given_back) {
+Result<ChangedPages> GuestRam::changed_in_file(pid_t vmm, std::span<const Range> given_back, Piecework* walk) {
   const bool tracked = std::exchange(tracked_, false);
   STASIS_ASSIGN(const uint64_t address, this->address(vmm));
   STASIS_ASSIGN(const UniqueFd pagemap, open_pagemap(vmm));
-  auto scanned = scan_written_pages(pagemap.get(), {address, size_}, true);
+  auto scanned = scan_written_pages(pagemap.get(), {address, size_}, true, walk);
   if (!scanned && scanned.error().code != Code::kUnimplemented) return fail(std::move(scanned).error());
   if (!scanned || !tracked) {
     // After the scan: a page that comes meanwhile is then held, or will be told as written by the next one.
@@ -114,10 +114,10 @@ Result<ChangedPages> GuestRam::changed_in_file(pid_t vmm, std::span<const Range>
 }
 
 // Nobody gives back pages of a mapped memory: what has become QEMU's own stays so.
-Result<ChangedPages> GuestRam::changed_in_mappings(pid_t vmm) {
+Result<ChangedPages> GuestRam::changed_in_mappings(pid_t vmm, Piecework* walk) {
   const bool tracked = std::exchange(tracked_, false);
   STASIS_ASSIGN(const UniqueFd pagemap, open_pagemap(vmm));
-  auto touched = touched_in_mappings(pagemap.get());
+  auto touched = touched_in_mappings(pagemap.get(), walk);
   if (!touched && touched.error().code != Code::kUnimplemented) return fail(std::move(touched).error());
   // After that scan: a page that becomes QEMU's own meanwhile will be told by the next one.
   if (!touched || !tracked) {
@@ -130,11 +130,12 @@ Result<ChangedPages> GuestRam::changed_in_mappings(pid_t vmm) {
   return ChangedPages{snapshot::unite(told_, own), own, tracking_};
 }
 
-Result<std::vector<Range>> GuestRam::touched_in_mappings(int pagemap) const {
+Result<std::vector<Range>> GuestRam::touched_in_mappings(int pagemap, Piecework* walk) const {
   const std::vector<Range> whole{{0, size_}};
   std::vector<Range> written;
   for (const Range& range : tracking_ ? whole : served_) {
-    STASIS_ASSIGN(std::vector<Range> part, scan_written_there(pagemap, {mapped_at_ + range.offset, range.length}));
+    const Range there{mapped_at_ + range.offset, range.length};
+    STASIS_ASSIGN(std::vector<Range> part, scan_written_there(pagemap, there, walk));
     for (const Range& piece : relative(std::move(part), mapped_at_)) append_range(written, piece);
   }
   return tracking_ ? written : snapshot::unite(written, mapped_);

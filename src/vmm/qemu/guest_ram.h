@@ -12,6 +12,7 @@
 #include "base/fd.h"
 #include "base/file_system.h"
 #include "base/memory_source.h"
+#include "base/piecework.h"
 #include "base/result.h"
 #include "base/userfaultfd.h"
 #include "vmm/vmm.h"
@@ -55,8 +56,8 @@ class GuestRam {
   // page that the scan calls written but that the file does not hold was never loaded. Elsewhere, and after
   // forget_tracking(): every page that the file holds. Of a mapped guest: QEMU's own pages, which are those that were
   // written since the restore; of what is served as of a memory file. Never less than what changed. What was told and
-  // is not held any more is told no longer, if it is among `given_back`.
-  Result<ChangedPages> changed(pid_t vmm, std::span<const Range> given_back = {});
+  // is not held any more is told no longer, if it is among `given_back`. Whoever helps with `walk` shares the scan.
+  Result<ChangedPages> changed(pid_t vmm, std::span<const Range> given_back = {}, Piecework* walk = nullptr);
   // What was told until now has been taken over: it does not come again unless it changes again.
   void forget_told() { told_.clear(); }
   Result<GuestMemoryUse> use(pid_t vmm) const;
@@ -69,11 +70,11 @@ class GuestRam {
  private:
   GuestRam(UniqueFd fd, uint64_t size) : fd_(std::move(fd)), size_(size) {}
   Result<uint64_t> address(pid_t vmm);
-  Result<ChangedPages> changed_in_file(pid_t vmm, std::span<const Range> given_back);
-  Result<ChangedPages> changed_in_mappings(pid_t vmm);
+  Result<ChangedPages> changed_in_file(pid_t vmm, std::span<const Range> given_back, Piecework* walk);
+  Result<ChangedPages> changed_in_mappings(pid_t vmm, Piecework* walk);
   // Of memory that is mapped, in order: what may have been written since the last call, and pages of the layers that
   // were read. kUnimplemented if the kernel does not tell.
-  Result<std::vector<Range>> touched_in_mappings(int pagemap) const;
+  Result<std::vector<Range>> touched_in_mappings(int pagemap, Piecework* walk) const;
   Result<std::vector<Range>> own_pages(int pagemap, const std::vector<Range>& among) const;
   UniqueFd fd_;
   uint64_t size_;
