@@ -68,7 +68,7 @@ class LiveRaceTest : public pager::testing::TwoProcesses, public ::testing::With
     layer_ = create_memory_file("layer", kSize).value();
     fill(layer_.get());
     start_vmm({.file = layer_.get(), .watch = VmmShape::Watch::kNothing});
-    ram_->is_mapped_at(vmm_->address(), tracker());
+    ram_->is_mapped_at(vmm_->address(), tracker(), {{0, kSize}});
     ASSERT_TRUE(ram_->start_tracking(vmm_->pid()));
   }
   // All of memory is in its file, and nobody has watched how it came there.

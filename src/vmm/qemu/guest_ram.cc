@@ -54,10 +54,12 @@ Result<GuestRam> GuestRam::create(uint64_t size) {
   return GuestRam(std::move(fd), size);
 }
 
-void GuestRam::is_mapped_at(uint64_t address, UserFaultFd tracker, std::vector<Range> served) {
+void GuestRam::is_mapped_at(uint64_t address, UserFaultFd tracker, const std::vector<Range>& of_files,
+                            std::vector<Range> served) {
   mapped_at_ = address;
   tracker_ = std::move(tracker);
-  mapped_ = snapshot::subtract(std::array{Range{0, size_}}, served);
+  of_files_ = snapshot::subtract(join_for_walk(of_files), served);
+  anonymous_ = snapshot::subtract(std::array{Range{0, size_}}, snapshot::unite(of_files_, served));
   served_ = std::move(served);
 }
 
@@ -130,15 +132,20 @@ Result<ChangedPages> GuestRam::changed_in_mappings(pid_t vmm, Piecework* walk) {
   return ChangedPages{snapshot::unite(told_, own), own, tracking_};
 }
 
+std::vector<Range> GuestRam::watched() const {
+  if (tracking_) return {{0, size_}};
+  return anonymous_tracked_ ? snapshot::unite(anonymous_, served_) : served_;
+}
+
 Result<std::vector<Range>> GuestRam::touched_in_mappings(int pagemap, Piecework* walk) const {
-  const std::vector<Range> whole{{0, size_}};
+  const std::vector<Range> watched = this->watched();
   std::vector<Range> written;
-  for (const Range& range : tracking_ ? whole : served_) {
+  for (const Range& range : watched) {
     const Range there{mapped_at_ + range.offset, range.length};
     STASIS_ASSIGN(std::vector<Range> part, scan_written_there(pagemap, there, walk));
     for (const Range& piece : relative(std::move(part), mapped_at_)) append_range(written, piece);
   }
-  return tracking_ ? written : snapshot::unite(written, mapped_);
+  return snapshot::unite(written, snapshot::subtract(std::array{Range{0, size_}}, watched));
 }
 
 Result<std::vector<Range>> GuestRam::own_pages(int pagemap, const std::vector<Range>& among) const {
@@ -163,8 +170,8 @@ Status GuestRam::start_tracking(pid_t vmm) {
     tracked_ = false;  // what was written until now is told once
     return {};
   }
-  tracking_ = true;  // whatever comes: stop_tracking() ends what has begun
-  for (const Range& range : mapped_) {
+  tracking_ = anonymous_tracked_ = true;  // whatever comes: a scan of what is not registered says so
+  for (const Range& range : snapshot::unite(of_files_, anonymous_)) {
     STASIS_TRY(tracker_.register_write_protect({mapped_at_ + range.offset, range.length}));
   }
   return {};
@@ -172,7 +179,7 @@ Status GuestRam::start_tracking(pid_t vmm) {
 
 void GuestRam::stop_tracking() {
   if (mapped_at_ == 0 || !std::exchange(tracking_, false)) return;
-  for (const Range& range : mapped_) {
+  for (const Range& range : of_files_) {
     for (uint64_t offset = range.offset; offset < range.end(); offset += kUnregisteredAtOnce) {
       // Of a QEMU that has ended there is nothing left to unregister.
       const uint64_t length = std::min(kUnregisteredAtOnce, range.end() - offset);

@@ -32,20 +32,22 @@ class GuestRam {
   int fd() const { return fd_.get(); }
   uint64_t size() const { return size_; }
 
-  // From now on guest memory is private mappings at this address of QEMU, whose userfaultfd `tracker` is. `served`
-  // (sorted, disjoint) is not mapped but anonymous memory that a page server's userfaultfd has registered.
-  void is_mapped_at(uint64_t address, UserFaultFd tracker, std::vector<Range> served = {});
+  // From now on guest memory is private mappings at this address of QEMU, whose userfaultfd `tracker` is: of files
+  // where `of_files` says, and anonymous memory else, which where `served` says a page server's userfaultfd has
+  // registered. Both are sorted and disjoint, also from each other.
+  void is_mapped_at(uint64_t address, UserFaultFd tracker, const std::vector<Range>& of_files,
+                    std::vector<Range> served = {});
   // The guest was booted, in the memory file; `tracker` is QEMU's userfaultfd.
   void is_booted(UserFaultFd tracker) {
     tracker_ = std::move(tracker);
     tracked_ = false;
   }
   // For a guest that was not served, or only in part, so that changed() can tell what is written between two calls: of
-  // what is mapped until stop_tracking(), since registered memory is read from its file page by page instead of 16 at
-  // once; of a booted one from then on.
+  // what files are mapped in until stop_tracking(), since registered memory is read from its file page by page instead
+  // of 16 at once; of anonymous memory and of a booted guest from then on.
   Status start_tracking(pid_t vmm);
-  // With the guest running: what it takes (80 ms for 4 GiB) goes by in pieces, between which its page faults are
-  // answered.
+  // With the guest running: what it takes (80 ms for 4 GiB of files) goes by in pieces, between which its page faults
+  // are answered.
   void stop_tracking();
 
   // Where the content is to be read.
@@ -55,8 +57,9 @@ class GuestRam {
   // guest that is served, or booted and tracked; Linux 6.9): pages written since, from PAGEMAP_SCAN, which re-arms; a
   // page that the scan calls written but that the file does not hold was never loaded. Elsewhere, and after
   // forget_tracking(): every page that the file holds. Of a mapped guest: QEMU's own pages, which are those that were
-  // written since the restore; of what is served as of a memory file. Never less than what changed. What was told and
-  // is not held any more is told no longer, if it is among `given_back`. Whoever helps with `walk` shares the scan.
+  // written since the restore; of what is served, or tracked from one snapshot to the next, as of a memory file. Never
+  // less than what changed. What was told and is not held any more is told no longer, if it is among `given_back`.
+  // Whoever helps with `walk` shares the scan.
   Result<ChangedPages> changed(pid_t vmm, std::span<const Range> given_back = {}, Piecework* walk = nullptr);
   // What was told until now has been taken over: it does not come again unless it changes again.
   void forget_told() { told_.clear(); }
@@ -75,17 +78,21 @@ class GuestRam {
   // Of memory that is mapped, in order: what may have been written since the last call, and pages of the layers that
   // were read. kUnimplemented if the kernel does not tell.
   Result<std::vector<Range>> touched_in_mappings(int pagemap, Piecework* walk) const;
+  // Where the kernel tells what is written.
+  std::vector<Range> watched() const;
   Result<std::vector<Range>> own_pages(int pagemap, const std::vector<Range>& among) const;
   UniqueFd fd_;
   uint64_t size_;
   bool tracked_ = true;
   std::vector<Range> told_;
-  uint64_t file_at_ = 0;       // where QEMU has mapped the file, once that was asked
-  uint64_t mapped_at_ = 0;     // 0: the memory file
-  std::vector<Range> mapped_;  // where it is; the rest is served
+  uint64_t file_at_ = 0;          // where QEMU has mapped the file, once that was asked
+  uint64_t mapped_at_ = 0;        // 0: the memory file
+  std::vector<Range> of_files_;   // with what is so near them that it is not worth a call of its own
+  std::vector<Range> anonymous_;  // the rest that is not served
   std::vector<Range> served_;
-  UserFaultFd tracker_;    // of a mapped or a booted guest
-  bool tracking_ = false;  // it is registered
+  UserFaultFd tracker_;             // of a mapped or a booted guest
+  bool tracking_ = false;           // all of it is registered
+  bool anonymous_tracked_ = false;  // this is, whether or not files are
 };
 
 }  // namespace stasis::vmm

@@ -174,7 +174,7 @@ class MappedGuestRamTest : public testing::Test {
     auto ram = GuestRam::create(64 * kPage);
     ASSERT_OK(ram);
     ram_.emplace(std::move(*ram));
-    ram_->is_mapped_at(memory_.address(), {});
+    ram_->is_mapped_at(memory_.address(), {}, {pages(0, 32)});
   }
   void write(uint64_t page, int byte) { memory_.bytes()[page * kPage + 5] = std::byte(byte); }
   ChangedPages look() { return value(ram_->changed(::getpid())); }
@@ -202,7 +202,7 @@ TEST_F(MappedGuestRamTest, WhileItIsTrackedItTellsWhatIsFresh) {
   if (!probe_userfaultfd().write_protect_async) GTEST_SKIP() << "this kernel has no asynchronous write-protection";
   auto tracker = UserFaultFd::create(true);
   ASSERT_OK(tracker);
-  ram_->is_mapped_at(memory_.address(), std::move(*tracker));
+  ram_->is_mapped_at(memory_.address(), std::move(*tracker), {pages(0, 32)});
   write(5, 9);
   write(40, 9);
   EXPECT_EQ(memory_.bytes()[7 * kPage], std::byte{1});  // of the file, present
@@ -224,12 +224,18 @@ TEST_F(MappedGuestRamTest, WhileItIsTrackedItTellsWhatIsFresh) {
   ram_->forget_told();
   ram_->stop_tracking();
   write(60, 9);
-  EXPECT_THAT(changed(), ElementsAre(pages(5, 1), pages(7, 1), pages(20, 2), pages(40, 1), pages(50, 1), pages(60, 1)));
-  // And once more, from the beginning.
+  EXPECT_THAT(changed(), ElementsAre(pages(5, 1), pages(7, 1), pages(20, 2), pages(60, 1)))
+      << "of the file all that was written since the restore, of what is no file's what is new";
+  EXPECT_THAT(changed(), ElementsAre(pages(5, 1), pages(7, 1), pages(20, 2), pages(60, 1))) << "until it is taken over";
+  // And once more, of the file from the beginning.
   ASSERT_OK(ram_->start_tracking(::getpid()));
-  EXPECT_EQ(look().fresh.size(), 6u);
+  EXPECT_THAT(look().fresh, ElementsAre(pages(5, 1), pages(7, 1), pages(20, 2)));
   write(20, 7);
-  EXPECT_THAT(look().fresh, ElementsAre(pages(20, 1)));
+  write(40, 7);
+  EXPECT_THAT(look().fresh, ElementsAre(pages(20, 1), pages(40, 1)));
+  ram_->forget_tracking();
+  EXPECT_THAT(look().all, ElementsAre(pages(5, 1), pages(7, 1), pages(20, 2), pages(40, 1), pages(50, 1), pages(60, 1)))
+      << "what was told is lost: everything";
 }
 
 // Of such a memory pages 48 to 63 are served, of which 48 to 55 have come.
@@ -242,7 +248,7 @@ class PartlyMappedGuestRamTest : public MappedGuestRamTest {
     ASSERT_OK(served_by_.register_missing({memory_.address() + 48 * kPage, 16 * kPage}, true));
     const std::vector<std::byte> content(8 * kPage, std::byte{7});
     ASSERT_EQ(served_by_.copy(memory_.address() + 48 * kPage, content, true).bytes, content.size());
-    ram_->is_mapped_at(memory_.address(), value(UserFaultFd::create(true)), {pages(48, 16)});
+    ram_->is_mapped_at(memory_.address(), value(UserFaultFd::create(true)), {pages(0, 32)}, {pages(48, 16)});
   }
   UserFaultFd served_by_;
 };
@@ -277,8 +283,9 @@ TEST_F(PartlyMappedGuestRamTest, WhileItIsTrackedItTellsWhatIsFreshOfBoth) {
   EXPECT_THAT(second.all, ElementsAre(pages(5, 2), pages(50, 1), pages(61, 1)));
   ram_->forget_told();
   ram_->stop_tracking();
+  write(40, 9);
   write(52, 9);
-  EXPECT_THAT(changed(), ElementsAre(pages(5, 2), pages(52, 1)));
+  EXPECT_THAT(changed(), ElementsAre(pages(5, 2), pages(40, 1), pages(52, 1)));
 }
 
 TEST_F(PartlyMappedGuestRamTest, AfterForgettingItTellsEverythingOnce) {

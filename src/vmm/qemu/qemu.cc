@@ -271,7 +271,11 @@ Status Qemu::hand_over_memory(const RestoreSpec& spec) {
   }
   auto mapped = channel.map(*spec.mapped, spec.uffd_socket, deadline);
   if (!mapped) return fail(explain(std::move(mapped).error()));
-  ram_->is_mapped_at(mapped->address, std::move(mapped->tracker), spec.mapped->served);
+  std::vector<Range> of_files;
+  for (const pager::MappedRun& run : spec.mapped->runs) {
+    if (!run.copied) append_range(of_files, {run.offset, run.length});
+  }
+  ram_->is_mapped_at(mapped->address, std::move(mapped->tracker), of_files, spec.mapped->served);
   return {};
 }
 
