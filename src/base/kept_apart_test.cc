@@ -20,7 +20,6 @@ namespace stasis {
 namespace {
 
 using testing::Each;
-using testing::SizeIs;
 
 using Processors = std::set<int>;
 
@@ -100,7 +99,6 @@ TEST_F(KeptApartTest, TheOtherRunsOnAnyOtherProcessorUntilTheEnd) {
     const KeptApart apart(child_);
     const int here = ::sched_getcpu();
     EXPECT_EQ(allowed(0), Processors{here});
-    EXPECT_THAT(theirs(), SizeIs(2));
     EXPECT_THAT(theirs(), Each(without(before_, here)));
   }
   EXPECT_EQ(allowed(0), before_);
@@ -110,11 +108,11 @@ TEST_F(KeptApartTest, TheOtherRunsOnAnyOtherProcessorUntilTheEnd) {
 TEST_F(KeptApartTest, SoDoThreadsThatItStartsMeanwhile) {
   {
     const KeptApart apart(child_);
+    const size_t before = threads().size();
     ASSERT_EQ(::write(more_.get(), "1", 1), 1);
-    await_threads(3);
+    await_threads(before + 1);
     EXPECT_THAT(theirs(), Each(without(before_, ::sched_getcpu())));
   }
-  EXPECT_THAT(theirs(), SizeIs(3));
   EXPECT_THAT(theirs(), Each(before_));
 }
 
