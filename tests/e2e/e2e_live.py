@@ -18,7 +18,13 @@ class LiveSnapshotTest(StasisTestCase):
         self.assertEqual(seen, "fine")
 
     def test_a_snapshot_of_a_guest_that_writes_is_of_one_moment(self):
-        sandbox = self.create()
+        for how in (("--cold",), ("--restore", "uffd"), ("--restore", "mapped")):
+            with self.subTest(how=how):
+                sandbox = self.create("--template", "base", "--memory", "256", *how)
+                self.snapshots_are_of_one_moment(sandbox)
+                self.tearDown()
+
+    def snapshots_are_of_one_moment(self, sandbox):
         self.start_writer(sandbox)
         self.assert_in_order(sandbox)
         for name in ("first", "second", "third"):

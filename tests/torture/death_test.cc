@@ -3,7 +3,7 @@
 // double, and the guest reads its memory meanwhile. Nothing hangs, nothing is read that was not there, nothing stays
 // behind, and why the sandbox ended is in its record. And of which the VMM fails to stop or to go on: the guest goes
 // on, or the sandbox ends.
-//   STASIS_TORTURE_KILLS=N (default 40) STASIS_TORTURE_SEED=S
+//   STASIS_TORTURE_KILLS=N (default 200) STASIS_TORTURE_SEED=S
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <sys/stat.h>
@@ -213,6 +213,9 @@ class DeathTest : public ::testing::Test {
       over = true;
       reader.join();
       expect_ended(sandbox, victim);
+      if (victim == Victim::kVmm) {
+        EXPECT_THAT(sandbox.record().value().error.message, HasSubstr("signal 9"));
+      }
       std::filesystem::remove_all(sandbox.dir);
     }
     EXPECT_EQ(entries_of("/proc/self/fd").size(), descriptors);
@@ -228,7 +231,7 @@ class DeathTest : public ::testing::Test {
 };
 
 TEST_F(DeathTest, ASandboxThatLosesAPartAtAnyTimeEndsWithTheReasonAndLeavesNothing) {
-  const uint64_t kills = setting("STASIS_TORTURE_KILLS", 40);
+  const uint64_t kills = setting("STASIS_TORTURE_KILLS", 200);
   const uint64_t seed = setting("STASIS_TORTURE_SEED", 1);
   std::mt19937_64 random(seed);
   const std::map<std::string, Milliseconds> times{{kRestoreUffd, time_of(kRestoreUffd)},
