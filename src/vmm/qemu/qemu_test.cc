@@ -1,8 +1,14 @@
 // The QEMU driver with programs that are no QEMU. With a real one it is checked by the contract (tests/integration).
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <x86intrin.h>
 
+#include <algorithm>
+#include <chrono>
 #include <cstdlib>
+#include <fstream>
+#include <string>
+#include <vector>
 
 #include "base/testing/temp_dir.h"
 #include "vmm/contract/result_matchers.h"
@@ -11,8 +17,12 @@
 namespace stasis::vmm {
 namespace {
 
+using ::testing::AllOf;
+using ::testing::Ge;
 using ::testing::HasSubstr;
+using ::testing::Le;
 using ::testing::Not;
+using ::testing::StartsWith;
 
 // A PATH on which `script` is what QEMU's name leads to.
 class FakeQemu {
@@ -45,6 +55,42 @@ std::string text_of(const Path& file) {
   const auto bytes = contract::value(read_file(real_file_system(), file, 1 << 20));
   return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
 }
+
+// What QEMU is started with, one argument each.
+std::vector<std::string> arguments_of_a_boot(bool kvm) {
+  const FakeQemu fake("printf '%s\\n' \"$@\"; exit 1");
+  const MachineConfig config = fake.config();
+  EXPECT_FALSE(make_qemu(config, kvm)->boot({"/kernel", {}, "quiet"}).has_value());
+  std::ifstream log(config.log);
+  std::vector<std::string> arguments;
+  for (std::string line; std::getline(log, line);) arguments.push_back(line);
+  return arguments;
+}
+
+std::string argument_after(const std::vector<std::string>& arguments, const std::string& option) {
+  const auto found = std::ranges::find(arguments, option);
+  return arguments.end() - found > 1 ? found[1] : "no " + option;
+}
+
+// Between which rates (kHz) the time stamp counter goes, however long this thread was interrupted meanwhile.
+class CounterRate {
+ public:
+  double least() const { return rate(first_.after, last_.before); }
+  double most() const { return rate(first_.before, last_.after); }
+  void end() { last_ = Moment(); }
+
+ private:
+  struct Moment {
+    uint64_t before = __rdtsc();
+    std::chrono::steady_clock::time_point time = std::chrono::steady_clock::now();
+    uint64_t after = __rdtsc();
+  };
+  double rate(uint64_t from, uint64_t to) const {
+    return static_cast<double>(to - from) / std::chrono::duration<double, std::milli>(last_.time - first_.time).count();
+  }
+  Moment first_;
+  Moment last_;
+};
 
 TEST(QemuTest, AMissingProgramIsNotFoundWithTheRemedy) {
   const std::string path = std::getenv("PATH");
@@ -84,6 +130,32 @@ TEST(QemuTest, ArgumentsAreOneWordEachAndCommasInPathsStay) {
   EXPECT_THAT(arguments, HasSubstr("\"filename\":\"/disk,with comma\""));
   EXPECT_THAT(arguments, HasSubstr("ifname=tap0"));
   EXPECT_THAT(arguments, HasSubstr("mac=06:00:ac:1e:00:02\n"));
+}
+
+// Without it x-ignore-shared leaves nothing out: all of memory would be in the device state.
+TEST(QemuTest, GuestMemoryIsAFileThatIsShared) {
+  for (const bool kvm : {false, true}) {
+    const std::string memory = argument_after(arguments_of_a_boot(kvm), "-object") + ",";
+    EXPECT_THAT(memory, AllOf(StartsWith("memory-backend-file,id=ram,"), HasSubstr(",share=on,"),
+                              HasSubstr(",mem-path=/proc/self/fd/3,")));
+  }
+}
+
+TEST(QemuTest, EveryPartOfTheSandboxIsOn) {
+  for (const bool kvm : {false, true}) {
+    EXPECT_EQ(argument_after(arguments_of_a_boot(kvm), "-sandbox"),
+              "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny");
+  }
+}
+
+TEST(QemuTest, WithoutKvmTheGuestIsToldTheRateOfItsCounter) {
+  const std::string option = "quiet tsc_early_khz=";
+  CounterRate rate;
+  const std::string line = argument_after(arguments_of_a_boot(false), "-append");
+  rate.end();
+  ASSERT_THAT(line, StartsWith(option));
+  EXPECT_THAT(std::stod(line.substr(option.size())), AllOf(Ge(rate.least() * 0.98), Le(rate.most() * 1.02)));
+  EXPECT_EQ(argument_after(arguments_of_a_boot(true), "-append"), "quiet");
 }
 
 TEST(QemuTest, NoProgramIsStartedForAStateThatIsMissingOrDamaged) {
