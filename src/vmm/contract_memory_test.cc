@@ -89,6 +89,25 @@ TEST_P(Mapping, ClonesShareWhatNeitherHasWritten) {
   EXPECT_LT(own, held / 4) << "of all three together; each has touched much more of it";
 }
 
+// It is what a stopped guest waits for, and memory is in its layers. Of a machine that was booted and of one restored.
+TEST_P(Restoring, NothingOfMemoryIsInTheDeviceState) {
+  constexpr Range kMany = pages(0, 1024);
+  const auto state_size = [](const Path& state) { return value(real_file_system().info(state)).size; };
+  Machine machine = booted();
+  EXPECT_OK(machine.guest->fill(kMany, 7));
+  ASSERT_OK(machine.vmm->pause());
+  const auto first = lab_->take(*machine.vmm, lab_->nothing());
+  ASSERT_OK(first);
+  machine.vmm->stop();
+  EXPECT_LT(state_size(first->state), kMany.length / 2);
+  Restored later = resumed(*first);
+  EXPECT_OK(later.guest().fill(kMany, 8));
+  ASSERT_OK(later.vmm().pause());
+  Path state;
+  ASSERT_OK(lab_->save(later.vmm(), state));
+  EXPECT_LT(state_size(state), kMany.length / 2);
+}
+
 class Damage : public Contract {
  protected:
   void expect_refused(const Snapshot& snapshot, Code code) {
