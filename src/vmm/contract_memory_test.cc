@@ -50,6 +50,33 @@ TEST_P(Paging, WithoutItsPageServerAMachineWaitsAndCanBeStopped) {
   EXPECT_TRUE(ended(machine.vmm()));
 }
 
+// Or a save would load, or make, all that the guest has never touched. (What the last faults have brought may be
+// counted only now.)
+TEST_P(Paging, ReadingAllOfASavedMemoryLoadsAndMakesNothing) {
+  const Snapshot first = filled_snapshot(7);
+  Restored machine = resumed(first);
+  EXPECT_OK(machine.guest().checksum({kFilled.offset, kFilled.length / 2}));
+  EXPECT_OK(machine.guest().fill(pages(20, 10), 8));
+  ASSERT_OK(machine.vmm().pause());
+  Path state;
+  const SavedMemory saved = value(lab_->save(machine.vmm(), state));
+  const auto loaded = [&] {
+    const pager::PageServerStats stats = machine.pages->stats();
+    return 4096 * (stats.pages_by_fault + stats.pages_around + stats.pages_zero);
+  };
+  const auto resident = [&] { return machine.vmm().guest_memory().resident_bytes; };
+  const uint64_t size = fixture_->memory_bytes();
+  const uint64_t loaded_before = loaded();
+  const uint64_t resident_before = resident();
+  std::vector<std::byte> bytes(size);
+  EXPECT_OK(saved.source.read(real_file_system(), 0, bytes));
+  EXPECT_LT(loaded(), loaded_before + (size - loaded_before) / 8) << "all of it would be there";
+  EXPECT_LT(resident(), resident_before + (size - resident_before) / 8) << "all of it would be there";
+  ASSERT_OK(machine.vmm().resume());
+  EXPECT_OK(machine.guest().fill(pages(20, 10), 7));
+  EXPECT_EQ(value(machine.guest().checksum(kFilled)), filled_sum_) << "what had not been loaded still comes";
+}
+
 TEST_P(Mapping, ALayerThatIsCutShortEndsTheMachineInsteadOfZeros) {
   const Snapshot first = filled_snapshot(7);
   Restored machine = resumed(first);
