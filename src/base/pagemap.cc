@@ -12,6 +12,8 @@
 #include <string>
 #include <utility>
 
+#include "base/sync_point.h"
+
 namespace stasis {
 namespace {
 
@@ -69,6 +71,15 @@ Status require_alive(int pagemap_fd, uint64_t address) {
   return {};
 }
 
+// A point "pagemap.scan": a test may set the number of an error, as a kernel answers that has no such call.
+int scan_call(int pagemap_fd, PmScanArg& scan) {
+  int refused = 0;
+  sync_point("pagemap.scan", &refused);
+  if (refused == 0) return ::ioctl(pagemap_fd, kPagemapScan, &scan);
+  errno = refused;
+  return -1;
+}
+
 // One call: appends what it finds from the beginning of `range` on, and returns how far it came: to the end, unless
 // there was more than fits into one answer. `wanted` says which pages: its categories and flags.
 Result<uint64_t> scan_once(int pagemap_fd, Range range, const PmScanArg& wanted, std::vector<Range>& found) {
@@ -81,7 +92,7 @@ Result<uint64_t> scan_once(int pagemap_fd, Range range, const PmScanArg& wanted,
   scan.vec_len = regions.size();
   int n = 0;
   do {
-    n = ::ioctl(pagemap_fd, kPagemapScan, &scan);
+    n = scan_call(pagemap_fd, scan);
   } while (n < 0 && errno == EINTR);
   if (n < 0 && (errno == ENOTTY || errno == EINVAL))
     return fail(Code::kUnimplemented, "this kernel has no PAGEMAP_SCAN");

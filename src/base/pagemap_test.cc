@@ -11,13 +11,15 @@
 #include <set>
 
 #include "base/memory.h"
+#include "base/testing/sync_points.h"
 #include "base/userfaultfd.h"
 
 namespace stasis {
 namespace {
 
-using testing::ElementsAre;
-using testing::IsEmpty;
+using stasis::testing::AtPoint;
+using ::testing::ElementsAre;
+using ::testing::IsEmpty;
 
 constexpr uint64_t kPage = 4096;
 constexpr uint64_t kPages = 64;
@@ -33,7 +35,7 @@ TEST(PagemapTest, OnlyKernelsWithoutTheDefectTellWrittenPages) {
 }
 
 // A file of ones, mapped privately: its pages 0 to 31; zeros behind it.
-class PrivatePagesTest : public testing::Test {
+class PrivatePagesTest : public ::testing::Test {
  protected:
   void SetUp() override {
     auto file = create_memory_file("pagemap-test", 32 * kPage);
@@ -85,10 +87,40 @@ TEST_F(PrivatePagesTest, WhatIsWrittenIsTheProcesss) {
   EXPECT_THAT(from_bits(), expected);
 }
 
+// However the call is refused.
+TEST_F(PrivatePagesTest, WhereTheKernelHasNoScanTheBitsTellTheSame) {
+  for (uint64_t page = 0; page < 16; ++page) EXPECT_EQ(read(page), std::byte{1});
+  write(3, 2);
+  write(4, 1);
+  write(31, 0);
+  write(63, 2);
+  for (const int error : {ENOTTY, EINVAL, EPERM}) {
+    int refused = 0;
+    const AtPoint old("pagemap.scan", AtPoint::on<int>([&](int& answer) {
+                        answer = error;
+                        ++refused;
+                      }));
+    EXPECT_THAT(scanned(), ElementsAre(Range{3, 2}, Range{31, 1}, Range{63, 1})) << error;
+    EXPECT_EQ(present_bytes(pagemap_.get(), all()).value_or(0), 18 * kPage) << error;
+    EXPECT_EQ(refused, 2) << "neither was told by the scan";
+    EXPECT_EQ(scan_absent_pages(pagemap_.get(), all()).error().code, Code::kUnimplemented);
+    EXPECT_FALSE(scan_written_pages(pagemap_.get(), all(), false));
+    EXPECT_FALSE(scan_written_there(pagemap_.get(), all()));
+  }
+}
+
+// Which is no reason to believe that nothing was written.
+TEST_F(PrivatePagesTest, AScanThatFailsIsAnError) {
+  write(3, 2);
+  const AtPoint fails("pagemap.scan", AtPoint::on<int>([](int& answer) { answer = ENOMEM; }));
+  EXPECT_FALSE(scan_private_pages(pagemap_.get(), all()));
+  EXPECT_FALSE(present_bytes(pagemap_.get(), all()));
+}
+
 TEST_F(PrivatePagesTest, ZerosThatWereOnlyReadAreNobodys) {
   EXPECT_EQ(read(40), std::byte{0});
   EXPECT_THAT(relative(read_private_pages(pagemap_.get(), all())),
-              testing::AnyOf(IsEmpty(), ElementsAre(Range{40, 1})));
+              ::testing::AnyOf(IsEmpty(), ElementsAre(Range{40, 1})));
   const bool has_scan = scan_written_pages(pagemap_.get(), all(), false).has_value();
   EXPECT_EQ(scanned().empty(), has_scan);
 }

@@ -9,6 +9,7 @@
 #include <cstring>
 
 #include "base/memory.h"
+#include "base/testing/sync_points.h"
 #include "base/userfaultfd.h"
 #include "vmm/contract/result_matchers.h"
 
@@ -16,14 +17,27 @@ namespace stasis::vmm {
 namespace {
 
 using contract::value;
-using testing::ElementsAre;
-using testing::IsEmpty;
+using ::testing::ElementsAre;
+using ::testing::IsEmpty;
 
 constexpr uint64_t kPage = 4096;
 constexpr Range pages(uint64_t first, uint64_t count) { return {first * kPage, count * kPage}; }
 
+// For as long as it lives this kernel is one of before Linux 6.7.
+class WithoutScan {
+ public:
+  ~WithoutScan() { EXPECT_GT(refused_, 0) << "nobody asked for a scan"; }
+
+ private:
+  int refused_ = 0;
+  stasis::testing::AtPoint point_{"pagemap.scan", stasis::testing::AtPoint::on<int>([this](int& answer) {
+                                    answer = ENOTTY;
+                                    ++refused_;
+                                  })};
+};
+
 // Memory with pages 4 to 11 loaded, as QEMU has it.
-class GuestRamTest : public testing::Test {
+class GuestRamTest : public ::testing::Test {
  protected:
   void SetUp() override {
     auto ram = GuestRam::create(64 * kPage);
@@ -140,6 +154,31 @@ TEST_F(GuestRamTest, WithoutTrackingItTellsWhatTheFileHolds) {
   for (int call = 0; call < 2; ++call) EXPECT_THAT(changed(), ElementsAre(pages(3, 1), pages(20, 1)));
 }
 
+TEST_F(GuestRamTest, WhereTheKernelHasNoScanItTellsWhatTheFileHolds) {
+  write(3);
+  write(20);
+  const WithoutScan old;
+  for (int call = 0; call < 2; ++call) {
+    EXPECT_FALSE(value(ram_->changed(::getpid())).tracked);
+    EXPECT_THAT(changed(), ElementsAre(pages(3, 1), pages(20, 1)));
+  }
+  write(40);
+  EXPECT_THAT(changed(), ElementsAre(pages(3, 1), pages(20, 1), pages(40, 1)));
+}
+
+// A scan that was refused once has re-armed nothing.
+TEST_F(GuestRamTest, AfterAScanThatWasRefusedItTellsWhatTheFileHolds) {
+  SKIP_UNLESS_TRACKED();
+  EXPECT_THAT(changed(), IsEmpty());
+  write(5);
+  {
+    const WithoutScan once;
+    EXPECT_THAT(changed(), ElementsAre(pages(4, 8)));
+  }
+  write(6);
+  EXPECT_THAT(changed(), ElementsAre(pages(4, 8))) << "which the next scan cannot know better";
+}
+
 TEST_F(GuestRamTest, ABootedGuestIsTrackedFromItsFirstLookAhead) {
   if (!probe_userfaultfd().write_protect_async) GTEST_SKIP() << "this kernel has no asynchronous write-protection";
   ram_->is_booted(value(UserFaultFd::create(true)));
@@ -159,7 +198,7 @@ TEST_F(GuestRamTest, ABootedGuestIsTrackedFromItsFirstLookAhead) {
 }
 
 // Memory that is private mappings, as after a mapped restore: pages 0 to 31 of a layer, zeros behind them.
-class MappedGuestRamTest : public testing::Test {
+class MappedGuestRamTest : public ::testing::Test {
  protected:
   void SetUp() override {
     auto layer = create_memory_file("layer", 32 * kPage);
@@ -196,6 +235,20 @@ TEST_F(MappedGuestRamTest, WhatWasWrittenSinceTheRestoreIsTold) {
   EXPECT_THAT(changed(), ElementsAre(pages(5, 1), pages(40, 1)));
   write(6, 1);
   EXPECT_THAT(changed(), ElementsAre(pages(5, 2), pages(40, 1))) << "each call tells all of it";
+}
+
+TEST_F(MappedGuestRamTest, WhereTheKernelHasNoScanWhatWasWrittenIsToldToo) {
+  for (uint64_t page = 0; page < 16; ++page) EXPECT_EQ(memory_.bytes()[page * kPage], std::byte{1});
+  const WithoutScan old;
+  EXPECT_THAT(changed(), IsEmpty()) << "reading changes nothing";
+  write(5, 9);
+  write(40, 9);
+  for (int call = 0; call < 2; ++call) EXPECT_THAT(changed(), ElementsAre(pages(5, 1), pages(40, 1)));
+  write(20, 1);
+  EXPECT_THAT(changed(), ElementsAre(pages(5, 1), pages(20, 1), pages(40, 1)));
+  const GuestMemoryUse use = value(ram_->use(::getpid()));
+  EXPECT_EQ(use.resident_bytes, 18 * kPage);
+  EXPECT_EQ(use.own_bytes, 3 * kPage);
 }
 
 TEST_F(MappedGuestRamTest, WhileItIsTrackedItTellsWhatIsFresh) {
@@ -302,6 +355,13 @@ TEST_F(PartlyMappedGuestRamTest, WhatIsServedWithoutTrackingIsToldWhole) {
   ASSERT_OK(served_by_.unregister({memory_.address() + 48 * kPage, 16 * kPage}));
   EXPECT_THAT(changed(), ElementsAre(pages(48, 8)));
   EXPECT_THAT(changed(), ElementsAre(pages(48, 8)));
+}
+
+TEST_F(PartlyMappedGuestRamTest, WhereTheKernelHasNoScanWhatIsServedIsToldWhole) {
+  write(5, 9);
+  write(50, 9);
+  const WithoutScan old;
+  for (int call = 0; call < 2; ++call) EXPECT_THAT(changed(), ElementsAre(pages(5, 1), pages(48, 8)));
 }
 
 TEST_F(MappedGuestRamTest, ItIsReadThroughTheProcess) {
