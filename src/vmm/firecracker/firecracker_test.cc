@@ -9,6 +9,7 @@
 #include <cstdlib>
 #include <nlohmann/json.hpp>
 
+#include "base/testing/sync_points.h"
 #include "vmm/contract/firecracker_fixture.h"
 #include "vmm/contract/lab.h"
 #include "vmm/contract/result_matchers.h"
@@ -25,7 +26,8 @@ using contract::Machine;
 using contract::Restored;
 using contract::Snapshot;
 using contract::value;
-using testing::HasSubstr;
+using stasis::testing::AtPoint;
+using ::testing::HasSubstr;
 
 constexpr Range pages(uint64_t first, uint64_t count) { return {first * 4096, count * 4096}; }
 constexpr FirecrackerDeadlines kShort{.start = Milliseconds(2000),
@@ -34,7 +36,7 @@ constexpr FirecrackerDeadlines kShort{.start = Milliseconds(2000),
                                       .create = Milliseconds(2000),
                                       .create_per_gib = Milliseconds(0)};
 
-class FirecrackerDriver : public testing::Test {
+class FirecrackerDriver : public ::testing::Test {
  protected:
   void SetUp() override { make_fixture(double_options()); }
   void TearDown() override { misbehave(""); }
@@ -358,6 +360,36 @@ TEST_F(FirecrackerDriver, FirstSaveIsEverythingAndLaterOnesAreNot) {
   const auto fourth = lab_->save(*made.vmm, state);
   ASSERT_OK(fourth);
   EXPECT_EQ(fourth->candidates, std::vector<Range>{});
+}
+
+// A page that was not written would look as if it had been, with zeros.
+TEST_F(FirecrackerDriver, WhereHolesAreNotExactEverySaveIsEverything) {
+  Machine made = booted();
+  ASSERT_OK(made.guest->fill(pages(0, 64), 7));
+  ASSERT_OK(made.vmm->pause());
+  const Snapshot first = value(lab_->take(*made.vmm, lab_->nothing()));
+  ASSERT_OK(made.vmm->resume());
+  ASSERT_OK(made.guest->fill(pages(5, 2), 8));
+  const uint64_t sum = value(made.guest->checksum(pages(0, 64)));
+  ASSERT_OK(made.vmm->pause());
+  int probed = 0;
+  {
+    const AtPoint huge_pages("memory_file.data", AtPoint::on<std::vector<Range>>([&](std::vector<Range>& data) {
+                               ++probed;
+                               data = {{0, uint64_t{2} << 20}};
+                             }));
+    Path state;
+    const auto saved = value(lab_->save(*made.vmm, state));
+    EXPECT_EQ(probed, 1);
+    EXPECT_EQ(saved.candidates, (std::vector<Range>{{0, fixture_->memory_bytes()}}));
+    const Snapshot second = value(lab_->capture(state, saved, first.memory));
+    EXPECT_EQ(second.blocks_stored, 2u);
+    EXPECT_EQ(second.blocks_zeroed, 0u);
+    Restored later = restore(second);
+    ASSERT_OK(later.vmm().resume());
+    EXPECT_EQ(value(later.guest().checksum(pages(0, 64))), sum) << "all of it was written by Firecracker";
+  }
+  EXPECT_EQ(value(lab_->take(*made.vmm, first.memory)).blocks_compared, 0u) << "and where they are, only what changed";
 }
 
 TEST_F(FirecrackerDriver, AMemoryFileThatWasLeftThereIsNotMergedInto) {

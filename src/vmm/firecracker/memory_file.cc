@@ -2,6 +2,8 @@
 
 #include <array>
 
+#include "base/sync_point.h"
+
 namespace stasis::vmm {
 namespace {
 
@@ -10,13 +12,15 @@ using snapshot::kBlockSize;
 constexpr uint64_t kProbeBytes = uint64_t{4} << 20;                      // more than a huge page
 constexpr uint64_t kProbeOffset = uint64_t{5} * 64 * 1024 + kBlockSize;  // no multiple of any larger block
 
-// Written as Firecracker does it: the length first, then a page in the middle.
+// Written as Firecracker does it: the length first, then a page in the middle. A point "memory_file.data": the data
+// ranges, as another file system would tell them.
 Result<bool> one_page_is_one_page(FileSystem& fs, int fd) {
   std::array<std::byte, kBlockSize> page;
   page.fill(std::byte{0xa5});
   STASIS_TRY(fs.truncate(fd, kProbeBytes));
   STASIS_TRY(fs.write_at(fd, kProbeOffset, page));
-  STASIS_ASSIGN(const std::vector<Range> data, fs.data_ranges(fd));
+  STASIS_ASSIGN(std::vector<Range> data, fs.data_ranges(fd));
+  sync_point("memory_file.data", &data);
   return data == std::vector<Range>{{kProbeOffset, kBlockSize}};
 }
 
