@@ -187,12 +187,14 @@ Status Sandbox::restore() {
 Status Sandbox::serve_pages(vmm::RestoreSpec& spec) {
   spec.uffd_socket = Path(kRuntimeDir) / "uffd.sock";
   STASIS_ASSIGN(page_server_, pager::PageServer::start(spec.uffd_socket, memory_, page_server_options()));
-  spec.on_started = [this](pid_t pid) {
-    if (auto pidfd = open_pidfd(pid)) {
+  spec.on_started = [this](pid_t pid) -> Status {
+    STASIS_ASSIGN(UniqueFd pidfd, open_pidfd(pid));
+    {
       const std::lock_guard lock(failure_mutex_);
-      failing_vmm_ = std::move(*pidfd);
+      failing_vmm_ = std::move(pidfd);
     }
     page_server_->expect_peer(pid);
+    return {};
   };
   return {};
 }

@@ -57,8 +57,8 @@ struct RestoreSpec {
   std::shared_ptr<const pager::MappedPlan> mapped = {};  // what to map; for a driver that maps_one_file(), with `file`
   Path mapped_file = {};                                 // pager::as_one_file() of the plan
   // Called with the VMM's pid once its process exists, before its memory is handed over: the page server must be told
-  // whom to expect (PageServer::expect_peer), since loading faults pages in.
-  std::function<void(pid_t)> on_started = {};
+  // whom to expect (PageServer::expect_peer), since loading faults pages in. Its error is that of the restore.
+  std::function<Status(pid_t)> on_started = {};
   Path log = {};  // where MachineConfig::log has been moved to since prepare(); empty: it has not
 };
 

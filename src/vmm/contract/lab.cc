@@ -110,12 +110,13 @@ Status Lab::serve_pages(Restored& restored, RestoreSpec& spec) {
   if (spec.mapped) options.served = spec.mapped->served;
   spec.uffd_socket = restored.machine.runtime_dir / "pages.sock";
   STASIS_ASSIGN(restored.pages, pager::PageServer::start(spec.uffd_socket, restored.memory, options));
-  spec.on_started = [&restored](pid_t pid) {
+  spec.on_started = [&restored](pid_t pid) -> Status {
     {
       const std::lock_guard lock(restored.failure->mutex);
       restored.failure->vmm = pid;
     }
     restored.pages->expect_peer(pid);
+    return {};
   };
   return {};
 }

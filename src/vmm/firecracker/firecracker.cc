@@ -90,7 +90,7 @@ Status Firecracker::require_for_restore(const RestoreSpec& spec) const {
 }
 
 Status Firecracker::restore_prepared(const RestoreSpec& spec) {
-  if (spec.on_started) spec.on_started(process_->pid());
+  if (spec.on_started) STASIS_TRY(spec.on_started(process_->pid()));
   STASIS_TRY(check_compatible(spec.saved_with, info_));
   return load(spec);
 }

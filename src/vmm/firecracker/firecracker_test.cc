@@ -269,6 +269,19 @@ TEST_F(FirecrackerDriver, DeathRightAfterTheLoadIsVisible) {
   EXPECT_EQ(made.page_failure(), std::nullopt) << "a VMM that goes is no failure of the page server";
 }
 
+// A page server that does not know its VMM could not end it.
+TEST_F(FirecrackerDriver, ARestoreOfWhoseProcessNobodyIsToldFails) {
+  const Snapshot snapshot = filled_snapshot();
+  Machine made = machine();
+  RestoreSpec spec{.state = snapshot.state, .saved_with = snapshot.saved_with};
+  spec.uffd_socket = made.runtime_dir / "nobody.sock";
+  spec.on_started = [](pid_t) -> Status { return fail(Code::kResourceExhausted, "too many open files"); };
+  const Status status = made.vmm->restore(spec);
+  EXPECT_FAILS(status, Code::kResourceExhausted);
+  EXPECT_THAT(status.error().message, HasSubstr("too many open files"));
+  expect_ended(made);
+}
+
 TEST_F(FirecrackerDriver, NobodyAtThePageServersSocketIsNotDataLoss) {
   const Snapshot snapshot = filled_snapshot();
   Machine made = machine();

@@ -342,7 +342,7 @@ Status Qemu::restore(const RestoreSpec& spec) {
 }
 
 Status Qemu::restore_prepared(const RestoreSpec& spec, int state) {
-  if (spec.on_started) spec.on_started(process_->pid());
+  if (spec.on_started) STASIS_TRY(spec.on_started(process_->pid()));
   STASIS_TRY(check_compatible(spec.saved_with, info_));
   // Read while the library maps.
   STASIS_TRY(send("getfd", {{"fdname", "state"}}, state));
