@@ -64,7 +64,7 @@ std::unique_ptr<pager::PageServer> serve(const Path& socket, const Content& cont
   options.on_failure = [](const Error& error) { must(fail(Error(error))); };
   options.prefetch = std::move(prefetch);
   auto server = must(pager::PageServer::start(socket, content, std::move(options)));
-  server->expect_peer(::getpid());
+  must(server->expect_peer(::getpid()));
   return server;
 }
 

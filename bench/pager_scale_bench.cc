@@ -138,7 +138,7 @@ void bench_own_memory(nlohmann::json& out, const Path& directory) {
   options.on_failure = [](const Error& error) { must(fail(Error(error))); };
   options.record_for = Milliseconds(3'000);
   const auto server = must(pager::PageServer::start(socket, content, std::move(options)));
-  server->expect_peer(vmm.pid());
+  must(server->expect_peer(vmm.pid()));
   vmm.start();
   const double seconds = vmm.await();
   if (seconds < 0) must(fail(Code::kInternal, "the large guest has failed"));
@@ -172,7 +172,7 @@ void bench_many_vms(nlohmann::json& out, const Path& directory) {
     pager::PageServerOptions options;
     options.on_failure = [](const Error& error) { must(fail(Error(error))); };
     servers.push_back(must(pager::PageServer::start(socket(i), content, std::move(options))));
-    servers.back()->expect_peer(vms[i].pid());
+    must(servers.back()->expect_peer(vms[i].pid()));
   }
   for (const VmmProcess& vm : vms) vm.start();
   std::vector<double> times;

@@ -31,6 +31,12 @@ class EventsTest : public testing::TwoProcesses {
     if (told.wait_for(Milliseconds(20'000)) != std::future_status::ready) return {Code::kUnknown, "nothing was told"};
     return told.get();
   }
+  static constexpr Milliseconds kLong{3'600'000};
+  static PageServerOptions leaving_within(Milliseconds deadline) {
+    PageServerOptions options;
+    options.exit_deadline = deadline;
+    return options;
+  }
   // The first `times` calls at the point are answered so, without being made.
   static sync_points::Action answering(InstallResult result, std::atomic<int>& times) {
     return AtPoint::on<InstallAttempt>([result, &times](InstallAttempt& attempt) {
@@ -169,12 +175,64 @@ TEST_F(EventsTest, MemoryThatIsNoLongerRegisteredEndsTheSandbox) {
   EXPECT_THAT(failure().message, HasSubstr("offset 12288 of guest memory: the VMM has unmapped it"));
 }
 
+// The process has let go of its memory: it is about to end.
 TEST_F(EventsTest, AProcessThatIsGoingIsNoFailure) {
-  serve();
+  serve({}, leaving_within(kLong));
+  std::atomic<int> times{1};
+  const AtPoint gone("userfaultfd.copy", answering({InstallOutcome::kProcessGone, 0, ESRCH}, times));
+  StopAt left("page_server.left");
+  StopAt ended("page_server.ended");
+  (void)vmm_->read(3);
+  ASSERT_TRUE(left.await());
+  left.go_on();
+  vmm_->kill();
+  ASSERT_TRUE(ended.await());
+  EXPECT_FALSE(failed());
+}
+
+TEST_F(EventsTest, AProcessThatIsGoingAndStaysEndsTheSandbox) {
+  serve({}, leaving_within(Milliseconds(20)));
   std::atomic<int> times{1};
   const AtPoint gone("userfaultfd.copy", answering({InstallOutcome::kProcessGone, 0, ESRCH}, times));
   (void)vmm_->read(3);
-  while (times > 0) std::this_thread::yield();
+  EXPECT_THAT(failure().message, HasSubstr("lives on"));
+}
+
+TEST_F(EventsTest, AVmmThatEndsIsNoFailure) {
+  serve({}, leaving_within(kLong));
+  EXPECT_THAT(vmm_->read_now(0), Optional(content_of(0)));
+  StopAt ended("page_server.ended");
+  vmm_->kill();
+  ASSERT_TRUE(ended.await());
+  EXPECT_FALSE(failed());
+}
+
+TEST_F(EventsTest, AVmmThatEndsAfterItHasLeftIsNoFailure) {
+  serve({}, leaving_within(kLong));
+  StopAt left("page_server.left");
+  StopAt ended("page_server.ended");
+  (void)vmm_->disconnect();
+  ASSERT_TRUE(left.await());
+  left.go_on();
+  vmm_->kill();
+  ASSERT_TRUE(ended.await());
+  EXPECT_FALSE(failed());
+}
+
+// Its guest would wait for its next page for ever.
+TEST_F(EventsTest, AVmmThatLeavesAndLivesOnEndsTheSandbox) {
+  serve({}, leaving_within(Milliseconds(20)));
+  (void)vmm_->disconnect();
+  EXPECT_EQ(failure().message,
+            "page server: the VMM closed its page server's connection or gave up its memory, and lives on");
+}
+
+TEST_F(EventsTest, AServerThatIsStoppedDoesNotWaitForTheVmmThatHasLeft) {
+  serve({}, leaving_within(kLong));
+  StopAt left("page_server.left");
+  (void)vmm_->disconnect();
+  ASSERT_TRUE(left.await());
+  left.go_on();
   server_.reset();
   EXPECT_FALSE(failed());
 }

@@ -34,7 +34,7 @@ class ServedTest : public ::testing::Test {
     auto server = PageServer::start(dir_.path() / "uffd.sock", memory_, std::move(options));
     ASSERT_TRUE(server) << server.error().message;
     server_ = std::move(*server);
-    server_->expect_peer(vmm_->pid());
+    EXPECT_TRUE(server_->expect_peer(vmm_->pid()));
     ASSERT_TRUE(vmm_->wait(vmm_->connect(dir_.path() / "uffd.sock"))->ok);
     ASSERT_TRUE(server_->await_handshake(Deadline::after(Milliseconds(20'000))));
   }

@@ -9,6 +9,7 @@
 #include <thread>
 
 #include "base/poll_set.h"
+#include "base/process.h"
 #include "base/sync_point.h"
 #include "pager/fault_handler.h"
 #include "snapshot/ranges.h"
@@ -41,6 +42,7 @@ struct PageServer::State {
   Event peer_known;
   Event handed_over;
   Event recorded;
+  UniqueFd vmm;  // pidfd; published by `peer`
   std::atomic<pid_t> peer{0};
   // Made by the server's thread after the handshake; published by `serving`.
   std::unique_ptr<FaultHandler> handler;
@@ -54,11 +56,12 @@ struct PageServer::State {
         recorded(std::move(recorded_event)) {}
 
   void run();
-  Result<bool> serve();
+  Status serve();
   Result<bool> await_peer() const;
   Result<std::optional<UniqueFd>> accept_vmm(Deadline deadline) const;
-  Result<bool> serve_events(int handshake_socket);
-  static Result<bool> vmm_has_gone(int handshake_socket);
+  Status serve_events(int handshake_socket);
+  static Status expect_end(int handshake_socket);
+  Status await_exit() const;
   Result<bool> serve_one();
   // When to look again though nothing is to be read.
   Deadline next_look(const std::optional<Deadline>& recording_ends) const;
@@ -67,24 +70,25 @@ struct PageServer::State {
 void PageServer::State::run() {
   auto served = serve();
   if (!served && options.on_failure) options.on_failure(std::move(served).error().with_context("page server"));
+  sync_point("page_server.ended");
 }
 
-// False: stopped, or the VMM has gone.
-Result<bool> PageServer::State::serve() {
+// Until it is stopped or the VMM has gone.
+Status PageServer::State::serve() {
   std::vector<Range> rest;
   if (options.served.empty()) options.served.push_back({0, memory->size()});
   if (options.load_bytes_per_second > 0) {  // now, while nobody waits
     rest = snapshot::intersect(from_layers(memory->map()), options.served);
   }
   STASIS_ASSIGN(const bool expected, await_peer());
-  if (!expected) return false;
+  if (!expected) return {};
   const Deadline deadline = Deadline::after(options.handshake_deadline);
   auto accepted = accept_vmm(deadline);
   listener.reset();  // whoever comes now is refused, and not left waiting
   STASIS_ASSIGN(const std::optional<UniqueFd> connection, std::move(accepted));
-  if (!connection) return false;
+  if (!connection) return {};
   auto handshake = receive_handshake(connection->get(), options.served, deadline, stop.fd());
-  if (!handshake && handshake.error().code == Code::kCancelled) return false;
+  if (!handshake && handshake.error().code == Code::kCancelled) return {};
   if (!handshake) return tl::unexpected(std::move(handshake).error());
   STASIS_ASSIGN(auto fetcher, snapshot::FrameFetcher::create(memory, options.fetch));
   handler = std::make_unique<FaultHandler>(std::move(*handshake), memory, std::move(fetcher));
@@ -93,7 +97,8 @@ Result<bool> PageServer::State::serve() {
   if (options.load_bytes_per_second > 0) handler->load_rest(std::move(rest), options.load_bytes_per_second);
   serving.store(true, std::memory_order_release);
   handed_over.set();
-  return serve_events(connection->get());
+  STASIS_TRY(serve_events(connection->get()));
+  return await_exit();
 }
 
 // Waits until the VMM's process is known.
@@ -114,11 +119,11 @@ Result<std::optional<UniqueFd>> PageServer::State::accept_vmm(Deadline deadline)
     }
     STASIS_ASSIGN(UniqueFd connection, accept_unix(listener.get(), Milliseconds(1000)));
     STASIS_ASSIGN(const pid_t pid, peer_pid(connection.get()));
-    if (pid == peer.load(std::memory_order_relaxed)) return connection;
+    if (pid == peer.load(std::memory_order_acquire)) return connection;
   }
 }
 
-Result<bool> PageServer::State::serve_events(int handshake_socket) {
+Status PageServer::State::serve_events(int handshake_socket) {
   // Kept by the kernel: with poll(2) its four descriptors were 4% of a fault.
   const std::array fds{handler->fd(), handshake_socket, stop.fd(), handler->fetched_fd()};
   STASIS_ASSIGN(const PollSet events, PollSet::of(fds));
@@ -126,18 +131,18 @@ Result<bool> PageServer::State::serve_events(int handshake_socket) {
   if (options.record_for > Milliseconds(0)) recording_ends = Deadline::after(options.record_for);
   for (;;) {
     STASIS_ASSIGN(const auto ready, events.wait(next_look(recording_ends)));
-    if (ready[2]) return false;
-    if (ready[1]) return vmm_has_gone(handshake_socket);
+    if (ready[2]) return {};
+    if (ready[1]) return expect_end(handshake_socket);
     if (ready[0]) {
       STASIS_ASSIGN(const bool go_on, handler->handle_events());
-      if (!go_on) return false;
+      if (!go_on) return {};
     }
     if (ready[3] || (handler->has_waiting() && handler->fetch_deadline().passed())) {
       STASIS_ASSIGN(const bool go_on, handler->take_fetched());
-      if (!go_on) return false;
+      if (!go_on) return {};
     }
     STASIS_ASSIGN(const bool go_on, serve_one());
-    if (!go_on) return false;
+    if (!go_on) return {};
     if (recording_ends && recording_ends->passed()) {
       recording_ends.reset();
       handler->stop_recording();
@@ -148,11 +153,20 @@ Result<bool> PageServer::State::serve_events(int handshake_socket) {
 
 // The socket has nothing to say after the handshake: only its end means that the VMM has exited. One that goes on
 // talking lives, and would wait for its pages for ever if it were taken for dead.
-Result<bool> PageServer::State::vmm_has_gone(int handshake_socket) {
+Status PageServer::State::expect_end(int handshake_socket) {
   std::array<std::byte, 1> more;
   STASIS_ASSIGN(const Received part, receive_with_fds(handshake_socket, more));
-  if (part.bytes == 0) return false;
+  if (part.bytes == 0) return {};
   return fail(Code::kInvalidArgument, "the VMM said more after it had handed its memory over");
+}
+
+// Until the VMM, which has left, has ended. If it lives, its guest stands still at the next page that it touches.
+Status PageServer::State::await_exit() const {
+  sync_point("page_server.left");
+  const std::array waiting{vmm.get(), stop.fd()};
+  STASIS_ASSIGN(const auto ready, wait_any(waiting, Deadline::after(options.exit_deadline)));
+  if (ready.any()) return {};
+  return fail(Code::kInternal, "the VMM closed its page server's connection or gave up its memory, and lives on");
 }
 
 // What comes before the next look: the first of these that there is.
@@ -200,9 +214,11 @@ PageServer::~PageServer() {
   (void)real_file_system().remove(state_->socket_path);
 }
 
-void PageServer::expect_peer(pid_t vmm) {
-  state_->peer.store(vmm, std::memory_order_relaxed);
+Status PageServer::expect_peer(pid_t vmm) {
+  STASIS_ASSIGN(state_->vmm, open_pidfd(vmm));
+  state_->peer.store(vmm, std::memory_order_release);
   state_->peer_known.set();
+  return {};
 }
 
 Status PageServer::await_handshake(Deadline deadline) const {

@@ -4,7 +4,8 @@
 // same extent (fault_window.h); between faults what is expected to be needed comes in by large pieces; zeros are
 // installed as zero pages. Rules: shared/notes/uffd.md. A page that cannot be had, or an event that is not understood,
 // ends the sandbox: on_failure is called once with the reason, from the server's thread, and the server stops; the
-// faulting vCPU stays blocked, so the callee must kill the VMM. The VMM's exit is not a failure.
+// faulting vCPU stays blocked, so the callee must kill the VMM. The VMM's exit is not a failure; that it closes its
+// connection and lives on is one.
 #pragma once
 
 #include <atomic>
@@ -27,6 +28,8 @@ namespace stasis::pager {
 struct PageServerOptions {
   // From when the VMM is known until all of its message has come.
   Milliseconds handshake_deadline{10'000};
+  // How long a VMM that has left the page server may take to end: the kernel first frees all of its memory.
+  Milliseconds exit_deadline{10'000};
   std::function<void(const Error&)> on_failure;
   // What of guest memory is served, if it is not all of it: sorted, disjoint, none beside another, whole blocks. The
   // VMM hands over just that, and has the rest in another way.
@@ -67,8 +70,8 @@ class PageServer {
   PageServer& operator=(const PageServer&) = delete;
 
   // Tells who may connect: the handshake is refused if SO_PEERCRED names another process. Until it is called the
-  // handshake waits.
-  void expect_peer(pid_t vmm);
+  // handshake waits. To be called once, before the process is reaped.
+  Status expect_peer(pid_t vmm);
 
   // Returns once the VMM has handed its memory over. A VMM that runs without having done so would run on zeros: whoever
   // restores one asks before its guest runs. kDeadlineExceeded if it has not by then.

@@ -193,7 +193,7 @@ TEST_P(RaceTest, StormsOfRemovesBesideFaultsAndPrefetchShowNothingOld) {
 TEST_P(RaceTest, AServerThatStopsBeforeItsVmmConnectsIsNoLongerThere) {
   start_vmm({.shared = GetParam()});
   start_server();
-  server_->expect_peer(vmm_->pid());
+  EXPECT_TRUE(server_->expect_peer(vmm_->pid()));
   server_.reset();
   EXPECT_FALSE(vmm_->wait(vmm_->connect(socket_path()))->ok);
   EXPECT_FALSE(failed());

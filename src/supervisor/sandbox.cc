@@ -193,8 +193,7 @@ Status Sandbox::serve_pages(vmm::RestoreSpec& spec) {
       const std::lock_guard lock(failure_mutex_);
       failing_vmm_ = std::move(pidfd);
     }
-    page_server_->expect_peer(pid);
-    return {};
+    return page_server_->expect_peer(pid);
   };
   return {};
 }

@@ -15,7 +15,7 @@ class TwoProcesses : public PageServerFixture {
   void serve(VmmShape shape = {}, PageServerOptions options = {}) {
     start_vmm(shape);
     start_server(std::move(options));
-    server_->expect_peer(vmm_->pid());
+    ASSERT_TRUE(server_->expect_peer(vmm_->pid()));
     const auto connected = vmm_->wait(vmm_->connect(socket_path()));
     ASSERT_TRUE(connected && connected->ok);
     ASSERT_TRUE(server_->await_handshake(Deadline::after(Milliseconds(20'000))));

@@ -26,7 +26,7 @@
 namespace stasis::pager::testing {
 
 struct VmmProcess::Command {
-  enum class Op : uint32_t { kConnect, kReadAll, kWrite, kGiveBack, kUnmap, kMove, kFork };
+  enum class Op : uint32_t { kConnect, kReadAll, kWrite, kGiveBack, kUnmap, kMove, kFork, kDisconnect };
   Op op = Op::kReadAll;
   Ticket ticket = 0;
   uint64_t first = 0;
@@ -133,7 +133,7 @@ class VmmBody {
     const std::string text = regions.dump();
     const std::array fds{uffd_.fd()};
     const bool sent = send_all(connected->get(), std::as_bytes(std::span(text)), fds).has_value();
-    (void)connected->release();  // open until the process ends, as with Firecracker
+    connection_ = std::move(*connected);  // open until the process ends, as with Firecracker
     return {sent, 0};
   }
   bool discard(uint64_t first, uint64_t count) const {
@@ -177,6 +177,9 @@ class VmmBody {
         if (child == 0) ::_exit(0);
         return {::waitpid(child, nullptr, 0) == child, 0};
       }
+      case Op::kDisconnect:
+        connection_.reset();
+        return {true, 0};
     }
     return {};
   }
@@ -185,6 +188,7 @@ class VmmBody {
   int control_;
   std::byte* memory_ = nullptr;
   UserFaultFd uffd_;
+  UniqueFd connection_;
   std::mutex mutex_;
 };
 
@@ -249,6 +253,7 @@ VmmProcess::Ticket VmmProcess::move(uint64_t first, uint64_t count) {
   return send({.op = Command::Op::kMove, .first = first, .count = count});
 }
 VmmProcess::Ticket VmmProcess::fork() { return send({.op = Command::Op::kFork}); }
+VmmProcess::Ticket VmmProcess::disconnect() { return send({.op = Command::Op::kDisconnect}); }
 
 bool VmmProcess::receive(Deadline deadline) {
   const auto ready = wait_readable(control_.get(), deadline);

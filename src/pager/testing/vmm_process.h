@@ -60,6 +60,7 @@ class VmmProcess {
   Ticket unmap(uint64_t first, uint64_t count);
   Ticket move(uint64_t first, uint64_t count);  // to another address
   Ticket fork();
+  Ticket disconnect();  // from the page server
 
   bool is_done(Ticket ticket);
   // nullopt if it is not done by then, or never will be.

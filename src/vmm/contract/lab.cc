@@ -115,8 +115,7 @@ Status Lab::serve_pages(Restored& restored, RestoreSpec& spec) {
       const std::lock_guard lock(restored.failure->mutex);
       restored.failure->vmm = pid;
     }
-    restored.pages->expect_peer(pid);
-    return {};
+    return restored.pages->expect_peer(pid);
   };
   return {};
 }

@@ -143,7 +143,7 @@ TEST_F(MappingChannelTest, WhatIsNotMappedIsServed) {
   Process program = started(channel->peer());
   channel->close_peer();
   ASSERT_OK(channel->await_library(soon()));
-  pages->expect_peer(program.pid());
+  ASSERT_OK(pages->expect_peer(program.pid()));
   EXPECT_FAILS(channel->map(plan, {}, soon()), Code::kInvalidArgument) << "nobody would serve";
   const auto mapped = channel->map(plan, pages_socket(), soon());
   ASSERT_OK(mapped);
@@ -177,7 +177,7 @@ TEST_F(MappingChannelTest, AsManyPiecesAreServedAsAPlanMayHave) {
   ASSERT_OK(channel);
   Process program = started(channel->peer());
   ASSERT_OK(channel->await_library(soon()));
-  pages->expect_peer(program.pid());
+  ASSERT_OK(pages->expect_peer(program.pid()));
   ASSERT_OK(channel->map(plan, pages_socket(), soon()));
   go();
   EXPECT_TRUE(end_of(program).success()) << messages();
@@ -314,7 +314,7 @@ TEST_F(MappingChannelTest, ServedMemoryIsEmptyAndItsPagesAreAskedFor) {
   Process program = started(channel->peer());
   channel->close_peer();
   ASSERT_OK(channel->await_library(soon()));
-  (*pages)->expect_peer(program.pid());
+  ASSERT_OK((*pages)->expect_peer(program.pid()));
   ASSERT_OK(channel->serve(socket, soon()));
   ASSERT_OK((*pages)->await_handshake(soon()));
   go();
