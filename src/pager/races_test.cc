@@ -151,6 +151,26 @@ TEST_P(RaceTest, ManyThreadsOnOnePageAreAllWoken) {
   EXPECT_EQ(server_->stats().pages_by_fault, 1U);
 }
 
+TEST_P(RaceTest, ThePageThatIsWaitedForComesFirstAndItsReaderGoesOnBeforeTheNeighboursCome) {
+  serve();
+  std::vector<Range> copies;
+  StopAt neighbours("test.neighbours");
+  const AtPoint each("userfaultfd.copy", AtPoint::on<InstallAttempt>([&](InstallAttempt& attempt) {
+                       copies.push_back({attempt.range.offset - vmm_->address(), attempt.range.length});
+                       if (copies.size() == 2) sync_point("test.neighbours");
+                     }));
+  const auto reads = vmm_->read(5);
+  ASSERT_TRUE(neighbours.await());
+  const auto reply = vmm_->wait(reads);
+  ASSERT_TRUE(reply) << "it still waits";
+  EXPECT_EQ(static_cast<std::byte>(reply->value), content_of(5));
+  neighbours.go_on();
+  while (server_->stats().pages_around < 15) std::this_thread::yield();
+  server_.reset();  // nobody else adds to them now
+  EXPECT_THAT(copies, ElementsAre(Range{5 * kBlockSize, kBlockSize}, Range{0, 5 * kBlockSize},
+                                  Range{6 * kBlockSize, 10 * kBlockSize}));
+}
+
 TEST_P(RaceTest, ManyEventsAreReadAtOnce) {
   serve();
   std::atomic<size_t> most{0};
