@@ -6,10 +6,13 @@
 #include <gtest/gtest.h>
 #include <linux/userfaultfd.h>
 #include <sys/ioctl.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
 #include <array>
+#include <cstring>
+#include <filesystem>
 #include <string>
 #include <thread>
 
@@ -183,6 +186,19 @@ class HandshakeTest : public ::testing::Test {
     return receive_handshake(server_.get(), kWhole, deadline);
   }
 
+  static auto descriptors() {
+    return std::distance(std::filesystem::directory_iterator("/proc/self/fd"), std::filesystem::directory_iterator());
+  }
+  // Refused so, and what came with it is closed.
+  void expect_refused(const std::string& why) const {
+    const auto before = descriptors();
+    const auto refused = receive();
+    ASSERT_FALSE(refused);
+    EXPECT_EQ(refused.error().code, Code::kInvalidArgument);
+    EXPECT_THAT(refused.error().message, HasSubstr(why));
+    EXPECT_EQ(descriptors(), before);
+  }
+
   UniqueFd vmm_;
   UniqueFd server_;
   UniqueFd uffd_;
@@ -250,15 +266,33 @@ TEST_F(HandshakeTest, TooManyRegionsAreRefused) {
 
 TEST_F(HandshakeTest, TwoDescriptorsAreRefused) {
   ASSERT_TRUE(send(whole(kNew), 2));
-  EXPECT_THAT(receive().error().message, HasSubstr("expected one descriptor, got 2"));
+  expect_refused("expected one descriptor, got 2");
+}
+
+// Of them the kernel closes those for which there is no room.
+TEST_F(HandshakeTest, MoreDescriptorsThanAreTakenAreRefusedAndClosed) {
+  const std::vector<int> many(100, uffd_.get());
+  std::vector<std::byte> control(CMSG_SPACE(many.size() * sizeof(int)));
+  std::string text = whole(kNew);
+  iovec part{text.data(), text.size()};
+  msghdr header{};
+  header.msg_iov = &part;
+  header.msg_iovlen = 1;
+  header.msg_control = control.data();
+  header.msg_controllen = control.size();
+  cmsghdr* rights = CMSG_FIRSTHDR(&header);
+  rights->cmsg_level = SOL_SOCKET;
+  rights->cmsg_type = SCM_RIGHTS;
+  rights->cmsg_len = CMSG_LEN(many.size() * sizeof(int));
+  std::memcpy(CMSG_DATA(rights), many.data(), many.size() * sizeof(int));
+  ASSERT_EQ(::sendmsg(vmm_.get(), &header, 0), static_cast<ssize_t>(text.size()));
+  expect_refused("expected one descriptor, got 16");
 }
 
 TEST_F(HandshakeTest, DescriptorsWithoutARegionListAreRefusedAtTheSecond) {
   for (int i = 0; i < 2; ++i) ASSERT_TRUE(send("[", 1));
   // The list is not complete and its sender stays connected: the second descriptor alone is the reason.
-  const auto refused = receive();
-  EXPECT_EQ(refused.error().code, Code::kInvalidArgument);
-  EXPECT_THAT(refused.error().message, HasSubstr("expected one descriptor, got 2"));
+  expect_refused("expected one descriptor, got 2");
 }
 
 TEST_F(HandshakeTest, ListWithoutADescriptorIsRefused) {
@@ -270,10 +304,7 @@ TEST_F(HandshakeTest, ListWithoutADescriptorIsRefused) {
 TEST_F(HandshakeTest, WhatIsNoUserfaultfdIsRefused) {
   uffd_ = std::move(unix_socket_pair()->first);
   ASSERT_TRUE(send(whole(kNew), 1));
-  const auto refused = receive();
-  ASSERT_FALSE(refused);
-  EXPECT_EQ(refused.error().code, Code::kInvalidArgument);
-  EXPECT_THAT(refused.error().message, HasSubstr("], is no userfaultfd"));
+  expect_refused("], is no userfaultfd");
 }
 
 TEST_F(HandshakeTest, ABlockingUserfaultfdBlocksNobody) {
