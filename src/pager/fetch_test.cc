@@ -159,6 +159,24 @@ TEST_F(FetchTest, ADeviceWithAHiccupIsTriedAgain) {
   EXPECT_FALSE(failed());
 }
 
+TEST_F(FetchTest, AFrameThatIsReadWronglyOnceIsReadAgain) {
+  serve(tries(2));
+  files_.damage_at(frame(0), 1);
+  files_.release(frame(0));
+  EXPECT_THAT(vmm_->read_now(3), Optional(content_of(3)));
+  EXPECT_THAT(vmm_->read_now(0), Optional(content_of(0)));
+  EXPECT_THAT(files_.begun(), ElementsAre(frame(0), frame(0)));
+  EXPECT_FALSE(failed());
+}
+
+TEST_F(FetchTest, AFrameThatIsAlwaysReadWronglyEndsTheSandboxWithTheReason) {
+  serve(tries(2));
+  files_.damage_at(frame(0), 2);
+  files_.release(frame(0));
+  (void)vmm_->read(3);
+  EXPECT_EQ(failure_.get_future().get().code, Code::kDataLoss);
+}
+
 TEST_F(FetchTest, AFrameThatCannotBeHadEndsTheSandboxWithTheReason) {
   serve(tries(3));
   files_.fail_at(frame(0), 3);

@@ -32,6 +32,10 @@ class SlowFileSystem : public ForwardingFileSystem {
   void fail_at(uint64_t offset, int times) {
     set([&] { failures_[offset] = times; });
   }
+  // The next `times` reads at this offset have another first byte.
+  void damage_at(uint64_t offset, int times) {
+    set([&] { damaged_[offset] = times; });
+  }
 
   // Reads at this offset fail, those that wait too.
   void break_at(uint64_t offset) {
@@ -56,7 +60,10 @@ class SlowFileSystem : public ForwardingFileSystem {
   }
   Result<size_t> read_at(int fd, uint64_t offset, std::span<std::byte> out) override {
     STASIS_TRY(reach(offset));
-    return inner_.read_at(fd, offset, out);
+    STASIS_ASSIGN(const size_t read, inner_.read_at(fd, offset, out));
+    const std::lock_guard lock(mutex_);
+    if (damaged_[offset]-- > 0) out.front() ^= std::byte{0xff};
+    return read;
   }
   // What has come from the device.
   uint64_t resident_pages(const FileMapping& mapping, Range range) override {
@@ -94,6 +101,7 @@ class SlowFileSystem : public ForwardingFileSystem {
   std::set<uint64_t> broken_;
   std::set<uint64_t> come_;
   std::map<uint64_t, int> failures_;
+  std::map<uint64_t, int> damaged_;
   std::vector<uint64_t> begun_;
 };
 
