@@ -11,6 +11,7 @@
 
 #include "base/testing/sync_points.h"
 #include "base/userfaultfd.h"
+#include "pager/fault_handler.h"
 #include "pager/testing/two_processes.h"
 
 namespace stasis::pager {
@@ -87,6 +88,24 @@ TEST_F(EventsTest, AFaultThatTheKernelRefusesForTheMomentIsTriedAgain) {
   EXPECT_THAT(vmm_->read_now(3), Optional(content_of(3)));
   EXPECT_LT(times, 0);
   EXPECT_EQ(server_->stats().faults, 1U);  // the kernel has told it once
+}
+
+// Each event that the kernel tells stands for as many as are read at once.
+TEST_F(EventsTest, MoreFaultsThanAVmmOfOursHasEndTheSandbox) {
+  serve();
+  const AtPoint refuse("userfaultfd.copy", AtPoint::on<InstallAttempt>([](InstallAttempt& attempt) {
+                         attempt.answer = InstallResult{InstallOutcome::kTryAgain, 0, EAGAIN};
+                       }));
+  const AtPoint many("userfaultfd.events", AtPoint::on<ReadEvents>([](ReadEvents& read) {
+                       std::ranges::fill(read.events, FaultEvent(read.events[0]));
+                       read.count = read.events.size();
+                     }));
+  for (uint64_t parked = 64; parked <= kMaxParked; parked += 64) {
+    (void)vmm_->read(parked / 64);
+    while (server_->activity().parked != parked) std::this_thread::yield();
+  }
+  (void)vmm_->read(0);
+  EXPECT_EQ(failure().message, "page server: too many faults wait for a REMOVE event");
 }
 
 TEST_F(EventsTest, TheSameForZeros) {
