@@ -6,10 +6,17 @@ namespace {
 
 class AgentWarmTest : public AgentFixture {
  protected:
-  AgentWarmTest() { warm_bases_ = true; }
+  AgentWarmTest() {
+    warm_bases_ = true;
+    std::filesystem::create_directory(programs());
+    install_vmm("a VMM");
+    ::setenv("PATH", (programs().string() + ":" + path_).c_str(), 1);
+  }
+  ~AgentWarmTest() override { ::setenv("PATH", path_.c_str(), 1); }
   void TearDown() override {
     AgentFixture::TearDown();
     EXPECT_TRUE(bases_gone_with_their_image());
+    stop_agent();
   }
 
   // Starts it; whether it was restored.
@@ -21,16 +28,26 @@ class AgentWarmTest : public AgentFixture {
   }
   bool restored(const std::string& id) { return restored(create_request(id)); }
 
+  // What this host's VMM is from now on; nobody runs it.
+  void install_vmm(const std::string& text) const {
+    const Path program = programs() / "qemu-system-x86_64";
+    std::ofstream(program) << text;
+    std::filesystem::permissions(program, std::filesystem::perms::owner_all);
+  }
+
   size_t stored_snapshots() const {
     return real_file_system().list(state() / "store" / "snapshots")->size();  // the image is one
   }
 
  private:
+  Path programs() const { return root_.path() / "programs"; }
   bool bases_gone_with_their_image() {
     make_image("second");
     start_agent();
     return stored_snapshots() == 1;
   }
+
+  const std::string path_ = std::getenv("PATH");
 };
 
 TEST_F(AgentWarmTest, TheSecondSandboxOfAShapeIsRestored) {
@@ -95,6 +112,27 @@ TEST_F(AgentWarmTest, TheWayThatWasAskedForIsTakenOrRefusedAndTheBaseIsKept) {
   EXPECT_EQ(create(request).error_code(), grpc::StatusCode::FAILED_PRECONDITION);
   EXPECT_EQ(stored_snapshots(), 1U + 1);
   EXPECT_TRUE(restored("four"));
+}
+
+TEST_F(AgentWarmTest, OneOfAnUpgradedVmmIsNotTriedAndGivesWayToANewOne) {
+  EXPECT_FALSE(restored("one"));
+  EXPECT_TRUE(restored("two"));
+  install_vmm("an upgraded VMM");
+  v1::CreateSandboxRequest request = create_request("three");
+  request.set_restore("mapped");
+  misbehave("three", "foreign");
+  EXPECT_FALSE(restored(request));
+  EXPECT_EQ(stored_snapshots(), 1U + 1);
+  EXPECT_TRUE(restored("four"));
+}
+
+TEST_F(AgentWarmTest, OneThatTheVmmRefusesIsDroppedThoughAWayIsAskedFor) {
+  EXPECT_FALSE(restored("one"));
+  v1::CreateSandboxRequest request = create_request("two");
+  request.set_restore("uffd");
+  misbehave("two", "foreign");
+  EXPECT_FALSE(restored(request));
+  EXPECT_TRUE(restored("three"));
 }
 
 TEST_F(AgentWarmTest, WhatIsKeptHasRehearsedAndTheSandboxHasItsOwnName) {

@@ -5,6 +5,7 @@
 #include "agent/identity.h"
 #include "base/file.h"
 #include "base/log.h"
+#include "vmm/identity.h"
 
 namespace stasis::agent {
 namespace {
@@ -124,7 +125,7 @@ Status Host::make_directory(const SandboxPtr& sandbox, const StartSpec& spec) co
 namespace {
 
 WarmKey warm_key(const StartSpec& spec, const std::string& vmm) {
-  return {spec.base, spec.shape.vcpus, spec.shape.memory_mib, spec.disk_bytes, vmm};
+  return {spec.base, spec.shape.vcpus, spec.shape.memory_mib, spec.disk_bytes, vmm::vmm_identity(vmm)};
 }
 
 // Has the guest do once what every sandbox made of it does first: it takes an identity and runs a program. What it
@@ -172,8 +173,8 @@ Result<Started> Host::start(const StartSpec& spec) {
   if (!warm) return start_checked(spec);
   auto started = start_checked(*warm);
   if (started || !is_restore_failure(started.error()) || stopping_) return started;
-  // It may be that the warm base is fine and only cannot be restored in the way that was asked for.
-  if (!spec.restore.empty() && started.error().code == Code::kFailedPrecondition) return started;
+  // It may be that the warm base is fine and only cannot be mapped.
+  if (spec.restore == supervisor::kRestoreMapped && started.error().code == Code::kFailedPrecondition) return started;
   spdlog::warn("sandbox {}: the warm base does not restore, the image is booted: {}", spec.id, started.error().message);
   warm_bases_->drop(warm_key(spec, options_.vmm));
   collect_wanted_ = true;

@@ -78,6 +78,7 @@ std::optional<SnapshotId> WarmBases::find(const WarmKey& key) {
 std::optional<SnapshotId> WarmBases::begin(const WarmKey& key) {
   const std::lock_guard lock(mutex_);
   if (bases_.contains(key)) return std::nullopt;
+  remove_others_than(key.vmm);
   make_room();
   if (bases_.size() >= kMax) return std::nullopt;
   const SnapshotId id = SnapshotId::random();
@@ -126,6 +127,14 @@ void WarmBases::remove(const WarmKey& key) {
   (void)store_.remove(bases_[key].id);
   bases_.erase(key);
   if (Status saved = save(); !saved) spdlog::warn("warm bases: {}", saved.error().message);
+}
+
+void WarmBases::remove_others_than(const std::string& vmm) {
+  std::vector<WarmKey> useless;
+  for (const auto& [key, base] : bases_) {
+    if (base.ready() && key.vmm != vmm) useless.push_back(key);
+  }
+  for (const WarmKey& key : useless) remove(key);
 }
 
 void WarmBases::make_room() {

@@ -2,7 +2,8 @@
 // identity, is kept as a snapshot; creating a sandbox of that shape then restores it instead of booting. Which snapshot
 // belongs to which shape is written down in STATE/warm.json before the snapshot is taken, so that the next agent finds
 // what a supervisor finishes without this one, and removes what was never finished. At most kMax are kept: the one that
-// was not used for longest goes first. They belong to this host alone and are in no list of snapshots. Thread-safe.
+// was not used for longest goes first, and those of a VMM that is not this host's any more before any. They belong to
+// this host alone and are in no list of snapshots. Thread-safe.
 #pragma once
 
 #include <map>
@@ -21,7 +22,7 @@ struct WarmKey {
   uint32_t vcpus = 0;
   uint32_t memory_mib = 0;
   uint64_t disk_bytes = 0;  // 0: as the image
-  std::string vmm;
+  std::string vmm;          // vmm::vmm_identity()
   friend auto operator<=>(const WarmKey&, const WarmKey&) = default;
 };
 
@@ -55,6 +56,7 @@ class WarmBases {
   bool is_wanted(const WarmKey& key) const;
   Status save() const;
   void remove(const WarmKey& key);
+  void remove_others_than(const std::string& vmm);
   void make_room();
 
   const snapshot::Store& store_;

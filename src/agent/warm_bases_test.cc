@@ -75,6 +75,17 @@ TEST_F(WarmBasesTest, TheOneNotUsedForLongestMakesRoom) {
   EXPECT_FALSE(bases.find(key(129)));
 }
 
+TEST_F(WarmBasesTest, ThoseOfAnotherVmmGoWhenOneOfThisIsMade) {
+  WarmBases bases = open();
+  WarmKey former = key(256);
+  former.vmm = "qemu of yesterday";
+  const SnapshotId useless = make(bases, former);
+  EXPECT_FALSE(bases.find(key(256)));
+  const SnapshotId made = make(bases, key(512));
+  EXPECT_FALSE(is_there(useless));
+  EXPECT_EQ(bases.find(key(512)), made);
+}
+
 TEST_F(WarmBasesTest, AreFoundAgainAndWhatIsUselessIsRemoved) {
   SnapshotId good;
   SnapshotId of_old_image;

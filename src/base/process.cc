@@ -13,6 +13,7 @@
 #include <cstring>
 #include <map>
 
+#include "base/program_path.h"
 #include "base/vfork.h"
 
 namespace stasis {
@@ -38,20 +39,6 @@ std::vector<char*> pointers(std::vector<std::string>& strings) {
   for (std::string& s : strings) result.push_back(s.data());
   result.push_back(nullptr);
   return result;
-}
-
-// The files that a program's name can mean, in order: itself, or one in each directory of PATH.
-std::vector<std::string> candidates(const std::string& program) {
-  if (program.empty() || program.find('/') != std::string::npos) return {program};
-  const char* path = ::getenv("PATH");
-  std::string_view rest = path != nullptr ? path : "/usr/local/bin:/usr/bin:/bin";
-  std::vector<std::string> files;
-  while (!rest.empty()) {
-    const size_t colon = rest.find(':');
-    files.push_back(std::string(rest.substr(0, colon)).append("/").append(program));
-    rest = colon == std::string_view::npos ? "" : rest.substr(colon + 1);
-  }
-  return files;
 }
 
 // What the child works from, in memory that it shares with us. `error` is its answer.
@@ -201,7 +188,7 @@ Status outlive_parent() {
 
 Result<Process> spawn(const SpawnOptions& options) {
   if (options.argv.empty()) return fail(Code::kInvalidArgument, "no program to start is named");
-  std::vector<std::string> programs = candidates(options.argv[0]);
+  std::vector<std::string> programs = program_candidates(options.argv[0]);
   std::vector<std::string> arguments = options.argv;
   std::vector<std::string> environment = merged_environment(options);
   const std::vector<char*> program_list = pointers(programs);

@@ -5,6 +5,7 @@
 //   exit            ends at once with an error
 //   exit-restored   ends at once with an error if it is to restore a snapshot
 //   no-mapping      refuses to restore a snapshot mapped
+//   foreign         refuses to restore a snapshot: another VMM has saved it
 //   no-daemon       the "guest" runs, but nothing answers in it
 //   hold-state      does not answer `state` until STATE/fake/<id>.go is there
 //   no-report       does not tell what its page server has done until STATE/fake/<id>.go is there
@@ -70,6 +71,9 @@ class Fake {
     }
     if (does("no-mapping") && config_.shape.vcpus == 0 && config_.restore == kRestoreMapped) {
       return end({false, "start failed: not verified", {Code::kFailedPrecondition, "not verified"}});
+    }
+    if (does("foreign") && config_.shape.vcpus == 0) {
+      return end({false, "start failed: another VMM's", {Code::kFailedPrecondition, "saved by another VMM"}});
     }
     auto signals = take_signals({SIGTERM});
     if (does("no-socket")) (void)wait_readable(signals->get(), Deadline::never());

@@ -13,6 +13,7 @@
 #include "base/unix_socket.h"
 #include "vmm/compatible.h"
 #include "vmm/host_cpu.h"
+#include "vmm/identity.h"
 #include "vmm/qemu/guest_ram.h"
 #include "vmm/qemu/mapping_channel.h"
 #include "vmm/qemu/qmp.h"
@@ -28,7 +29,6 @@ using nlohmann::json;
 constexpr int kRamFd = 3;  // descriptor numbers inside QEMU
 constexpr int kQmpFd = 4;
 constexpr int kMappingFd = 5;
-constexpr const char* kProgram = "qemu-system-x86_64";
 
 // QEMU answers QMP within 25-82 ms of exec on an idle machine; a loaded one with 2 cores has been seen to take seconds.
 constexpr Milliseconds kStartDeadline{30'000};
@@ -165,7 +165,7 @@ class Qemu final : public Vmm {
 std::vector<std::string> Qemu::arguments() const {
   const std::string memory = std::to_string(config_.shape.memory_mib) + "M";
   std::vector<std::string> list{
-      kProgram, "-M", std::string("microvm,memory-backend=ram,accel=") + (kvm_ ? "kvm" : "tcg"), "-cpu",
+      kQemuProgram, "-M", std::string("microvm,memory-backend=ram,accel=") + (kvm_ ? "kvm" : "tcg"), "-cpu",
       // The timer of a bare qemu64 may stop while it idles, as it is said of this family: its kernel would tick 250
       // times a second for ever (5% of a processor, 0.6% without).
       kvm_ ? "host" : "qemu64,+arat", "-smp", std::to_string(config_.shape.vcpus), "-m", memory,
