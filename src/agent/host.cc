@@ -46,7 +46,8 @@ Result<std::unique_ptr<Host>> Host::open(const HostOptions& options) {
   STASIS_ASSIGN(host->images_, load_images(host->store_, options.state_dir / "images.json", options.images));
   std::vector<snapshot::SnapshotId> image_ids;
   for (const auto& [name, image] : host->images_) image_ids.push_back(image.id);
-  host->warm_bases_ = std::make_unique<WarmBases>(host->store_, options.state_dir / "warm.json", image_ids);
+  host->warm_bases_ = std::make_unique<WarmBases>(host->store_, options.state_dir / "warm.json", image_ids,
+                                                  [root = host->store_.root()] { return disk_space(root); });
   STASIS_TRY(host->adopt_all());
   const auto sandboxes = host->list();
   const bool pausing = std::any_of(sandboxes.begin(), sandboxes.end(),

@@ -159,11 +159,13 @@ void Host::make_warm_base(const SandboxPtr& sandbox, const StartSpec& spec, cons
   if (spec.cold || !options_.warm_bases) return;
   const WarmKey key = warm_key(spec, options_.vmm);
   const auto id = warm_bases_->begin(key);
+  collect_wanted_ = true;  // others may have made room for it, and again once it is there
   if (!id) return;
   rehearse(guest);
   const auto taken = sandbox->client->snapshot(*id, kSnapshotDeadline);
   // Not done when this agent stops: the supervisor may finish it yet, and the next agent sees.
   if (taken || !stopping_) warm_bases_->done(key, taken.has_value());
+  collect_wanted_ = true;
   if (!taken) spdlog::warn("sandbox {}: no warm base could be made of it: {}", sandbox->id, taken.error().message);
 }
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
+#include "agent/warm_room.h"
 #include "base/log.h"
 
 namespace stasis::agent {
@@ -36,8 +37,8 @@ std::optional<std::pair<WarmKey, SnapshotId>> from_json(const json& entry) {
 
 }  // namespace
 
-WarmBases::WarmBases(const snapshot::Store& store, Path file, std::span<const SnapshotId> images)
-    : store_(store), file_(std::move(file)), images_(images.begin(), images.end()) {
+WarmBases::WarmBases(const snapshot::Store& store, Path file, std::span<const SnapshotId> images, SpaceFunction space)
+    : store_(store), file_(std::move(file)), images_(images.begin(), images.end()), space_(std::move(space)) {
   load();
   if (Status saved = save(); !saved) spdlog::warn("warm bases: {}", saved.error().message);
 }
@@ -79,6 +80,7 @@ std::optional<SnapshotId> WarmBases::begin(const WarmKey& key) {
   const std::lock_guard lock(mutex_);
   if (bases_.contains(key)) return std::nullopt;
   remove_others_than(key.vmm);
+  if (!has_space()) return std::nullopt;
   make_room();
   if (bases_.size() >= kMax) return std::nullopt;
   const SnapshotId id = SnapshotId::random();
@@ -92,6 +94,7 @@ void WarmBases::done(const WarmKey& key, bool taken) {
   const std::lock_guard lock(mutex_);
   if (taken) {
     bases_[key].state = Base::State::kReady;
+    if (const auto space = space_()) fit_the_disk(*space, 1);
   } else {
     remove(key);
   }
@@ -137,13 +140,51 @@ void WarmBases::remove_others_than(const std::string& vmm) {
   for (const WarmKey& key : useless) remove(key);
 }
 
+std::vector<WarmKey> WarmBases::least_recently_used() const {
+  std::vector<WarmKey> keys;
+  for (const auto& [key, base] : bases_) {
+    if (base.ready()) keys.push_back(key);
+  }
+  std::sort(keys.begin(), keys.end(),
+            [&](const WarmKey& a, const WarmKey& b) { return bases_.at(a).used < bases_.at(b).used; });
+  return keys;
+}
+
 void WarmBases::make_room() {
   if (bases_.size() < kMax) return;
-  auto oldest = bases_.end();
-  for (auto base = bases_.begin(); base != bases_.end(); ++base) {
-    if (base->second.ready() && (oldest == bases_.end() || base->second.used < oldest->second.used)) oldest = base;
+  const auto keys = least_recently_used();
+  if (!keys.empty()) remove(keys.front());
+}
+
+// What it has of its own; what it shares with its image is there without it.
+uint64_t WarmBases::stored_bytes(const Base& base) const {
+  const auto manifest = store_.load(base.id);
+  if (!manifest) return 0;
+  uint64_t bytes = manifest->memory.stored_bytes + manifest->disk.stored_bytes;
+  for (const snapshot::Part& part : manifest->parts()) bytes += part.size;
+  return bytes;
+}
+
+void WarmBases::fit_the_disk(const DiskSpace& space, size_t spared) {
+  const auto keys = least_recently_used();
+  std::vector<uint64_t> stored;
+  for (const WarmKey& key : keys) stored.push_back(stored_bytes(bases_.at(key)));
+  const size_t most = keys.size() - std::min(spared, keys.size());
+  const size_t going = std::min(warm_bases_too_many(stored, space), most);
+  for (size_t i = 0; i < going; ++i) remove(keys[i]);
+}
+
+bool WarmBases::has_space() {
+  const auto space = space_();
+  if (!space) {
+    spdlog::warn("warm bases: none is made: {}", space.error().message);
+    return false;
   }
-  if (oldest != bases_.end()) remove(WarmKey(oldest->first));
+  fit_the_disk(*space, 0);
+  if (!is_short(*space)) return true;
+  spdlog::warn("warm bases: none is made, each such sandbox boots: the disk has {} of {} MiB left",
+               space->free_bytes >> 20, space->total_bytes >> 20);
+  return false;
 }
 
 Status WarmBases::save() const {

@@ -13,14 +13,20 @@ namespace {
 
 using snapshot::SnapshotId;
 
+constexpr uint64_t kMiB = 1 << 20;
+
 class WarmBasesTest : public ::testing::Test {
  protected:
-  WarmBases open() { return {store_, dir_.path() / "warm.json", std::array{image_}}; }
+  WarmBases open() {
+    return {store_, dir_.path() / "warm.json", std::array{image_}, [this]() -> Result<DiskSpace> { return space_; }};
+  }
   WarmKey key(uint32_t memory_mib) const { return {image_, 1, memory_mib, 0, "qemu"}; }
   void publish(SnapshotId id) {
     ASSERT_TRUE(store_.begin(id));
     snapshot::Manifest manifest;
     manifest.id = id;
+    manifest.memory.stored_bytes = stored_bytes_;
+    manifest.disk.stored_bytes = stored_bytes_;
     ASSERT_TRUE(store_.publish(manifest));
   }
   SnapshotId make(WarmBases& bases, const WarmKey& key) {
@@ -32,6 +38,8 @@ class WarmBasesTest : public ::testing::Test {
   }
   bool is_there(SnapshotId id) const { return store_.load(id).has_value(); }
 
+  DiskSpace space_{1000 * kMiB, 500 * kMiB};
+  uint64_t stored_bytes_ = 0;  // of memory and of disk, of what is published next
   testing::TempDir dir_;
   snapshot::Store store_ = snapshot::Store::open(real_file_system(), dir_.path() / "store").value();
   SnapshotId image_ = SnapshotId::random();
@@ -73,6 +81,36 @@ TEST_F(WarmBasesTest, TheOneNotUsedForLongestMakesRoom) {
   EXPECT_TRUE(is_there(ids[0]));
   EXPECT_FALSE(is_there(ids[1]));
   EXPECT_FALSE(bases.find(key(129)));
+}
+
+TEST_F(WarmBasesTest, TogetherTheyHaveATenthOfTheDiskAndTheNewestStays) {
+  WarmBases bases = open();
+  stored_bytes_ = 20 * kMiB;
+  const SnapshotId first = make(bases, key(128));
+  const SnapshotId second = make(bases, key(129));
+  EXPECT_EQ(bases.find(key(128)), first);  // used after the second
+  const SnapshotId third = make(bases, key(130));
+  EXPECT_TRUE(is_there(first));
+  EXPECT_FALSE(is_there(second));
+  EXPECT_TRUE(is_there(third));
+  stored_bytes_ = 60 * kMiB;
+  const SnapshotId large = make(bases, key(131));
+  EXPECT_FALSE(is_there(first));
+  EXPECT_FALSE(is_there(third));
+  EXPECT_EQ(bases.find(key(131)), large);
+}
+
+TEST_F(WarmBasesTest, WhileTheDiskIsShortNoneIsMadeAndTheLeastRecentlyUsedGo) {
+  WarmBases bases = open();
+  stored_bytes_ = 10 * kMiB;
+  const SnapshotId first = make(bases, key(128));
+  const SnapshotId second = make(bases, key(129));
+  space_.free_bytes = 99 * kMiB;
+  EXPECT_FALSE(bases.begin(key(130)));
+  EXPECT_FALSE(is_there(first));
+  EXPECT_EQ(bases.find(key(129)), second);
+  space_.free_bytes = 100 * kMiB;
+  EXPECT_TRUE(bases.begin(key(130)));
 }
 
 TEST_F(WarmBasesTest, ThoseOfAnotherVmmGoWhenOneOfThisIsMade) {

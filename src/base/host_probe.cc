@@ -111,7 +111,7 @@ CgroupSupport probe_cgroups() {
   return support;
 }
 
-Result<uint64_t> free_disk_space(const Path& path) {
+Result<DiskSpace> disk_space(const Path& path) {
   std::error_code error;
   Path existing = std::filesystem::absolute(path, error);
   while (!std::filesystem::exists(existing, error) && existing.has_parent_path() && existing != existing.root_path()) {
@@ -119,7 +119,12 @@ Result<uint64_t> free_disk_space(const Path& path) {
   }
   struct statvfs info {};
   if (::statvfs(existing.c_str(), &info) != 0) return fail_errno(errno, "look at the file system of " + path.string());
-  return uint64_t{info.f_bavail} * info.f_frsize;
+  return DiskSpace{uint64_t{info.f_blocks} * info.f_frsize, uint64_t{info.f_bavail} * info.f_frsize};
+}
+
+Result<uint64_t> free_disk_space(const Path& path) {
+  STASIS_ASSIGN(const DiskSpace space, disk_space(path));
+  return space.free_bytes;
 }
 
 }  // namespace stasis

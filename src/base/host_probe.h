@@ -29,6 +29,12 @@ struct CgroupSupport {
 };
 CgroupSupport probe_cgroups();
 
+struct DiskSpace {
+  uint64_t total_bytes = 0;
+  uint64_t free_bytes = 0;  // for whoever is not root
+};
+// Of the file system where `path` is, or would be made.
+Result<DiskSpace> disk_space(const Path& path);
 // Bytes that may still be written where `path` is, or would be made.
 Result<uint64_t> free_disk_space(const Path& path);
 
