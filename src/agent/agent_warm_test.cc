@@ -4,6 +4,8 @@
 namespace stasis::agent {
 namespace {
 
+constexpr uint32_t kImageDiskMib = 1;
+
 class AgentWarmTest : public AgentFixture {
  protected:
   AgentWarmTest() {
@@ -62,6 +64,22 @@ TEST_F(AgentWarmTest, TheSecondSandboxOfAShapeIsRestored) {
   cold.set_cold(true);
   EXPECT_FALSE(restored(cold));
   EXPECT_EQ(stored_snapshots(), 1U + 2);
+}
+
+TEST_F(AgentWarmTest, EachSizeOfDiskHasItsOwn) {
+  const auto restored_with = [&](const std::string& id, uint32_t disk_mib) {
+    v1::CreateSandboxRequest request = create_request(id);
+    request.set_disk_mb(disk_mib);
+    return restored(request);
+  };
+  EXPECT_FALSE(restored_with("one", kImageDiskMib));
+  EXPECT_TRUE(restored_with("two", 0));
+  EXPECT_FALSE(restored_with("three", 2 * kImageDiskMib));
+  EXPECT_TRUE(restored_with("four", 2 * kImageDiskMib));
+  EXPECT_EQ(supervisor_state("four").disk_bytes >> 20, 2 * kImageDiskMib);
+  EXPECT_FALSE(restored_with("five", 3 * kImageDiskMib));
+  EXPECT_TRUE(restored_with("six", kImageDiskMib));
+  EXPECT_EQ(supervisor_state("six").disk_bytes >> 20, kImageDiskMib);
 }
 
 TEST_F(AgentWarmTest, AWarmBaseIsNobodysSnapshot) {

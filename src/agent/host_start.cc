@@ -124,8 +124,17 @@ Status Host::make_directory(const SandboxPtr& sandbox, const StartSpec& spec) co
 
 namespace {
 
-WarmKey warm_key(const StartSpec& spec, const std::string& vmm) {
-  return {spec.base, spec.shape.vcpus, spec.shape.memory_mib, spec.disk_bytes, vmm::vmm_identity(vmm)};
+// The image's own size, asked for by number, is no other disk.
+uint64_t disk_in_key(const snapshot::Store& store, const StartSpec& spec) {
+  if (spec.disk_bytes == 0) return 0;
+  const auto image = store.load(spec.base);
+  if (!image || !image->disk_map) return spec.disk_bytes;
+  const auto disk = store.read_map_metadata(image->id, *image->disk_map);
+  return disk && disk->size == spec.disk_bytes ? 0 : spec.disk_bytes;
+}
+
+WarmKey warm_key(const snapshot::Store& store, const StartSpec& spec, const std::string& vmm) {
+  return {spec.base, spec.shape.vcpus, spec.shape.memory_mib, disk_in_key(store, spec), vmm::vmm_identity(vmm)};
 }
 
 // Has the guest do once what every sandbox made of it does first: it takes an identity and runs a program. What it
@@ -145,7 +154,7 @@ void rehearse(const GuestClient& guest) {
 
 std::optional<StartSpec> Host::warm_spec(const StartSpec& spec) {
   if (spec.cold || !options_.warm_bases) return std::nullopt;
-  const auto base = warm_bases_->find(warm_key(spec, options_.vmm));
+  const auto base = warm_bases_->find(warm_key(store_, spec, options_.vmm));
   if (!base) return std::nullopt;
   StartSpec warm = spec;
   warm.base = *base;
@@ -157,7 +166,7 @@ std::optional<StartSpec> Host::warm_spec(const StartSpec& spec) {
 // The first sandbox of a shape pays for it by a fraction of a second, where its boot took some.
 void Host::make_warm_base(const SandboxPtr& sandbox, const StartSpec& spec, const GuestClient& guest) {
   if (spec.cold || !options_.warm_bases) return;
-  const WarmKey key = warm_key(spec, options_.vmm);
+  const WarmKey key = warm_key(store_, spec, options_.vmm);
   const auto id = warm_bases_->begin(key);
   collect_wanted_ = true;  // others may have made room for it, and again once it is there
   if (!id) return;
@@ -178,7 +187,7 @@ Result<Started> Host::start(const StartSpec& spec) {
   // It may be that the warm base is fine and only cannot be mapped.
   if (spec.restore == supervisor::kRestoreMapped && started.error().code == Code::kFailedPrecondition) return started;
   spdlog::warn("sandbox {}: the warm base does not restore, the image is booted: {}", spec.id, started.error().message);
-  warm_bases_->drop(warm_key(spec, options_.vmm));
+  warm_bases_->drop(warm_key(store_, spec, options_.vmm));
   collect_wanted_ = true;
   return start_checked(spec);
 }

@@ -23,7 +23,7 @@ struct WarmKey {
   snapshot::SnapshotId image;
   uint32_t vcpus = 0;
   uint32_t memory_mib = 0;
-  uint64_t disk_bytes = 0;  // 0: as the image
+  uint64_t disk_bytes = 0;  // 0: as the image; each size has its own
   std::string vmm;          // vmm::vmm_identity()
   friend auto operator<=>(const WarmKey&, const WarmKey&) = default;
 };

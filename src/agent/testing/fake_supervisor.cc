@@ -41,7 +41,7 @@ namespace {
 
 using nlohmann::json;
 
-constexpr uint64_t kFakeDisk = 1 << 20;
+constexpr uint64_t kFakeMemory = 1 << 20;
 
 std::set<std::string> words_in(const Path& path) {
   std::ifstream file(path);
@@ -190,8 +190,8 @@ class Fake {
     manifest.machine = shape();
     manifest.vmm = config_.vmm;
     manifest.vmm_version = "fake";
-    auto map = store->write_map(id, "disk.map", *snapshot::BlockMap::zeros(kFakeDisk));
-    auto memory = store->write_map(id, "memory.map", *snapshot::BlockMap::zeros(kFakeDisk));
+    auto map = store->write_map(id, "disk.map", *snapshot::BlockMap::zeros(disk_bytes()));
+    auto memory = store->write_map(id, "memory.map", *snapshot::BlockMap::zeros(kFakeMemory));
     const Path state = store->snapshot_dir(id) / "state";
     std::ofstream(state) << "state";
     auto part = store->describe_part(id, "state");
@@ -217,13 +217,21 @@ class Fake {
     return config_.shape.vcpus != 0 ? config_.shape : snapshot::MachineShape{1, 128};
   }
 
+  uint64_t disk_bytes() const {
+    if (config_.disk_bytes != 0) return config_.disk_bytes;
+    const auto store = snapshot::Store::attach(real_file_system(), config_.store);
+    const auto base = store.load(config_.base);
+    const auto disk = base ? store.read_map_metadata(base->id, *base->disk_map) : fail(base.error());
+    return disk ? disk->size : 0;
+  }
+
   StateReply state() const {
     StateReply reply;
     reply.sandbox_id = config_.sandbox_id;
     reply.state = "running";
     reply.base = config_.base;
     reply.shape = shape();
-    reply.disk_bytes = kFakeDisk;
+    reply.disk_bytes = disk_bytes();
     reply.vmm = config_.vmm;
     reply.accelerator = "none";
     reply.guest_address = "127.0.0.1";
