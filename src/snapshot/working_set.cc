@@ -98,11 +98,12 @@ WorkingSet intersect(const WorkingSet& first, const WorkingSet& second) {
 
 std::vector<Range> prefetch_ranges(std::span<const WorkingSetEntry> entries, uint64_t max_bytes) {
   std::vector<Range> taken;
-  uint64_t bytes = 0;
+  uint64_t left = max_bytes - max_bytes % kBlockSize;
   for (const WorkingSetEntry& entry : entries) {
-    if (entry.range.length > max_bytes - bytes) break;
-    bytes += entry.range.length;
-    taken.push_back(entry.range);
+    if (left == 0) break;
+    const uint64_t length = std::min(entry.range.length, left);
+    left -= length;
+    taken.push_back({entry.range.offset, length});
   }
   std::sort(taken.begin(), taken.end(), [](const Range& a, const Range& b) { return a.offset < b.offset; });
   std::vector<Range> merged;

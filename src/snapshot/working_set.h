@@ -38,7 +38,8 @@ struct WorkingSet {
 // What both restores touched, in the order of the first, as a set of one restore more.
 WorkingSet intersect(const WorkingSet& first, const WorkingSet& second);
 
-// What a prefetch brings in: sorted, disjoint, merged; of the entries in their order as many as make `max_bytes`.
+// What a prefetch brings in: sorted, disjoint, merged; of the entries in their order as many as make `max_bytes`, of
+// the last one what fits.
 std::vector<Range> prefetch_ranges(std::span<const WorkingSetEntry> entries, uint64_t max_bytes);
 
 // kNotFound if none was kept.

@@ -73,7 +73,12 @@ TEST(WorkingSetTest, PrefetchIsSortedMergedAndCapped) {
       {blocks(50, 4), 0}, {blocks(10, 2), 1}, {blocks(54, 1), 2}, {blocks(52, 4), 3}, {blocks(0, 1), 4}};
   EXPECT_THAT(prefetch_ranges(entries, UINT64_MAX), ElementsAre(blocks(0, 1), blocks(10, 2), blocks(50, 6)));
   EXPECT_THAT(prefetch_ranges(entries, 7 * kBlockSize), ElementsAre(blocks(10, 2), blocks(50, 5)));
-  EXPECT_THAT(prefetch_ranges(entries, 3 * kBlockSize), IsEmpty());  // the first needed is not left out for a later one
+  // Of the entry that does not fit its beginning, in whole blocks; a later one does not come in its place.
+  EXPECT_THAT(prefetch_ranges(entries, 8 * kBlockSize), ElementsAre(blocks(10, 2), blocks(50, 5)));
+  EXPECT_THAT(prefetch_ranges(entries, 9 * kBlockSize), ElementsAre(blocks(10, 2), blocks(50, 5)));
+  EXPECT_THAT(prefetch_ranges(entries, 3 * kBlockSize), ElementsAre(blocks(50, 3)));
+  EXPECT_THAT(prefetch_ranges(entries, 3 * kBlockSize + 1), ElementsAre(blocks(50, 3)));
+  EXPECT_THAT(prefetch_ranges(entries, kBlockSize - 1), IsEmpty());
 }
 
 TEST(WorkingSetTest, TheIntersectionHasWhatBothTouchedInTheFirstOnesOrder) {
