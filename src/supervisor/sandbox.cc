@@ -27,6 +27,9 @@ constexpr Milliseconds kHandOverDeadline{2'000};
 // How long a restore writes down what it touches: until the daemon has answered (0.2 s on an idle machine under TCG, a
 // second or two on a loaded one) and a little longer.
 constexpr Milliseconds kRecordFor{3'000};
+// Until a working set was seen in so many restores it is a guess: what only one guest happened to touch would be
+// brought in for all that come after it.
+constexpr uint32_t kEnoughRestores = 2;
 
 // How a VMM ends that touches a page which cannot be read: QEMU by the signal; Firecracker with a status of its own if
 // its threads touch it (FcExitCode::SIGBUS), and if its guest does, which KVM runs, with one that only its log tells
@@ -198,7 +201,9 @@ Status Sandbox::serve_pages(vmm::RestoreSpec& spec) {
   return {};
 }
 
-// What earlier restores of this snapshot touched comes in ahead; where there was none, this one writes it down.
+// What earlier restores of this snapshot touched comes in ahead. While that is not known well enough this one writes
+// down what it touches, and once there is something to compare with, nothing comes in ahead of it: what does causes no
+// fault, so nobody would see whether it is needed.
 pager::PageServerOptions Sandbox::page_server_options() {
   pager::PageServerOptions options;
   options.on_failure = [this](const Error& error) { page_server_failed(error); };
@@ -206,16 +211,20 @@ pager::PageServerOptions Sandbox::page_server_options() {
   if (restore_way_->mapped) options.served = restore_way_->mapped->served;
   auto set = snapshot::load_working_set(store_, base_.id);
   const bool fits = set && set->memory_size == memory_->size();
-  if (fits) options.prefetch = snapshot::prefetch_ranges(set->entries, snapshot::kMaxPrefetchBytes);
-  records_ = !fits || set->restores == 0;
+  const uint32_t restores = fits ? set->restores : 0;
+  // A restore that does not see all has nothing to say about a set of one that did.
+  const bool compares = restores > 0 && restores < kEnoughRestores && sees_all();
+  records_ = restores == 0 || compares;
   if (records_) options.record_for = kRecordFor;
   if (fits) touched_ = std::move(set->entries);
+  if (!compares) options.prefetch = snapshot::prefetch_ranges(touched_, snapshot::kMaxPrefetchBytes);
+  came_ahead_ = !options.prefetch.empty();
   return options;
 }
 
 std::vector<snapshot::WorkingSetEntry> Sandbox::touched() const {
   if (!records_) return touched_;
-  // What was brought in ahead may have been touched or not: it comes last.
+  // What restores before it touched, this one may have touched (if it came in ahead) or not: it comes last.
   std::vector<snapshot::WorkingSetEntry> entries = page_server_->working_set();
   entries.insert(entries.end(), touched_.begin(), touched_.end());
   if (entries.size() > snapshot::kMaxWorkingSetEntries) entries.resize(snapshot::kMaxWorkingSetEntries);
@@ -223,17 +232,20 @@ std::vector<snapshot::WorkingSetEntry> Sandbox::touched() const {
 }
 
 void Sandbox::keep_working_set() {
-  snapshot::WorkingSet set{memory_->size(), 1, touched()};
+  snapshot::WorkingSet set{memory_->size(), 1, came_ahead_ ? touched() : page_server_->working_set()};
   records_ = false;
   const auto there = snapshot::load_working_set(store_, base_.id);
   const bool known = there && there->restores > 0 && there->memory_size == set.memory_size;
-  const bool sees_all = !restore_way_->mapped;
-  // Another clone may have been first: what both have touched is what the next one will touch.
-  if (known && sees_all) set = snapshot::intersect(*there, set);
+  // What both have touched is what the next one will touch. Of what came in ahead of this one (before another clone
+  // kept its set) that is not known: it stays, and this restore does not count.
+  if (known && sees_all()) {
+    set = snapshot::intersect(*there, set);
+    if (came_ahead_) set.restores = there->restores;
+  }
   touched_ = set.entries;
   // What is touched of mapped memory nobody sees: what is known of the rest is a better guess and no more.
-  if (known && !sees_all) return;
-  if (!sees_all) set.restores = 0;
+  if (known && !sees_all()) return;
+  if (!sees_all()) set.restores = 0;
   // Only speed depends on it, and the snapshot may have been deleted meanwhile.
   (void)snapshot::keep_working_set(store_, base_.id, set);
 }

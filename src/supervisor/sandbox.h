@@ -79,6 +79,8 @@ class Sandbox {
   Status restore();
   Status serve_pages(vmm::RestoreSpec& spec);
   pager::PageServerOptions page_server_options();
+  // Whether whatever this restore touches comes by a fault.
+  bool sees_all() const { return !restore_way_->mapped; }
   // By this restore, as far as it is known.
   std::vector<snapshot::WorkingSetEntry> touched() const;
   void page_server_failed(const Error& error);
@@ -118,6 +120,7 @@ class Sandbox {
   std::unique_ptr<pager::PageServer> page_server_;
   std::vector<Range> removed_;                      // taken from the page server, and in no snapshot yet
   bool records_ = false;                            // the page server writes down what is touched
+  bool came_ahead_ = false;                         // what restores before it touched was brought in
   std::optional<RestoreWay> restore_way_;           // none: booted
   std::vector<snapshot::WorkingSetEntry> touched_;  // see touched(); while it is written down: by restores before
   bool from_spare_ = false;
