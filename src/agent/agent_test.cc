@@ -106,6 +106,7 @@ TEST_F(AgentTest, ASandboxFromASnapshotHasItsShape) {
   ASSERT_TRUE(create(request, &started).ok());
   EXPECT_EQ(started.memory_mb(), 128U);
   EXPECT_EQ(started.restore().method(), "uffd");
+  EXPECT_TRUE(std::filesystem::exists(fake() / "two.answers")) << "its supervisor is told when its daemon answers";
   std::ifstream machine_id(sandbox_dir("two") / "root/etc/machine-id");
   std::string text;
   machine_id >> text;

@@ -223,7 +223,7 @@ Result<Started> Host::bring_up(const SandboxPtr& sandbox, const StartSpec& spec)
   STASIS_ASSIGN(std::optional<GuestContact> daemon,
                 await_daemon(sandbox, guest, restored ? kRestoreDeadline : kBootDeadline));
   started.daemon_answered_us = microseconds_since(begun);
-  STASIS_ASSIGN(started.info, sandbox->client->state(kSocketDeadline));
+  STASIS_ASSIGN(started.info, sandbox->client->state_when_answered(kSocketDeadline));
   if (!restored) {
     daemon.reset();  // what is restored from the warm base later has no use for it
     make_warm_base(sandbox, spec, guest);

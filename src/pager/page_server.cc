@@ -42,18 +42,21 @@ struct PageServer::State {
   Event peer_known;
   Event handed_over;
   Event recorded;
-  UniqueFd vmm;  // pidfd; published by `peer`
+  Event recording_limited;  // `recording_until` has changed
+  UniqueFd vmm;             // pidfd; published by `peer`
   std::atomic<pid_t> peer{0};
+  std::atomic<Deadline::Clock::time_point> recording_until{Deadline::never().at()};
   // Made by the server's thread after the handshake; published by `serving`.
   std::unique_ptr<FaultHandler> handler;
   std::atomic<bool> serving{false};
   std::thread thread;
 
-  State(Event stop_event, Event peer_event, Event handed_over_event, Event recorded_event)
+  State(Event stop_event, Event peer_event, Event handed_over_event, Event recorded_event, Event limited_event)
       : stop(std::move(stop_event)),
         peer_known(std::move(peer_event)),
         handed_over(std::move(handed_over_event)),
-        recorded(std::move(recorded_event)) {}
+        recorded(std::move(recorded_event)),
+        recording_limited(std::move(limited_event)) {}
 
   void run();
   Status serve();
@@ -124,8 +127,8 @@ Result<std::optional<UniqueFd>> PageServer::State::accept_vmm(Deadline deadline)
 }
 
 Status PageServer::State::serve_events(int handshake_socket) {
-  // Kept by the kernel: with poll(2) its four descriptors were 4% of a fault.
-  const std::array fds{handler->fd(), handshake_socket, stop.fd(), handler->fetched_fd()};
+  // Kept by the kernel: with poll(2) four descriptors were 4% of a fault.
+  const std::array fds{handler->fd(), handshake_socket, stop.fd(), handler->fetched_fd(), recording_limited.fd()};
   STASIS_ASSIGN(const PollSet events, PollSet::of(fds));
   std::optional<Deadline> recording_ends;
   if (options.record_for > Milliseconds(0)) recording_ends = Deadline::after(options.record_for);
@@ -133,6 +136,10 @@ Status PageServer::State::serve_events(int handshake_socket) {
     STASIS_ASSIGN(const auto ready, events.wait(next_look(recording_ends)));
     if (ready[2]) return {};
     if (ready[1]) return expect_end(handshake_socket);
+    if (ready[4]) {
+      recording_limited.clear();
+      if (recording_ends) recording_ends = Deadline::from(std::min(recording_ends->at(), recording_until.load()));
+    }
     if (ready[0]) {
       STASIS_ASSIGN(const bool go_on, handler->handle_events());
       if (!go_on) return {};
@@ -196,8 +203,9 @@ Result<std::unique_ptr<PageServer>> PageServer::start(const Path& socket,
   STASIS_ASSIGN(Event peer_known, Event::create());
   STASIS_ASSIGN(Event handed_over, Event::create());
   STASIS_ASSIGN(Event recorded, Event::create());
-  auto state =
-      std::make_unique<State>(std::move(stop), std::move(peer_known), std::move(handed_over), std::move(recorded));
+  STASIS_ASSIGN(Event limited, Event::create());
+  auto state = std::make_unique<State>(std::move(stop), std::move(peer_known), std::move(handed_over),
+                                       std::move(recorded), std::move(limited));
   STASIS_ASSIGN(state->listener, listen_unix(socket));
   state->socket_path = socket;
   state->memory = std::move(memory);
@@ -266,6 +274,14 @@ std::vector<Range> PageServer::take_removed() {
 }
 
 int PageServer::working_set_fd() const { return state_->recorded.fd(); }
+
+void PageServer::end_recording_after(Milliseconds span) {
+  const auto until = Deadline::after(span).at();
+  auto known = state_->recording_until.load();
+  while (until < known && !state_->recording_until.compare_exchange_weak(known, until)) {
+  }
+  state_->recording_limited.set();
+}
 
 std::vector<snapshot::WorkingSetEntry> PageServer::working_set() const {
   return state_->serving.load(std::memory_order_acquire) ? state_->handler->recorded()

@@ -36,7 +36,7 @@ struct PageServerOptions {
   std::vector<Range> served;
   // What the guest is expected to touch soon: sorted, disjoint, multiples of the block size within the memory.
   std::vector<Range> prefetch;
-  // How long from the handshake on demand faults are written down (the working set); zero: not at all.
+  // How long from the handshake on demand faults are written down (the working set) at most; zero: not at all.
   Milliseconds record_for{0};
   // Everything that layers hold comes in, once the working set has been brought in and written down, at most so many
   // bytes a second; 0: only what is touched.
@@ -87,8 +87,10 @@ class PageServer {
   // is told to the next one too), looks once more afterwards, and keeps what it took until it has succeeded.
   std::vector<Range> removed() const;
   std::vector<Range> take_removed();
-  // Readable once working_set() is complete: `record_for` after the handshake.
+  // Readable once working_set() is complete: `record_for` after the handshake, or when it was told to end before.
   int working_set_fd() const;
+  // The guest has what it needs, or almost: what it touches later than `span` from now is not of its working set.
+  void end_recording_after(Milliseconds span);
   // What was needed until now, in that order.
   std::vector<snapshot::WorkingSetEntry> working_set() const;
   // The regions of the handshake; empty before it.

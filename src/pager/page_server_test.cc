@@ -255,6 +255,33 @@ TEST_F(PageServerTest, WhatWasNeededUntilNowIsToldWhileItIsWrittenDown) {
   EXPECT_FALSE(wait_readable(server_->working_set_fd(), Deadline::after(Milliseconds(0))).value());
 }
 
+TEST_F(PageServerTest, WhatIsNeededIsNotWrittenDownAnyMoreWhenItIsTold) {
+  PageServerOptions options;
+  options.record_for = Milliseconds(3'600'000);
+  FakeVmm vmm = serve(std::move(options));
+  ASSERT_EQ(vmm.touch(90), content_of(90));
+  server_->end_recording_after(Milliseconds(0));
+  ASSERT_TRUE(wait_readable(server_->working_set_fd(), Deadline::after(Milliseconds(20'000))).value());
+  server_->end_recording_after(Milliseconds(3'600'000));  // it does not begin again
+  ASSERT_EQ(vmm.touch(3), content_of(3));
+  const auto set = server_->working_set();
+  ASSERT_EQ(set.size(), 1U);
+  EXPECT_EQ(set[0].range, (Range{80 * kBlockSize, 16 * kBlockSize}));
+}
+
+TEST_F(PageServerTest, WhatIsToldBeforeTheHandshakeHolds) {
+  PageServerOptions options;
+  options.record_for = Milliseconds(3'600'000);
+  start_server(std::move(options));
+  server_->end_recording_after(Milliseconds(0));
+  server_->end_recording_after(Milliseconds(3'600'000));  // the soonest one does
+  FakeVmm vmm;
+  vmm.set_up();
+  server_->expect_peer(::getpid());
+  vmm.hand_over(socket_path());
+  EXPECT_TRUE(wait_readable(server_->working_set_fd(), Deadline::after(Milliseconds(20'000))).value());
+}
+
 TEST_F(PageServerTest, WhatItDidIsCountedByKindCauseOutcomeWayAndLayer) {
   PageServerOptions options;
   options.prefetch = {{0, 8 * kBlockSize}};

@@ -55,6 +55,11 @@ Result<StateReply> Client::state(Milliseconds deadline) {
   return state_from_json(answer);
 }
 
+Result<StateReply> Client::state_when_answered(Milliseconds deadline) {
+  STASIS_ASSIGN(const json answer, call_json({{"op", "state"}, {"daemon_answers", true}}, deadline));
+  return state_from_json(answer);
+}
+
 Result<PagerReport> Client::pager(Milliseconds deadline) {
   STASIS_ASSIGN(const json answer, call_json({{"op", "pager"}}, deadline));
   return report_from_json(answer);

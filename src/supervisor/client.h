@@ -18,6 +18,8 @@ class Client {
   static Result<std::unique_ptr<Client>> connect(const Path& dir);
 
   Result<StateReply> state(Milliseconds deadline);
+  // The same, and tells that the guest's daemon answers.
+  Result<StateReply> state_when_answered(Milliseconds deadline);
   Result<PagerReport> pager(Milliseconds deadline);
   Result<TraceReply> trace(Milliseconds deadline);
   Result<SnapshotReply> pause(snapshot::SnapshotId id, Milliseconds deadline);

@@ -207,7 +207,10 @@ bool Control::answer(int socket, const json& request) {
 
 Result<json> Control::dispatch(const json& request) {
   const std::string op = op_of(request);
-  if (op == "state") return to_json(sandbox_->state());
+  if (op == "state") {
+    if (request.value("daemon_answers", false)) sandbox_->daemon_answers();
+    return to_json(sandbox_->state());
+  }
   if (op == "trace") return to_json(sandbox_->trace());
   if (op == "pause") return pause(request);
   if (op == "stop") {

@@ -5,7 +5,9 @@
 // {"ok": {...}} or {"error": {"code","message","remedy"}}. The end of the connection means that the supervisor has
 // gone; what it wrote last is in `exit.json` (ExitRecord).
 //
-//   state     -> StateReply
+//   state     {daemon_answers} -> StateReply. daemon_answers (left out: false): the guest's daemon answers, so what the
+//             restore needs has nearly all been touched. It goes with this request because the agent asks for the state
+//             then anyway, and an older supervisor does not look at it.
 //   pause     {snapshot_id} -> SnapshotReply; the supervisor exits after the answer. On error the guest runs on.
 //   snapshot  {snapshot_id} -> SnapshotReply; the guest runs on.
 //   connect   {transport} -> {} with one descriptor: a socket ("tcp" or "udp"; left out: "tcp"), not connected, made in

@@ -25,8 +25,9 @@ using snapshot::SnapshotKind;
 
 constexpr Milliseconds kHandOverDeadline{2'000};
 // How long a restore writes down what it touches: until the daemon has answered (0.2 s on an idle machine under TCG, a
-// second or two on a loaded one) and a little longer.
+// second or two on a loaded one) and a little longer, in which it gets its identity; at most so long if nobody tells.
 constexpr Milliseconds kRecordFor{3'000};
+constexpr Milliseconds kRecordAfterAnswer{250};
 // Until a working set was seen in so many restores it is a guess: what only one guest happened to touch would be
 // brought in for all that come after it.
 constexpr uint32_t kEnoughRestores = 2;
@@ -229,6 +230,10 @@ std::vector<snapshot::WorkingSetEntry> Sandbox::touched() const {
   entries.insert(entries.end(), touched_.begin(), touched_.end());
   if (entries.size() > snapshot::kMaxWorkingSetEntries) entries.resize(snapshot::kMaxWorkingSetEntries);
   return entries;
+}
+
+void Sandbox::daemon_answers() {
+  if (records_) page_server_->end_recording_after(kRecordAfterAnswer);
 }
 
 void Sandbox::keep_working_set() {

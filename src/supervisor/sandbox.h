@@ -54,6 +54,8 @@ class Sandbox {
   // the descriptor is -1 from then on.
   int working_set_fd() const { return records_ ? page_server_->working_set_fd() : -1; }
   void keep_working_set();
+  // The guest's daemon does: little of what the restore needs is still to come.
+  void daemon_answers();
   // Ends the VMM if it has not ended. Why: the page server's or the disk's failure if there was one, or why the guest
   // could not go on, else how it ended.
   Error end_of_vmm();

@@ -219,6 +219,24 @@ TEST_F(WorkingSetTest, WhatTwoRestoresTouchedComesAheadOfTheThird) {
   ASSERT_TRUE(third.running.client->stop("test", Milliseconds(5000)));
 }
 
+// Nobody waits for the three seconds then. One of several restores must be done with less than them since its start: a
+// loaded host may take longer to start one.
+TEST_F(WorkingSetTest, ItIsKeptSoonAfterTheDaemonHasAnswered) {
+  SnapshotId id;
+  ASSERT_NO_FATAL_FAILURE(pause_booted("answers", id));
+  bool soon = false;
+  for (int attempt = 0; attempt < 5 && !soon; ++attempt) {
+    (void)real_file_system().remove(store_->snapshot_dir(id) / snapshot::kWorkingSetFile);
+    const Deadline three_seconds = Deadline::after(Milliseconds(3'000));
+    const Restored restored = restore(id, "answers-" + std::to_string(attempt));
+    ASSERT_TRUE(restored.running.client->state_when_answered(Milliseconds(5000)));
+    EXPECT_FALSE(await_set(id, 1).entries.empty());
+    soon = !three_seconds.passed();
+    ASSERT_TRUE(restored.running.client->stop("test", Milliseconds(5000)));
+  }
+  EXPECT_TRUE(soon);
+}
+
 // Nothing of what one restore has touched comes ahead of the second. If that is paused soon, it is known all the same.
 TEST_F(WorkingSetTest, APauseBeforeTheComparisonKeepsWhatTheRestoreBeforeTouched) {
   SnapshotId first;

@@ -12,7 +12,8 @@
 //   fail-pause      refuses to pause or to take a snapshot
 //   hold-pause      does not pause or take a snapshot until STATE/fake/<id>.go is there; <id>.held says that it was
 //   asked lose-answer     publishes, then dies without an answer
-// and what spares are to do wrong in STATE/fake/spare:
+// Whoever tells it that the daemon answers finds STATE/fake/<id>.answers.
+// And what spares are to do wrong in STATE/fake/spare:
 //   exit            ends at once
 //   deaf            does not answer when it is to become a sandbox
 //   dies            ends instead
@@ -139,6 +140,7 @@ class Fake {
       (void)send_message(socket, R"({"ok":{}})", fds);
     } else if (op == "state") {
       if (does("hold-state")) await_go();
+      if (request.value("daemon_answers", false)) std::ofstream(fake_ / (config_.sandbox_id + ".answers")) << "answers";
       (void)send_message(socket, json{{"ok", to_json(state())}}.dump());
     } else if (op == "pager") {
       if (does("no-report")) await_go();
