@@ -105,6 +105,7 @@ class Qemu final : public Vmm {
   Result<SavedMemory> save(const SaveSpec& spec) override;
   Status finish_save() override;
   void save_failed() override {
+    save_crew_.reset();
     if (!ram_) return;
     ram_->forget_tracking();
     ram_->stop_tracking();
