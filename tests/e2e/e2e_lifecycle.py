@@ -32,11 +32,14 @@ class LifecycleTest(StasisTestCase):
         self.stasis.guest(sandbox, "for d in /run /root; do echo then > $d/state; echo kept > $d/kept; done")
         identity = self.stasis.guest(sandbox, "cat /etc/machine-id; hostname")
         counted = self.stasis.counter(sandbox)
+        address = self.stasis.rest("GET", f"/v1/sandboxes/{sandbox}")[1]["address"]
+        self.assertTrue(address)
         self.stasis.json("snapshot", "create", sandbox, "then")
         changes = "for d in /run /root; do echo now > $d/state; rm $d/kept; done; sync"
         look = "cat /run/state /run/kept /root/state /root/kept"
         self.stasis.guest(sandbox, changes)
-        self.assertEqual(self.stasis.json("rollback", sandbox, "then")["id"], sandbox)
+        rolled_back = self.stasis.json("rollback", sandbox, "then")
+        self.assertEqual((rolled_back["id"], rolled_back["address"]), (sandbox, address))
         self.assertEqual(self.stasis.guest(sandbox, look).split(), ["then", "kept"] * 2)
         self.assertEqual(self.stasis.checksum(sandbox), digest)
         self.assertEqual(self.stasis.guest(sandbox, "cat /etc/machine-id; hostname"), identity)
@@ -358,7 +361,7 @@ class PartlyMappedRestoreTest(StasisTestCase):
         self.assertEqual(restore["method"], "partly", restore)
         self.assertRegex(restore["reason"], r"^\d+ of \d+ MiB are mapped, the rest comes by faults: layer .* is compressed")
         self.assertGreater(restore["mapped_bytes"], 0)
-        self.assertGreater(restore["faults"] + restore["pages_prefetched"], 0)
+        self.assertGreater(restore["pages_prefetched"], 0)
 
     def test_the_guest_has_the_same_bytes_and_its_next_snapshots_are_exact(self):
         held = self.packed("part")
