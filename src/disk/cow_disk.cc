@@ -105,6 +105,12 @@ Status CowDisk::discard(uint64_t offset, uint64_t length) {
   });
 }
 
+Status CowDisk::write_back() {
+  Status synced = state_->fs.sync(state_->top.fd.get());
+  if (!synced) state_->top.spoilt = true;
+  return synced;
+}
+
 Status CowDisk::prepare_freeze() { return state_->prepare_freeze(); }
 
 Status CowDisk::freeze() { return state_->freeze(); }

@@ -49,6 +49,8 @@ class CowDisk {
   // The range reads as zeros from now on. Whole blocks take no space; edges are written as zeros.
   Status discard(uint64_t offset, uint64_t length);
 
+  // Has what was written until now on the device, so that a seal that follows soon has less to wait for.
+  Status write_back();
   // Makes ready what the next freeze() needs, so that a guest need not stand still for it.
   Status prepare_freeze();
   // What has been written until now is what seal_frozen() seals; what is written from now on is apart from it. The

@@ -142,6 +142,17 @@ TEST_F(FailureTest, WhatAFailedSyncHasLostIsInTheNextLayer) {
   EXPECT_TRUE(content_of(dirs_.layers, sealed.map) == model_);
 }
 
+TEST_F(FailureTest, WhatAFailedWriteBackHasLostIsInTheNextLayer) {
+  testing::VolatileFileSystem device(dir_.path());
+  const auto disk = must(CowDisk::create(device, base_, dirs_.work));
+  change(*disk);
+  device.fail_next_sync();
+  EXPECT_FALSE(disk->write_back());
+  const auto sealed = must(disk->seal(dirs_.layers, LayerId::random()));
+  device.lose_power(random_);
+  EXPECT_TRUE(content_of(dirs_.layers, sealed.map) == model_);
+}
+
 TEST_F(FailureTest, AFailedSealWithoutALayerLeavesTheDiskAsItWas) {
   const auto disk = make();
   must(disk->discard(0, 10 * kBlockSize));

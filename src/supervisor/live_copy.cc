@@ -9,6 +9,8 @@ namespace {
 // Copied at once: stays in the cache of one core.
 constexpr uint64_t kChunk = uint64_t{128} << 10;
 constexpr uint64_t kKeptAtMost = uint64_t{64} << 20;
+// So much would be written back while the guest stands still, and take QEMU's processor and the disk from it.
+constexpr uint64_t kWrittenBackFrom = uint64_t{256} << 20;
 
 }  // namespace
 
@@ -21,13 +23,15 @@ Status LiveCopy::copy(const MemorySource& source, std::span<const Range> ranges)
   STASIS_TRY(snapshot::check_ranges(ranges, blocks_->size(), "copied"));
   copied_ = snapshot::unite(copied_, ranges);
   std::vector<std::byte> buffer(kChunk);
-  return snapshot::in_chunks(ranges, kChunk, [&](std::span<const Range> pieces) -> Status {
+  const auto copy_pieces = [&](std::span<const Range> pieces) -> Status {
     const auto bytes = std::span(buffer).first(total_length(pieces));
     sync_point("live_copy.read");
     STASIS_TRY(source.read(*fs_, pieces, bytes));
     sync_point("live_copy.write");
     return write(pieces, bytes);
-  });
+  };
+  STASIS_TRY(snapshot::in_chunks(ranges, kChunk, copy_pieces));
+  return total_length(ranges) < kWrittenBackFrom ? Status() : blocks_->write_back();
 }
 
 Status LiveCopy::write(std::span<const Range> ranges, std::span<const std::byte> bytes) {

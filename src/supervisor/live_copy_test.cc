@@ -9,6 +9,7 @@
 #include "base/file.h"
 #include "base/memory.h"
 #include "base/testing/temp_dir.h"
+#include "base/testing/volatile_file_system.h"
 #include "snapshot/ranges.h"
 
 namespace stasis::supervisor {
@@ -157,6 +158,20 @@ TEST_F(LiveCopyTest, EveryGenerationIsWhatTheGuestHadWhenItStopped) {
       stand_on(sealed->map);
     }
   }
+}
+
+// Only of so much; what a snapshot copies besides is synced by its seal.
+TEST(LargeLiveCopyTest, ALargeRoundIsWrittenBackBeforeTheGuestStops) {
+  constexpr uint64_t kLarge = uint64_t{256} << 20;
+  const stasis::testing::TempDir dir;
+  stasis::testing::VolatileFileSystem device(dir.path());
+  const auto parent = AddressSpace::open(device, dir.path(), BlockMap::zeros(kLarge).value()).value();
+  const UniqueFd memory = create_memory_file("guest", kLarge).value();
+  const auto source = MemorySource::of_file(duplicate(memory.get()).value());
+  LiveCopy copy = LiveCopy::create(device, parent, dir.path()).value();
+  device.fail_next_sync();
+  EXPECT_TRUE(copy.copy(source, std::vector{Range{0, kLarge - kBlockSize}}));
+  EXPECT_FALSE(copy.copy(source, std::vector{Range{0, kLarge}}));
 }
 
 }  // namespace
