@@ -142,8 +142,8 @@ class FaultHandler {
   void show_parked() { activity_.set_parked(parked_.size() + waiting_.size()); }
   void mark_installed(Range run, bool zeros);
   void await_applied() const;
-  // Where pages must come write-protected (ZEROPAGE cannot), and huge pages (which have no ZEROPAGE).
-  bool zeros_are_copied() const { return handshake_.write_protect || page_size_ != snapshot::kBlockSize; }
+  // Huge pages have no ZEROPAGE.
+  bool zeros_are_copied() const { return page_size_ != snapshot::kBlockSize; }
   uint64_t page_of(uint64_t offset) const { return offset / page_size_; }
   static uint64_t round_down(uint64_t value, uint64_t to) { return value - value % to; }
 

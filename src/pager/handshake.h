@@ -2,10 +2,12 @@
 // array with an object per memory region, and one descriptor, the userfaultfd. Source: Firecracker's docs/snapshotting/
 // handling-page-faults-on-snapshot-resume.md and what was seen (shared/notes/firecracker.md). `page_size_kib` holds
 // bytes despite its name; newer versions add `page_size`: where both are there they must be equal, and all regions have
-// pages of one size. Stasis's preloaded library adds `"stasis_write_protect":
-// true` where it has registered the region for asynchronous write-protection. The message has no length, and may come
-// in any number of reads; it is parsed once, when its array is closed (array_end.h). Unknown fields are ignored.
-// Anything else is refused with a reason, and every descriptor that came along is closed.
+// pages of one size. Stasis's preloaded library adds `"stasis_write_protect": true` where it has registered the region
+// for asynchronous write-protection: what layers hold then comes write-protected. Zeros come as the zero page, which
+// cannot be (ZEROPAGE has no such mode): a scan calls it written, and tells it from a page that was.
+// The message has no length, and may come in any number of reads; it is parsed once, when its array is closed
+// (array_end.h). Unknown fields are ignored. Anything else is refused with a reason, and every descriptor that came
+// along is closed.
 #pragma once
 
 #include <cstdint>

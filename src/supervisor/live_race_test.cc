@@ -49,9 +49,7 @@ class LiveRaceTest : public pager::testing::TwoProcesses, public ::testing::With
     ram_.emplace(vmm::GuestRam::create(kSize).value());
     if (GetParam() == Origin::kMapped) start_mapped();
     if (GetParam() == Origin::kBooted) start_booted();
-    if (GetParam() == Origin::kServed) {
-      serve({.shared = true, .file = ram_->fd(), .watch = VmmShape::Watch::kMissingAndWrites});
-    }
+    if (GetParam() == Origin::kServed) start_served();
     ASSERT_TRUE(real_file_system().make_directory(dir_.path() / "work"));
     copy_.emplace(LiveCopy::create(real_file_system(), space_, dir_.path() / "work").value());
     source_ = ram_->source(vmm_->pid()).value();
@@ -62,6 +60,11 @@ class LiveRaceTest : public pager::testing::TwoProcesses, public ::testing::With
       const std::vector<std::byte> block(kBlockSize, content_of(page));
       ASSERT_TRUE(real_file_system().write_at(file, page * kBlockSize, block));
     }
+  }
+  void start_served() {
+    serve({.watch = VmmShape::Watch::kMissingAndWrites});
+    ram_->is_mapped_at(vmm_->address(), tracker(), {}, {{0, kSize}});
+    ASSERT_TRUE(ram_->start_tracking(vmm_->pid()));
   }
   // As after a mapped restore: private mappings of a layer.
   void start_mapped() {

@@ -24,7 +24,7 @@ struct VmmShape {
   enum class Watch { kMissing, kMissingAndWrites, kNothing };
   uint64_t pages = 0;
   uint64_t page_size = 4096;  // or 2 MiB, of the pool of huge pages
-  bool shared = false;        // a memory file, as QEMU has it; else anonymous memory
+  bool shared = false;        // a memory file; else anonymous memory, as restored guests have
   int file = -1;              // a file of this process, mapped shared or privately instead of memory of its own
   Watch watch = Watch::kMissing;
   uint64_t features = 0;    // of userfaultfd, beside EVENT_REMOVE

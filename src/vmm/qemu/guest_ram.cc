@@ -82,13 +82,13 @@ Result<GuestMemoryUse> GuestRam::use(pid_t vmm) const {
 }
 
 Result<ChangedPages> GuestRam::changed(pid_t vmm, std::span<const Range> given_back, Piecework* walk) {
-  auto pages = mapped_at_ != 0 ? changed_in_mappings(vmm, walk) : changed_in_file(vmm, given_back, walk);
+  auto pages = mapped_at_ != 0 ? changed_in_mappings(vmm, given_back, walk) : changed_in_file(vmm, walk);
   if (pages) told_ = pages->all;
   return pages;
 }
 
 // A scan that re-arms forgets what it told: if anything fails after it, the next call must not rely on the scan alone.
-Result<ChangedPages> GuestRam::changed_in_file(pid_t vmm, std::span<const Range> given_back, Piecework* walk) {
+Result<ChangedPages> GuestRam::changed_in_file(pid_t vmm, Piecework* walk) {
   const bool tracked = std::exchange(tracked_, false);
   STASIS_ASSIGN(const uint64_t address, this->address(vmm));
   STASIS_ASSIGN(const UniqueFd pagemap, open_pagemap(vmm));
@@ -101,22 +101,19 @@ Result<ChangedPages> GuestRam::changed_in_file(pid_t vmm, std::span<const Range>
     return ChangedPages{held, held, tracked_};
   }
   const std::vector<Range> written = relative(std::move(*scanned), address);
-  const std::vector<Range> all = snapshot::unite(told_, written);
-  // Which of them does the file not hold? What was told before it held then, and holds still unless it was given back.
-  // It is asked only where QEMU has pages that it does not see, since the file tells more slowly than the page table
-  // (30 ms and 4 ms for 4 GiB).
-  const std::vector<Range> in_doubt = snapshot::unite(written, snapshot::intersect(told_, given_back));
-  STASIS_ASSIGN(std::vector<Range> gone, absent_pages(pagemap.get(), address, in_doubt));
-  if (!gone.empty()) {
+  // Which of them does the file not hold? It is asked only where QEMU has pages that it does not see, since the file
+  // tells more slowly than the page table (30 ms and 4 ms for 4 GiB).
+  STASIS_ASSIGN(std::vector<Range> absent, absent_pages(pagemap.get(), address, written));
+  if (!absent.empty()) {
     STASIS_ASSIGN(const std::vector<Range> held, real_file_system().data_ranges(fd_.get()));
-    gone = snapshot::subtract(gone, held);
+    absent = snapshot::subtract(absent, held);
   }
   tracked_ = true;
-  return ChangedPages{snapshot::subtract(all, gone), snapshot::subtract(written, gone), true};
+  const std::vector<Range> fresh = snapshot::subtract(written, absent);
+  return ChangedPages{snapshot::unite(told_, fresh), fresh, true};
 }
 
-// Nobody gives back pages of a mapped memory: what has become QEMU's own stays so.
-Result<ChangedPages> GuestRam::changed_in_mappings(pid_t vmm, Piecework* walk) {
+Result<ChangedPages> GuestRam::changed_in_mappings(pid_t vmm, std::span<const Range> given_back, Piecework* walk) {
   const bool tracked = std::exchange(tracked_, false);
   STASIS_ASSIGN(const UniqueFd pagemap, open_pagemap(vmm));
   auto touched = touched_in_mappings(pagemap.get(), walk);
@@ -128,8 +125,16 @@ Result<ChangedPages> GuestRam::changed_in_mappings(pid_t vmm, Piecework* walk) {
     return ChangedPages{own, own, tracking_ && tracked_};
   }
   STASIS_ASSIGN(const std::vector<Range> own, own_pages(pagemap.get(), *touched));
+  STASIS_ASSIGN(const std::vector<Range> gone, gone_of_told(pagemap.get(), given_back));
   tracked_ = true;
-  return ChangedPages{snapshot::unite(told_, own), own, tracking_};
+  return ChangedPages{snapshot::unite(snapshot::subtract(told_, gone), own), own, tracking_};
+}
+
+Result<std::vector<Range>> GuestRam::gone_of_told(int pagemap, std::span<const Range> given_back) const {
+  std::vector<Range> in_doubt = snapshot::intersect(told_, given_back);
+  if (in_doubt.empty()) return in_doubt;
+  STASIS_ASSIGN(const std::vector<Range> kept, own_pages(pagemap, in_doubt));
+  return snapshot::subtract(in_doubt, kept);
 }
 
 std::vector<Range> GuestRam::watched() const {

@@ -1,7 +1,8 @@
-// The RAM of a QEMU guest. It is a memory file that the supervisor owns and QEMU maps shared: so it can be read after
-// (and while) QEMU runs, by pread, without touching QEMU; a hole in it is a page that was never there. Of a guest whose
-// restore was mapped it is private mappings in QEMU's own memory instead, beside anonymous memory that a page server
-// serves if it was mapped in part: read out of QEMU, while it lives.
+// The RAM of a QEMU guest. Of one that was booted it is a memory file that the supervisor owns and QEMU maps shared: so
+// it can be read after (and while) QEMU runs, by pread, without touching QEMU; a hole in it is a page that was never
+// there. Of one that was restored it is private memory of QEMU's in that file's place, read out of QEMU while it lives:
+// anonymous where a page server serves, since a page of zeros costs nothing there (in a memory file 4 KiB), and
+// mappings of layers.
 #pragma once
 
 #include <sys/types.h>
@@ -32,7 +33,7 @@ class GuestRam {
   int fd() const { return fd_.get(); }
   uint64_t size() const { return size_; }
 
-  // From now on guest memory is private mappings at this address of QEMU, whose userfaultfd `tracker` is: of files
+  // From now on guest memory is private memory at this address of QEMU, whose userfaultfd `tracker` is: of files
   // where `of_files` says, and anonymous memory else, which where `served` says a page server's userfaultfd has
   // registered. Both are sorted and disjoint, also from each other.
   void is_mapped_at(uint64_t address, UserFaultFd tracker, const std::vector<Range>& of_files,
@@ -42,7 +43,7 @@ class GuestRam {
     tracker_ = std::move(tracker);
     tracked_ = false;
   }
-  // For a guest that was not served, or only in part, so that changed() can tell what is written between two calls: of
+  // For a guest that is not served all of it, so that changed() can tell what is written between two calls: of
   // what files are mapped in until stop_tracking(), since registered memory is read from its file page by page instead
   // of 16 at once; of anonymous memory and of a booted guest from then on.
   Status start_tracking(pid_t vmm);
@@ -50,16 +51,16 @@ class GuestRam {
   // are answered.
   void stop_tracking();
 
-  // Where the content is to be read.
+  // Where the content is to be read: of a restored guest nothing but what changed() has told, since to read what was
+  // not loaded would load it.
   Result<MemorySource> source(pid_t vmm) const;
 
-  // What may have changed, while the guest runs or not. Where the mapping is under asynchronous write-protection (a
-  // guest that is served, or booted and tracked; Linux 6.9): pages written since, from PAGEMAP_SCAN, which re-arms; a
-  // page that the scan calls written but that the file does not hold was never loaded. Elsewhere, and after
-  // forget_tracking(): every page that the file holds. Of a mapped guest: QEMU's own pages, which are those that were
-  // written since the restore; of what is served, or tracked from one snapshot to the next, as of a memory file. Never
-  // less than what changed. What was told and is not held any more is told no longer, if it is among `given_back`.
-  // Whoever helps with `walk` shares the scan.
+  // What may have changed, while the guest runs or not; never less than what did. Of a booted guest, once it is tracked
+  // (Linux 6.9): pages written since, from PAGEMAP_SCAN, which re-arms; a page that the scan calls written but that the
+  // file does not hold was never there. Until then, and after forget_tracking(): every page that the file holds. Of a
+  // restored guest: QEMU's own pages, which of mappings are those that were written since the restore; of what is
+  // served, or tracked from one snapshot to the next, those of them that a scan calls written. What was told and is not
+  // held any more is told no longer, if it is among `given_back`. Whoever helps with `walk` shares the scan.
   Result<ChangedPages> changed(pid_t vmm, std::span<const Range> given_back = {}, Piecework* walk = nullptr);
   // What was told until now has been taken over: it does not come again unless it changes again.
   void forget_told() { told_.clear(); }
@@ -73,14 +74,16 @@ class GuestRam {
  private:
   GuestRam(UniqueFd fd, uint64_t size) : fd_(std::move(fd)), size_(size) {}
   Result<uint64_t> address(pid_t vmm);
-  Result<ChangedPages> changed_in_file(pid_t vmm, std::span<const Range> given_back, Piecework* walk);
-  Result<ChangedPages> changed_in_mappings(pid_t vmm, Piecework* walk);
+  Result<ChangedPages> changed_in_file(pid_t vmm, Piecework* walk);
+  Result<ChangedPages> changed_in_mappings(pid_t vmm, std::span<const Range> given_back, Piecework* walk);
   // Of memory that is mapped, in order: what may have been written since the last call, and pages of the layers that
   // were read. kUnimplemented if the kernel does not tell.
   Result<std::vector<Range>> touched_in_mappings(int pagemap, Piecework* walk) const;
   // Where the kernel tells what is written.
   std::vector<Range> watched() const;
   Result<std::vector<Range>> own_pages(int pagemap, const std::vector<Range>& among) const;
+  // What was told and is not QEMU's any more.
+  Result<std::vector<Range>> gone_of_told(int pagemap, std::span<const Range> given_back) const;
   UniqueFd fd_;
   uint64_t size_;
   bool tracked_ = true;
@@ -90,7 +93,7 @@ class GuestRam {
   std::vector<Range> of_files_;   // with what is so near them that it is not worth a call of its own
   std::vector<Range> anonymous_;  // the rest that is not served
   std::vector<Range> served_;
-  UserFaultFd tracker_;             // of a mapped or a booted guest
+  UserFaultFd tracker_;             // of QEMU
   bool tracking_ = false;           // all of it is registered
   bool anonymous_tracked_ = false;  // this is, whether or not files are
 };

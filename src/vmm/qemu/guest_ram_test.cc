@@ -6,9 +6,12 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <array>
 #include <cstring>
+#include <future>
 
 #include "base/memory.h"
+#include "base/poll.h"
 #include "base/testing/sync_points.h"
 #include "base/userfaultfd.h"
 #include "vmm/contract/result_matchers.h"
@@ -23,6 +26,9 @@ using ::testing::IsEmpty;
 constexpr uint64_t kPage = 4096;
 constexpr Range pages(uint64_t first, uint64_t count) { return {first * kPage, count * kPage}; }
 
+#define SKIP_UNLESS_THE_KERNEL_TELLS() \
+  if (!probe_userfaultfd().write_protect_async) GTEST_SKIP() << "this kernel does not tell written pages (Linux 6.9)"
+
 // For as long as it lives this kernel is one of before Linux 6.7.
 class WithoutScan {
  public:
@@ -36,8 +42,8 @@ class WithoutScan {
                                   })};
 };
 
-// Memory with pages 4 to 11 loaded, as QEMU has it.
-class GuestRamTest : public ::testing::Test {
+// A booted guest's memory, in its file.
+class BootedGuestRamTest : public ::testing::Test {
  protected:
   void SetUp() override {
     auto ram = GuestRam::create(64 * kPage);
@@ -46,17 +52,6 @@ class GuestRamTest : public ::testing::Test {
     auto mapping = Mapping::shared(ram_->fd(), ram_->size());
     ASSERT_OK(mapping);
     mapping_ = std::move(*mapping);
-  }
-  // A restored guest's: whatever is installed is write-protected. False where the kernel cannot do that.
-  bool track() {
-    if (!probe_userfaultfd().write_protect_async) return false;
-    auto uffd = UserFaultFd::create(true);
-    EXPECT_OK(uffd);
-    uffd_ = std::move(*uffd);
-    EXPECT_OK(uffd_.register_missing({mapping_.address(), ram_->size()}, true));
-    const std::vector<std::byte> content(8 * kPage, std::byte{7});
-    EXPECT_EQ(uffd_.copy(mapping_.address() + 4 * kPage, content, true).bytes, content.size());
-    return true;
   }
   void write(uint64_t page) { mapping_.bytes()[page * kPage + 5] = std::byte{9}; }
   // As a save() does it.
@@ -69,84 +64,15 @@ class GuestRamTest : public ::testing::Test {
 
   std::optional<GuestRam> ram_;
   Mapping mapping_;
-  UserFaultFd uffd_;
 };
 
-#define SKIP_UNLESS_TRACKED() \
-  if (!track()) GTEST_SKIP() << "this kernel has no asynchronous write-protection (Linux 6.9)"
-
-TEST_F(GuestRamTest, TellsExactlyWhatWasWritten) {
-  SKIP_UNLESS_TRACKED();
-  EXPECT_THAT(changed(), IsEmpty()) << "what was loaded is no change, and what was never loaded is none";
-  write(5);
-  write(6);
-  write(9);
-  EXPECT_THAT(changed(), ElementsAre(pages(5, 2), pages(9, 1)));
-}
-
 // Not that a thing was not found, which is what a caller says of sandboxes and snapshots.
-TEST_F(GuestRamTest, AVmmThatHasNotMappedItsMemoryIsAnInternalError) {
+TEST_F(BootedGuestRamTest, AVmmThatHasNotMappedItsMemoryIsAnInternalError) {
   mapping_ = Mapping();
   EXPECT_FAILS(ram_->changed(::getpid()), Code::kInternal);
 }
 
-TEST_F(GuestRamTest, EachCallTellsWhatCameSinceTheLast) {
-  SKIP_UNLESS_TRACKED();
-  write(5);
-  EXPECT_THAT(changed(), ElementsAre(pages(5, 1)));
-  EXPECT_THAT(changed(), IsEmpty());
-  write(5);
-  write(11);
-  EXPECT_THAT(changed(), ElementsAre(pages(5, 1), pages(11, 1)));
-}
-
-TEST_F(GuestRamTest, AfterForgettingItTellsEverythingOnce) {
-  SKIP_UNLESS_TRACKED();
-  write(5);
-  EXPECT_THAT(changed(), ElementsAre(pages(5, 1)));
-  ram_->forget_tracking();
-  EXPECT_THAT(changed(), ElementsAre(pages(4, 8)));
-  write(8);
-  EXPECT_THAT(changed(), ElementsAre(pages(8, 1)));
-}
-
-TEST_F(GuestRamTest, WhatCouldNotBeScannedIsNotForgotten) {
-  SKIP_UNLESS_TRACKED();
-  write(5);
-  EXPECT_FALSE(ram_->changed(1).has_value()) << "another process, which has not mapped it";
-  EXPECT_THAT(changed(), ElementsAre(pages(4, 8)));
-}
-
-TEST_F(GuestRamTest, WhoLooksAheadIsToldWhatIsFreshAndInTheEndOfEverything) {
-  SKIP_UNLESS_TRACKED();
-  const auto look = [this] { return value(ram_->changed(::getpid())); };
-  write(5);
-  write(9);
-  EXPECT_THAT(look().fresh, ElementsAre(pages(5, 1), pages(9, 1)));
-  write(9);
-  write(10);
-  const ChangedPages second = look();
-  EXPECT_TRUE(second.tracked);
-  EXPECT_THAT(second.fresh, ElementsAre(pages(9, 2)));
-  EXPECT_THAT(second.all, ElementsAre(pages(5, 1), pages(9, 2)));
-  EXPECT_THAT(look().fresh, IsEmpty());
-  // What was told and then given back is no change that a file holds.
-  ASSERT_OK(real_file_system().punch_hole(ram_->fd(), pages(9, 1)));
-  const ChangedPages last = value(ram_->changed(::getpid(), std::vector{pages(9, 1), pages(30, 2)}));
-  EXPECT_THAT(last.all, ElementsAre(pages(5, 1), pages(10, 1)));
-  ram_->forget_told();
-  EXPECT_THAT(changed(), IsEmpty());
-}
-
-TEST_F(GuestRamTest, AfterALookAheadThatLedToNothingEverythingComesAgain) {
-  SKIP_UNLESS_TRACKED();
-  write(5);
-  EXPECT_THAT(value(ram_->changed(::getpid())).all, ElementsAre(pages(5, 1)));
-  ram_->forget_tracking();
-  EXPECT_THAT(changed(), ElementsAre(pages(4, 8)));
-}
-
-TEST_F(GuestRamTest, WithoutTrackingItTellsWhatTheFileHolds) {
+TEST_F(BootedGuestRamTest, WithoutTrackingItTellsWhatTheFileHolds) {
   EXPECT_FALSE(value(ram_->changed(::getpid())).tracked);
   EXPECT_THAT(changed(), IsEmpty());
   write(3);
@@ -154,7 +80,7 @@ TEST_F(GuestRamTest, WithoutTrackingItTellsWhatTheFileHolds) {
   for (int call = 0; call < 2; ++call) EXPECT_THAT(changed(), ElementsAre(pages(3, 1), pages(20, 1)));
 }
 
-TEST_F(GuestRamTest, WhereTheKernelHasNoScanItTellsWhatTheFileHolds) {
+TEST_F(BootedGuestRamTest, WhereTheKernelHasNoScanItTellsWhatTheFileHolds) {
   write(3);
   write(20);
   const WithoutScan old;
@@ -166,21 +92,8 @@ TEST_F(GuestRamTest, WhereTheKernelHasNoScanItTellsWhatTheFileHolds) {
   EXPECT_THAT(changed(), ElementsAre(pages(3, 1), pages(20, 1), pages(40, 1)));
 }
 
-// A scan that was refused once has re-armed nothing.
-TEST_F(GuestRamTest, AfterAScanThatWasRefusedItTellsWhatTheFileHolds) {
-  SKIP_UNLESS_TRACKED();
-  EXPECT_THAT(changed(), IsEmpty());
-  write(5);
-  {
-    const WithoutScan once;
-    EXPECT_THAT(changed(), ElementsAre(pages(4, 8)));
-  }
-  write(6);
-  EXPECT_THAT(changed(), ElementsAre(pages(4, 8))) << "which the next scan cannot know better";
-}
-
-TEST_F(GuestRamTest, ABootedGuestIsTrackedFromItsFirstLookAhead) {
-  if (!probe_userfaultfd().write_protect_async) GTEST_SKIP() << "this kernel has no asynchronous write-protection";
+TEST_F(BootedGuestRamTest, ItIsTrackedFromItsFirstLookAhead) {
+  SKIP_UNLESS_THE_KERNEL_TELLS();
   ram_->is_booted(value(UserFaultFd::create(true)));
   write(3);
   write(20);
@@ -195,6 +108,158 @@ TEST_F(GuestRamTest, ABootedGuestIsTrackedFromItsFirstLookAhead) {
   ram_->stop_tracking();
   write(3);
   EXPECT_THAT(changed(), ElementsAre(pages(3, 1))) << "and it goes on being tracked";
+  ram_->forget_tracking();
+  // A page that was read is the file's, too.
+  EXPECT_THAT(changed(), ElementsAre(pages(3, 1), pages(20, 1), pages(30, 1), pages(40, 1)));
+  EXPECT_THAT(changed(), IsEmpty());
+}
+
+// A scan that was refused once has re-armed nothing.
+TEST_F(BootedGuestRamTest, AfterAScanThatWasRefusedItTellsWhatTheFileHolds) {
+  SKIP_UNLESS_THE_KERNEL_TELLS();
+  ram_->is_booted(value(UserFaultFd::create(true)));
+  write(3);
+  ASSERT_OK(ram_->start_tracking(::getpid()));
+  EXPECT_THAT(changed(), ElementsAre(pages(3, 1)));
+  write(20);
+  {
+    const WithoutScan once;
+    EXPECT_THAT(changed(), ElementsAre(pages(3, 1), pages(20, 1)));
+  }
+  write(21);
+  EXPECT_THAT(changed(), ElementsAre(pages(3, 1), pages(20, 2))) << "which the next scan cannot know better";
+}
+
+// Anonymous memory that is served, all of it, and of which pages 4 to 11 have come.
+class ServedGuestRamTest : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    SKIP_UNLESS_THE_KERNEL_TELLS();
+    memory_ = value(Mapping::anonymous(64 * kPage));
+    ASSERT_EQ(::madvise(memory_.bytes().data(), 64 * kPage, MADV_NOHUGEPAGE), 0);
+    served_by_ = value(UserFaultFd::create(true));
+    ASSERT_OK(served_by_.register_missing({memory_.address(), 64 * kPage}, true));
+    const std::vector<std::byte> content(8 * kPage, std::byte{7});
+    ASSERT_EQ(served_by_.copy(memory_.address() + 4 * kPage, content, true).bytes, content.size());
+    auto ram = GuestRam::create(64 * kPage);
+    ASSERT_OK(ram);
+    ram_.emplace(std::move(*ram));
+    ram_->is_mapped_at(memory_.address(), value(UserFaultFd::create(true)), {}, {pages(0, 64)});
+  }
+  void write(uint64_t page) { memory_.bytes()[page * kPage + 5] = std::byte{9}; }
+  // As a page server brings zeros.
+  void bring_zeros(uint64_t first, uint64_t count) {
+    const Range range{memory_.address() + first * kPage, count * kPage};
+    ASSERT_EQ(served_by_.zero(range).bytes, range.length);
+  }
+  // Whoever gives memory back waits until a page server has read of it.
+  void give_back(uint64_t first, uint64_t count) {
+    auto giving = std::async(std::launch::async, [&] {
+      return ::madvise(memory_.bytes().data() + first * kPage, count * kPage, MADV_DONTNEED);
+    });
+    ASSERT_TRUE(value(wait_readable(served_by_.fd(), Deadline::after(Milliseconds(10'000)))));
+    std::array<FaultEvent, 1> event;
+    EXPECT_EQ(value(served_by_.read_events(event)), 1U);
+    EXPECT_EQ(giving.get(), 0);
+  }
+  ChangedPages look() { return value(ram_->changed(::getpid())); }
+  // As a save() does it.
+  std::vector<Range> changed() {
+    const ChangedPages pages = look();
+    ram_->forget_told();
+    EXPECT_EQ(pages.all, pages.fresh);
+    return pages.all;
+  }
+
+  Mapping memory_;
+  UserFaultFd served_by_;
+  std::optional<GuestRam> ram_;
+};
+
+TEST_F(ServedGuestRamTest, TellsExactlyWhatWasWritten) {
+  EXPECT_THAT(changed(), IsEmpty()) << "what was loaded is no change, and what was never loaded is none";
+  write(5);
+  write(6);
+  write(9);
+  EXPECT_THAT(changed(), ElementsAre(pages(5, 2), pages(9, 1)));
+}
+
+TEST_F(ServedGuestRamTest, ZerosThatWereOnlyReadAreNoChangeAndCostNothing) {
+  bring_zeros(20, 10);
+  for (uint64_t page = 20; page < 30; ++page) EXPECT_EQ(memory_.bytes()[page * kPage], std::byte{0});
+  EXPECT_EQ(value(ram_->use(::getpid())).own_bytes, 8 * kPage);
+  EXPECT_THAT(changed(), IsEmpty());
+  write(22);
+  EXPECT_EQ(value(ram_->use(::getpid())).own_bytes, 9 * kPage);
+  EXPECT_THAT(changed(), ElementsAre(pages(22, 1)));
+  EXPECT_THAT(changed(), IsEmpty());
+  write(23);
+  EXPECT_THAT(changed(), ElementsAre(pages(23, 1))) << "protected by the scans before";
+}
+
+TEST_F(ServedGuestRamTest, EachCallTellsWhatCameSinceTheLast) {
+  write(5);
+  EXPECT_THAT(changed(), ElementsAre(pages(5, 1)));
+  EXPECT_THAT(changed(), IsEmpty());
+  write(5);
+  write(11);
+  EXPECT_THAT(changed(), ElementsAre(pages(5, 1), pages(11, 1)));
+}
+
+TEST_F(ServedGuestRamTest, AfterForgettingItTellsEverythingOnce) {
+  write(5);
+  EXPECT_THAT(changed(), ElementsAre(pages(5, 1)));
+  ram_->forget_tracking();
+  EXPECT_THAT(changed(), ElementsAre(pages(4, 8)));
+  write(8);
+  EXPECT_THAT(changed(), ElementsAre(pages(8, 1)));
+}
+
+TEST_F(ServedGuestRamTest, WhatCouldNotBeScannedIsNotForgotten) {
+  write(5);
+  EXPECT_FALSE(ram_->changed(0).has_value()) << "there is no such process";
+  EXPECT_THAT(changed(), ElementsAre(pages(4, 8)));
+}
+
+TEST_F(ServedGuestRamTest, AfterAScanThatWasRefusedItTellsEverything) {
+  EXPECT_THAT(changed(), IsEmpty());
+  write(5);
+  {
+    const WithoutScan once;
+    EXPECT_THAT(changed(), ElementsAre(pages(4, 8)));
+  }
+  write(6);
+  EXPECT_THAT(changed(), ElementsAre(pages(4, 8))) << "which the next scan cannot know better";
+}
+
+TEST_F(ServedGuestRamTest, WhoLooksAheadIsToldWhatIsFreshAndInTheEndOfEverything) {
+  ASSERT_OK(ram_->start_tracking(::getpid()));
+  write(5);
+  write(9);
+  EXPECT_THAT(look().fresh, ElementsAre(pages(5, 1), pages(9, 1)));
+  write(9);
+  write(10);
+  const ChangedPages second = look();
+  EXPECT_TRUE(second.tracked);
+  EXPECT_THAT(second.fresh, ElementsAre(pages(9, 2)));
+  EXPECT_THAT(second.all, ElementsAre(pages(5, 1), pages(9, 2)));
+  EXPECT_THAT(look().fresh, IsEmpty());
+  // What was told and then given back is QEMU's no more; what was written after that is.
+  give_back(9, 2);
+  bring_zeros(9, 2);
+  write(10);
+  const std::vector given_back{pages(9, 2), pages(30, 2)};
+  const ChangedPages last = value(ram_->changed(::getpid(), given_back));
+  EXPECT_THAT(last.all, ElementsAre(pages(5, 1), pages(10, 1)));
+  ram_->forget_told();
+  EXPECT_THAT(changed(), IsEmpty());
+}
+
+TEST_F(ServedGuestRamTest, AfterALookAheadThatLedToNothingEverythingComesAgain) {
+  write(5);
+  EXPECT_THAT(look().all, ElementsAre(pages(5, 1)));
+  ram_->forget_tracking();
+  EXPECT_THAT(changed(), ElementsAre(pages(4, 8)));
 }
 
 // Memory that is private mappings, as after a mapped restore: pages 0 to 31 of a layer, zeros behind them.
@@ -252,7 +317,7 @@ TEST_F(MappedGuestRamTest, WhereTheKernelHasNoScanWhatWasWrittenIsToldToo) {
 }
 
 TEST_F(MappedGuestRamTest, WhileItIsTrackedItTellsWhatIsFresh) {
-  if (!probe_userfaultfd().write_protect_async) GTEST_SKIP() << "this kernel has no asynchronous write-protection";
+  SKIP_UNLESS_THE_KERNEL_TELLS();
   auto tracker = UserFaultFd::create(true);
   ASSERT_OK(tracker);
   ram_->is_mapped_at(memory_.address(), std::move(*tracker), {pages(0, 32)});
@@ -296,7 +361,7 @@ class PartlyMappedGuestRamTest : public MappedGuestRamTest {
  protected:
   void SetUp() override {
     MappedGuestRamTest::SetUp();
-    if (!probe_userfaultfd().write_protect_async) GTEST_SKIP() << "this kernel has no asynchronous write-protection";
+    SKIP_UNLESS_THE_KERNEL_TELLS();
     served_by_ = value(UserFaultFd::create(true));
     ASSERT_OK(served_by_.register_missing({memory_.address() + 48 * kPage, 16 * kPage}, true));
     const std::vector<std::byte> content(8 * kPage, std::byte{7});

@@ -74,35 +74,38 @@ Result<MappedMemory> MappingChannel::map(const pager::MappedPlan& plan, const Pa
       plan.served.size() > MAPPING_MAX_SERVED) {
     return fail(Code::kFailedPrecondition, "the plan has more pieces or layers than QEMU can be told");
   }
-  mapping_header header{MAPPING_MAGIC,
-                        plan.memory->size(),
-                        static_cast<uint32_t>(entries.size()),
-                        static_cast<uint32_t>(plan.layers.size()),
-                        {},
-                        0};
-  if (plan.is_served()) STASIS_TRY(name_page_server(header, page_server));
+  STASIS_TRY(send_pieces(plan.memory->size(), entries, plan.layers.size(), page_server));
+  STASIS_TRY(send_layers(plan.layers));
+  return await_answer(deadline);
+}
+
+Result<MappedMemory> MappingChannel::serve(uint64_t bytes, const Path& page_server, Deadline deadline) {
+  const std::array all{mapping_entry{0, bytes, 0, 0, MAPPING_SERVED}};
+  STASIS_TRY(send_pieces(bytes, all, 0, page_server));
+  return await_answer(deadline);
+}
+
+Status MappingChannel::send_pieces(uint64_t bytes, std::span<const mapping_entry> entries, size_t files,
+                                   const Path& page_server) {
+  mapping_header header{
+      MAPPING_MAGIC, bytes, static_cast<uint32_t>(entries.size()), static_cast<uint32_t>(files), {}, 0};
+  const bool served = std::ranges::any_of(entries, [](const mapping_entry& e) { return e.how == MAPPING_SERVED; });
+  if (served) STASIS_TRY(name_page_server(header, page_server));
   STASIS_ASSIGN(const UniqueFd file, file_of(entries));
   const std::array first{file.get()};
-  STASIS_TRY(send_all(ours_.get(), std::as_bytes(std::span(&header, 1)), first));
+  return send_all(ours_.get(), std::as_bytes(std::span(&header, 1)), first);
+}
+
+Status MappingChannel::send_layers(std::span<const snapshot::Layer* const> layers) {
   std::vector<int> files;
-  files.reserve(plan.layers.size());
-  for (const snapshot::Layer* layer : plan.layers) files.push_back(layer->fd());
+  files.reserve(layers.size());
+  for (const snapshot::Layer* layer : layers) files.push_back(layer->fd());
   for (std::span<const int> left(files); !left.empty();) {
     const auto batch = left.first(std::min<size_t>(left.size(), MAPPING_FD_BATCH));
     const std::array byte{std::byte{0}};
     STASIS_TRY(send_all(ours_.get(), byte, batch));
     left = left.subspan(batch.size());
   }
-  return await_answer(deadline);
-}
-
-Status MappingChannel::serve(const Path& page_server, Deadline deadline) {
-  mapping_header header{MAPPING_MAGIC, 0, 0, 0, {}, 0};
-  STASIS_TRY(name_page_server(header, page_server));
-  STASIS_ASSIGN(const UniqueFd nothing, create_memory_file("stasis-plan", 0));
-  const std::array first{nothing.get()};
-  STASIS_TRY(send_all(ours_.get(), std::as_bytes(std::span(&header, 1)), first));
-  STASIS_TRY(await_answer(deadline));
   return {};
 }
 

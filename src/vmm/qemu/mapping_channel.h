@@ -2,6 +2,7 @@
 // that is. Not thread-safe.
 #pragma once
 
+#include <span>
 #include <string>
 
 #include "base/fd.h"
@@ -10,6 +11,8 @@
 #include "base/result.h"
 #include "base/userfaultfd.h"
 #include "pager/mapped_plan.h"
+
+struct mapping_entry;
 
 namespace stasis::vmm {
 
@@ -37,10 +40,14 @@ class MappingChannel {
   // Then one of the two, once. Both wait until it is done: kUnavailable if QEMU ended over it. `page_server` is the
   // path of its socket, at most 107 bytes; of a plan of which nothing is served, empty.
   Result<MappedMemory> map(const pager::MappedPlan& plan, const Path& page_server, Deadline deadline);
-  Status serve(const Path& page_server, Deadline deadline);
+  // All of it by the page server.
+  Result<MappedMemory> serve(uint64_t bytes, const Path& page_server, Deadline deadline);
 
  private:
   MappingChannel(UniqueFd ours, UniqueFd peer) : ours_(std::move(ours)), peer_(std::move(peer)) {}
+  // What mapping_message.h says, in its order.
+  Status send_pieces(uint64_t bytes, std::span<const mapping_entry> entries, size_t files, const Path& page_server);
+  Status send_layers(std::span<const snapshot::Layer* const> layers);
   Result<MappedMemory> await_answer(Deadline deadline);
   UniqueFd ours_;
   UniqueFd peer_;

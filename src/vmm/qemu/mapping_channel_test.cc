@@ -10,6 +10,7 @@
 #include <fstream>
 
 #include "base/memory.h"
+#include "base/pagemap.h"
 #include "base/process.h"
 #include "base/testing/eventually.h"
 #include "base/unix_socket.h"
@@ -296,8 +297,8 @@ TEST_F(MappingChannelTest, APageServerThatIsNotThereEndsTheProgram) {
   Process program = started(channel->peer());
   channel->close_peer();
   ASSERT_OK(channel->await_library(soon()));
-  EXPECT_FAILS(channel->serve(std::string(108, 'x'), soon()), Code::kInvalidArgument);
-  EXPECT_FAILS(channel->serve(dir_.path() / "nobody", soon()), Code::kUnavailable);
+  EXPECT_FAILS(channel->serve(kBytes, std::string(108, 'x'), soon()), Code::kInvalidArgument);
+  EXPECT_FAILS(channel->serve(kBytes, dir_.path() / "nobody", soon()), Code::kUnavailable);
   EXPECT_EQ(end_of(program).code, 1);
   EXPECT_THAT(messages(), HasSubstr("connect to the page server"));
 }
@@ -315,8 +316,38 @@ TEST_F(MappingChannelTest, ServedMemoryIsEmptyAndItsPagesAreAskedFor) {
   channel->close_peer();
   ASSERT_OK(channel->await_library(soon()));
   ASSERT_OK((*pages)->expect_peer(program.pid()));
-  ASSERT_OK(channel->serve(socket, soon()));
+  ASSERT_OK(channel->serve(kBytes, socket, soon()));
   ASSERT_OK((*pages)->await_handshake(soon()));
+  go();
+  EXPECT_TRUE(end_of(program).success()) << messages();
+  EXPECT_EQ(output(), memory_.content);
+}
+
+// In the memory file each of them would be a page of its own.
+TEST_F(MappingChannelTest, ServedZerosThatAreOnlyReadCostTheProgramNothing) {
+  const auto memory = open(*BlockMap::zeros(kBytes));
+  const auto pages = pager::PageServer::start(pages_socket(), memory, {});
+  ASSERT_OK(pages);
+  auto channel = MappingChannel::open();
+  ASSERT_OK(channel);
+  Process program = started(channel->peer());
+  channel->close_peer();
+  ASSERT_OK(channel->await_library(soon()));
+  ASSERT_OK((*pages)->expect_peer(program.pid()));
+  const auto served = channel->serve(kBytes, pages_socket(), soon());
+  ASSERT_OK(served);
+  ASSERT_OK((*pages)->await_handshake(soon()));
+  std::vector<std::byte> bytes(kBytes);
+  const MemorySource there = MemorySource::of_process(program.pid(), served->address);
+  ASSERT_OK(there.read(real_file_system(), 0, bytes));
+  EXPECT_EQ((*pages)->stats().pages_zero, kBytes / kBlockSize);
+  const auto pagemap = real_file_system().open_read("/proc/" + std::to_string(program.pid()) + "/pagemap");
+  ASSERT_OK(pagemap);
+  const Range all{served->address, kBytes};
+  if (kernel_tells_written_pages()) {
+    EXPECT_TRUE(contract::value(scan_private_pages(pagemap->get(), all)).empty());
+  }
+  EXPECT_TRUE(contract::value(real_file_system().data_ranges(ram_.get())).empty());
   go();
   EXPECT_TRUE(end_of(program).success()) << messages();
   EXPECT_EQ(output(), memory_.content);

@@ -4,10 +4,10 @@
  * Library, when QEMU has mapped its memory file: one mapping_answer. The driver may take as long as it likes from then
  * on, while QEMU goes on starting and then waits. Driver: one mapping_header with one descriptor, a memory file of
  * `entries` mapping_entry; then one byte with each batch of at most MAPPING_FD_BATCH descriptors, until there have been
- * `files` of them. Library, when guest memory is as it was told: one mapping_answer; if it was mapped, all or in part,
- * with a userfaultfd of QEMU's memory where the kernel can write-protect it asynchronously (Linux 6.7); nothing is
- * registered with that yet. A QEMU that boots: the library's first answer is the only message, and has that
- * userfaultfd. A message that is not like that ends QEMU. */
+ * `files` of them. Library, when guest memory is as it was told: one mapping_answer, with a userfaultfd of QEMU's
+ * memory where the kernel can write-protect it asynchronously (Linux 6.7); nothing is registered with that yet. A QEMU
+ * that boots: the library's first answer is the only message, and has that userfaultfd. A message that is not like that
+ * ends QEMU. */
 #pragma once
 
 #include <stdint.h>
@@ -24,8 +24,7 @@ struct mapping_header {
   uint64_t size;    /* of guest memory, bytes */
   uint32_t entries; /* pieces, ascending and disjoint; what is in none is zeros */
   uint32_t files;
-  char page_server[MAPPING_MAX_PATH]; /* listens here and serves the pieces that are to be served, or, if `entries` and
-                                         `files` are 0, all of memory; empty: nothing is served */
+  char page_server[MAPPING_MAX_PATH]; /* listens here and serves the pieces that are to be served; empty: none is */
   uint32_t reserved;                  /* 0 */
 };
 

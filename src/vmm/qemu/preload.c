@@ -3,15 +3,16 @@
  * QEMU maps its RAM from the memory file that the supervisor gave it (descriptor STASIS_RAM_FD). This library wraps
  * mmap; when that file has been mapped, a thread of its own waits on STASIS_MAPPING_FD, an inherited socket
  * (mapping_message.h), to be told where the memory comes from. Until then the guest has no memory that means anything:
- * a QEMU that is to load a machine does not touch it before it loads. Then it does one of two things:
+ * a QEMU that is to load a machine does not touch it before it loads. Then it puts anonymous memory over the memory
+ * file, and of each piece of it does one of two things, or nothing where it is zeros:
  *
- * - served: it registers the mapping with userfaultfd and sends the userfaultfd, in Firecracker's own handshake
+ * - mapped: it puts private mappings of snapshot layers over that. What the guest writes is then anonymous memory too,
+ *   and what it does not write is shared with every clone through the page cache.
+ * - served: it registers it with userfaultfd and sends the userfaultfd, in Firecracker's own handshake
  *   (src/pager/handshake.h), to the page server's socket. It keeps its copy of the userfaultfd and of the socket open:
  *   with no copy left the kernel would drop the registration, and missing pages would silently read as zeros; and the
- *   end of the socket tells the page server that QEMU has gone.
- * - mapped: it puts private mappings of snapshot layers over the memory file. What the guest writes is then anonymous
- *   memory of QEMU's, and what it does not write is shared with every clone through the page cache. What cannot be
- *   mapped is anonymous memory from the beginning, and served as above.
+ *   end of the socket tells the page server that QEMU has gone. A page of zeros that is only read costs nothing there;
+ *   in the memory file each would be a page of its own.
  *
  * A QEMU that is started while its disk and network are still being made (STASIS_HELD) is held before its main program
  * begins, until the supervisor sends a byte.
@@ -147,7 +148,7 @@ static int open_uffd(uint64_t features) {
 
 /* Not UFFD_USER_MODE_ONLY: QEMU's block I/O reaches guest memory from kernel mode. */
 static int open_served(bool* write_protect) {
-  const uint64_t base = UFFD_FEATURE_EVENT_REMOVE | UFFD_FEATURE_MISSING_SHMEM;
+  const uint64_t base = UFFD_FEATURE_EVENT_REMOVE;
   int fd = open_uffd(base | ASYNC_FEATURES);
   *write_protect = fd >= 0;
   if (fd < 0) fd = open_uffd(base);
@@ -357,26 +358,10 @@ static void map_memory(struct plan* plan) {
   answer_with_tracker();
 }
 
-static void serve_memory(const struct plan* plan) {
-  /* Nothing that was there before may count as loaded. */
-  if (madvise(memory, memory_length, MADV_REMOVE) != 0) give_up("empty guest memory");
-  static struct handshake handshake;
-  bool write_protect = false;
-  const int uffd = open_served(&write_protect);
-  register_piece(uffd, 0, memory_length, write_protect);
-  add_region(&handshake, 0, memory_length, write_protect);
-  hand_over(&handshake, uffd, plan->header.page_server);
-  answer(-1);
-}
-
 static void* take_order(void* unused) {
   static struct plan plan;
   receive_plan(&plan);
-  const bool all_served = plan.header.page_server[0] != 0 && plan.header.entries == 0 && plan.header.files == 0;
-  if (all_served)
-    serve_memory(&plan);
-  else
-    map_memory(&plan);
+  map_memory(&plan);
   close(mapping_fd);
   return unused;
 }

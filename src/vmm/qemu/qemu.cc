@@ -266,17 +266,18 @@ Status Qemu::hand_over_memory(const RestoreSpec& spec) {
   MappingChannel channel = std::move(*mapping_);
   mapping_.reset();
   const Deadline deadline = Deadline::after(kCommandDeadline);
-  if (!spec.mapped) {
-    if (Status served = channel.serve(spec.uffd_socket, deadline); !served) return fail(explain(served.error()));
-    return {};
-  }
-  auto mapped = channel.map(*spec.mapped, spec.uffd_socket, deadline);
-  if (!mapped) return fail(explain(std::move(mapped).error()));
+  auto memory = spec.mapped ? channel.map(*spec.mapped, spec.uffd_socket, deadline)
+                            : channel.serve(ram_->size(), spec.uffd_socket, deadline);
+  if (!memory) return fail(explain(std::move(memory).error()));
   std::vector<Range> of_files;
-  for (const pager::MappedRun& run : spec.mapped->runs) {
-    if (!run.copied) append_range(of_files, {run.offset, run.length});
+  std::vector<Range> served{{0, ram_->size()}};
+  if (spec.mapped) {
+    served = spec.mapped->served;
+    for (const pager::MappedRun& run : spec.mapped->runs) {
+      if (!run.copied) append_range(of_files, {run.offset, run.length});
+    }
   }
-  ram_->is_mapped_at(mapped->address, std::move(mapped->tracker), of_files, spec.mapped->served);
+  ram_->is_mapped_at(memory->address, std::move(memory->tracker), of_files, std::move(served));
   return {};
 }
 
