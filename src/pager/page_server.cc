@@ -12,6 +12,7 @@
 #include "base/process.h"
 #include "base/sync_point.h"
 #include "pager/fault_handler.h"
+#include "snapshot/filled_frames.h"
 #include "snapshot/ranges.h"
 
 namespace stasis::pager {
@@ -93,7 +94,9 @@ Status PageServer::State::serve() {
   auto handshake = receive_handshake(connection->get(), options.served, deadline, stop.fd());
   if (!handshake && handshake.error().code == Code::kCancelled) return {};
   if (!handshake) return tl::unexpected(std::move(handshake).error());
-  STASIS_ASSIGN(auto fetcher, snapshot::FrameFetcher::create(memory, options.fetch));
+  std::shared_ptr<const snapshot::FrameSource> source = memory;
+  if (options.elsewhere) source = std::make_shared<snapshot::FilledFrames>(memory, options.elsewhere);
+  STASIS_ASSIGN(auto fetcher, snapshot::FrameFetcher::create(std::move(source), options.fetch));
   handler = std::make_unique<FaultHandler>(std::move(*handshake), memory, std::move(fetcher));
   handler->expect(snapshot::intersect(options.prefetch, options.served));
   if (options.record_for > Milliseconds(0)) handler->record();

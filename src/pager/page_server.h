@@ -43,6 +43,8 @@ struct PageServerOptions {
   uint64_t load_bytes_per_second = 0;
   // How often and how long frames that are not in memory are tried before a guest that waits for them is ended.
   snapshot::FetchLimits fetch = {};
+  // Has frames that the layers' files do not hold (snapshot/filled_frames.h); null: they hold all of them.
+  std::shared_ptr<const snapshot::FrameSource> elsewhere = {};
 };
 
 // Counts since the handshake. pages_* are 4 KiB pages; fault + around + prefetched + loaded + zero = all pages that
