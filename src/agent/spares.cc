@@ -14,7 +14,7 @@ namespace stasis::agent {
 namespace {
 
 constexpr Milliseconds kSocketDeadline{20'000};
-// As a VMM's own start (qemu.cc).
+// As a VMM's own start (vmm/qemu/machine.cc).
 constexpr Milliseconds kReadyDeadline{30'000};
 constexpr Milliseconds kStopDeadline{2'000};
 constexpr uint64_t kLeastAvailable = uint64_t{512} << 20;
