@@ -22,12 +22,12 @@ inline double median(std::vector<double> values) {
   return values[values.size() / 2];
 }
 
-// Processor time of this thread, in user space and in the kernel: what work costs that waits for nothing, without what
-// others do on the machine meanwhile.
+// Processor time of this process, in user space and in the kernel: what work costs that waits for nothing, whoever of
+// its threads does it, without what others do on the machine meanwhile.
 inline double cpu_seconds_of(const std::function<void()>& work) {
   const auto now = [] {
     timespec time{};
-    ::clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time);
+    ::clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &time);
     return static_cast<double>(time.tv_sec) + static_cast<double>(time.tv_nsec) * 1e-9;
   };
   const double start = now();

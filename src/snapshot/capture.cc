@@ -4,8 +4,10 @@
 #include <array>
 #include <bitset>
 #include <cstring>
+#include <system_error>
 
 #include "snapshot/ranges.h"
+#include "snapshot/read_ahead.h"
 
 namespace stasis::snapshot {
 namespace {
@@ -14,6 +16,8 @@ namespace {
 // once took 3 to 9 % longer. What has to be copied out of a file first takes room in the cache twice.
 constexpr uint64_t kChunk = uint64_t{512} << 10;
 constexpr uint64_t kCopiedChunk = uint64_t{128} << 10;
+// Of less a second thread spares less than it costs.
+constexpr uint64_t kReadAheadFrom = uint64_t{2} << 20;
 // Room for that many changes at first, if there are as many candidates: growing to it would allocate as much again.
 constexpr uint64_t kExpectedChanges = 16 << 10;
 constexpr size_t kChunkBlocks = kChunk / kBlockSize;
@@ -44,7 +48,11 @@ class Capture {
   Result<CaptureResult> finish();
 
  private:
-  Status chunk(std::span<const Range> pieces);
+  Status candidates_in_place(std::span<const Range> ranges);
+  Status candidates_read_ahead(ReadAhead& ahead);
+  Status candidates_read(std::span<const Range> ranges);
+  // Pieces whose bytes follow each other in `ours`.
+  Status compare_all(std::span<const Range> pieces, std::span<const std::byte> ours);
   // A piece, and the bytes of it.
   Status compare(Range range, std::span<const std::byte> ours);
   // Where the parent's blocks are: in its layers' mappings where that can be, or copied to parents_.
@@ -76,23 +84,51 @@ class Capture {
 
 Status Capture::candidates(std::span<const Range> ranges) {
   changes_.reserve(std::min<uint64_t>(total_length(ranges) / kBlockSize / 16 + 1, kExpectedChanges));
-  // Pieces end at multiples of that, so that a frame is never split between two.
-  const uint64_t at_once = source_.in_place.empty() ? kCopiedChunk : kChunk;
-  return in_chunks(ranges, at_once, [&](std::span<const Range> pieces) { return chunk(pieces); });
+  if (!source_.in_place.empty()) return candidates_in_place(ranges);
+  if (total_length(ranges) >= kReadAheadFrom) {
+    std::optional<ReadAhead> ahead;
+    try {
+      ahead.emplace(fs_, source_.memory, ranges, kCopiedChunk);
+    } catch (const std::system_error&) {  // no thread to be had
+      return candidates_read(ranges);
+    }
+    return candidates_read_ahead(*ahead);
+  }
+  return candidates_read(ranges);
 }
 
-Status Capture::chunk(std::span<const Range> pieces) {
-  const bool in_place = !source_.in_place.empty();
-  if (!in_place) {
-    ours_.resize(kCopiedChunk);
+// Here and below pieces end at multiples of what is looked at at once, so that a frame is never split between two.
+Status Capture::candidates_in_place(std::span<const Range> ranges) {
+  return in_chunks(ranges, kChunk, [&](std::span<const Range> pieces) -> Status {
+    for (const Range& piece : pieces) {
+      STASIS_TRY(compare(piece, source_.in_place.subspan(piece.offset, piece.length)));
+    }
+    return {};
+  });
+}
+
+Status Capture::candidates_read_ahead(ReadAhead& ahead) {
+  for (;;) {
+    auto chunk = ahead.next();
+    if (!chunk) return fail(std::move(chunk).error().with_context("read what is captured"));
+    if (*chunk == nullptr) return {};
+    STASIS_TRY(compare_all((*chunk)->pieces, (*chunk)->bytes));
+  }
+}
+
+Status Capture::candidates_read(std::span<const Range> ranges) {
+  ours_.resize(kCopiedChunk);
+  return in_chunks(ranges, kCopiedChunk, [&](std::span<const Range> pieces) -> Status {
     const auto ours = std::span(ours_).first(total_length(pieces));
     STASIS_TRY_CONTEXT(source_.memory.read(fs_, pieces, ours), "read what is captured");
-  }
-  uint64_t at = 0;
+    return compare_all(pieces, ours);
+  });
+}
+
+Status Capture::compare_all(std::span<const Range> pieces, std::span<const std::byte> ours) {
   for (const Range& piece : pieces) {
-    const auto ours = in_place ? source_.in_place.subspan(piece.offset) : std::span<const std::byte>(ours_).subspan(at);
     STASIS_TRY(compare(piece, ours.first(piece.length)));
-    at += piece.length;
+    ours = ours.subspan(piece.length);
   }
   return {};
 }

@@ -5,11 +5,15 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <system_error>
+
+#include "base/testing/sync_points.h"
 #include "snapshot/testing/fixtures.h"
 
 namespace stasis::snapshot {
 namespace {
 
+using stasis::testing::AtPoint;
 using testing::block_of;
 using testing::blocks;
 using testing::Bytes;
@@ -172,15 +176,13 @@ MemorySource process_of(const Memory& memory) {
   return MemorySource::of_process(::getpid(), reinterpret_cast<uint64_t>(memory.content.data()));
 }
 
-class EveryWay : public CaptureTest, public ::testing::WithParamInterface<Way> {};
-
-// Random content over random parents, of sizes that end within frames and chunks, against the plainest capture there
-// is: block by block.
-TEST_P(EveryWay, StoresWhatAPlainLoopStores) {
-  for (uint64_t seed = 1; seed <= 12; ++seed) {
+class EveryWay : public CaptureTest, public ::testing::WithParamInterface<Way> {
+ protected:
+  // Random content over random parents, against the plainest capture there is: block by block.
+  void capture_generations(uint64_t seed, uint64_t least_blocks, uint64_t most_blocks) {
     SCOPED_TRACE("seed " + std::to_string(seed));
     Random random(seed);
-    const uint64_t count = testing::pick(random, 1, 150);
+    const uint64_t count = testing::pick(random, least_blocks, most_blocks);
     Memory memory(count * kBlockSize);
     BlockMap map = BlockMap::zeros(count * kBlockSize).value();
     for (int generation = 0; generation < 4; ++generation) {
@@ -221,6 +223,24 @@ TEST_P(EveryWay, StoresWhatAPlainLoopStores) {
       ASSERT_EQ(read_all(*open(map)), memory.content);  // verifies all checksums too
     }
   }
+};
+
+// Of sizes that end within frames and chunks.
+TEST_P(EveryWay, StoresWhatAPlainLoopStores) {
+  for (uint64_t seed = 1; seed <= 12; ++seed) capture_generations(seed, 1, 150);
+}
+
+TEST_P(EveryWay, StoresTheSameOfMuchWhichIsReadAhead) {
+  int chunks = 0;
+  const AtPoint read("read_ahead.read", [&](void*) { ++chunks; });
+  capture_generations(1, 900, 1500);
+  EXPECT_EQ(chunks > 16, GetParam().memory != Way::kInPlace) << chunks;
+}
+
+TEST_P(EveryWay, StoresTheSameWhereThereIsNoThreadToReadAhead) {
+  const AtPoint refused("read_ahead.start", [](void*) { throw std::system_error(EAGAIN, std::generic_category()); });
+  const AtPoint read("read_ahead.read", [](void*) { ADD_FAILURE(); });
+  capture_generations(1, 900, 1500);
 }
 
 INSTANTIATE_TEST_SUITE_P(, EveryWay,
@@ -237,6 +257,20 @@ TEST_F(CaptureTest, MemoryThatTheProcessHasOnlyInPartIsRefused) {
   const auto result = capture(fs_, store_.layers_dir(), {process, candidates, {}}, *zeros(256 * kBlockSize));
   ASSERT_FALSE(result);
   EXPECT_THAT(result.error().message, HasSubstr("offset " + std::to_string(100 * kBlockSize)));
+  EXPECT_THAT(layer_files(), IsEmpty());
+}
+
+// What comes before it has been read ahead, and is stored when the error is met.
+TEST_F(CaptureTest, AMemoryThatEndsWhileItIsReadAheadIsRefused) {
+  constexpr uint64_t kBytes = uint64_t{4} << 20;
+  Random random(1);
+  Memory memory(kBytes - kBlockSize);
+  memory.write(0, random_bytes(random, kBytes - kBlockSize));
+  const std::vector<Range> candidates{{0, kBytes}};
+  const auto result = capture(fs_, store_.layers_dir(), {memory.source(), candidates, {}}, *zeros(kBytes));
+  ASSERT_FALSE(result);
+  EXPECT_EQ(result.error().code, Code::kOutOfRange);
+  EXPECT_THAT(result.error().message, HasSubstr("read what is captured"));
   EXPECT_THAT(layer_files(), IsEmpty());
 }
 
