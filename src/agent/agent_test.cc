@@ -283,13 +283,27 @@ TEST_F(AgentTest, ThePageServersOfAllSandboxesAreAddedUpAndNeverGoBack) {
   EXPECT_EQ(both.faults(0).kind() + both.faults(0).cause() + both.faults(0).outcome(), "readabsentcopied");
   EXPECT_EQ(both.faults(0).count(), 22U);
   EXPECT_EQ(both.service_buckets(3), 22U);
+  EXPECT_EQ(both.service_ns(), 10'000U);
+  std::string pages;
+  for (const v1::PagesCame& row : both.pages()) {
+    pages += row.how() + (row.zeros() ? " of zeros " : " ") + std::to_string(row.pages()) + ", ";
+  }
+  EXPECT_EQ(pages, "fault 22, around of zeros 62, prefetch 64, background 66, mapped 68, copied 70, ");
+  ASSERT_EQ(both.sources_size(), 2);
+  EXPECT_EQ(both.sources(0).layer(), "zeros");
+  EXPECT_EQ(both.sources(0).bytes(), 1024U);
+  EXPECT_EQ(both.sources(1).layer(), "layers");
+  EXPECT_EQ(both.sources(1).bytes(), 22U * 4096 + 2 * 1024);
   EXPECT_EQ(both.parked(), 2U);
-  ASSERT_EQ(both.sources_size(), 1);
-  EXPECT_EQ(both.sources(0).layer(), "layers");
+  EXPECT_EQ(both.prefetch_left_bytes(), 40U);
+  EXPECT_EQ(both.load_left_bytes(), 600U);
+  EXPECT_EQ(both.largest_batch(), 64U) << "the largest, and no sum";
   ASSERT_TRUE(destroy("one").ok());  // it leaves 12 behind
   both = metrics();                  // and the other has 12 too
   EXPECT_EQ(both.faults(0).count(), 24U);
   EXPECT_EQ(both.parked(), 1U) << "a queue ends with its sandbox";
+  EXPECT_EQ(both.prefetch_left_bytes(), 20U);
+  EXPECT_EQ(both.load_left_bytes(), 300U);
   kill(supervisor_state("two").supervisor_pid, SIGKILL);
   EXPECT_TRUE(eventually([&] { return info("two").state() == "dead"; }));
   EXPECT_EQ(metrics().faults(0).count(), 24U) << "as it was last seen";

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <numeric>
 #include <thread>
 
 #include "base/testing/slow_file_system.h"
@@ -79,7 +80,7 @@ TEST_F(LoadTest, ItGoesNoFasterThanItMayAndFaultsAreServedMeanwhile) {
 
 TEST_F(LoadTest, WhatIsWaitedForAndWhatIsExpectedGoFirst) {
   PageServerOptions options = loading();
-  options.prefetch = {{frame(5), kBlockSize}};
+  options.prefetch = {{frame(5), 2 * kBlockSize}};
   files_.hold();
   serve({}, std::move(options));
   ASSERT_TRUE(files_.await_begun(1));
@@ -87,11 +88,27 @@ TEST_F(LoadTest, WhatIsWaitedForAndWhatIsExpectedGoFirst) {
   const auto reads = vmm_->read(250);
   ASSERT_TRUE(files_.await_begun(2));
   EXPECT_EQ(files_.begun().back(), frame(15)) << "while what is expected is on its way, nothing else is fetched";
+  while (server_->activity().parked == 0) std::this_thread::yield();
+  const ActivityStats waiting = server_->activity();
+  EXPECT_EQ(waiting.parked, 1U);
+  EXPECT_EQ(waiting.prefetch_left, 2 * kBlockSize);
+  EXPECT_EQ(waiting.load_left, kDataPages * kBlockSize);
   files_.release(frame(5));
   ASSERT_TRUE(files_.await_begun(5));
-  files_.release();
+  files_.release(frame(15));
   EXPECT_EQ(static_cast<std::byte>(vmm_->wait(reads)->value), content_of(250));
+  while (server_->stats().pages_around < 15) std::this_thread::yield();  // before the rest may come
+  files_.release();
   EXPECT_EQ(await_end(), LoadState::kComplete);
+  const ActivityStats all = server_->activity();
+  EXPECT_EQ(all.pages_of(Arrival::kFault, false), 1U);
+  EXPECT_EQ(all.pages_of(Arrival::kAround, false), 15U);
+  EXPECT_EQ(all.pages_of(Arrival::kPrefetch, false), 2U);
+  EXPECT_EQ(all.pages_of(Arrival::kBackground, false), kDataPages - 18);
+  ASSERT_EQ(all.sources.size(), 1U);
+  EXPECT_EQ(all.sources[0].layer, space_->map().layers()[0]);
+  EXPECT_EQ(all.sources[0].bytes, kDataPages * kBlockSize);
+  EXPECT_EQ(std::accumulate(all.service.begin(), all.service.end(), uint64_t{0}), 1U);
   expect_content(0, kPages);
 }
 

@@ -42,19 +42,28 @@ TEST_F(PagerWordsTest, OfAPageServer) {
   activity.came(blocks(4, 1), false);
   activity.by(pager::Arrival::kAround);
   activity.came(blocks(40, 3), true);
+  activity.by(pager::Arrival::kPrefetch);
+  activity.came(blocks(5, 4), false);
+  activity.by(pager::Arrival::kBackground);
+  activity.came(blocks(9, 5), false);
+  activity.set_parked(7);
   activity.set_prefetch_left(8192);
   activity.set_load_left(4096);
   const PagerReport report = report_of(activity.stats());
   EXPECT_EQ(report.faults, (std::vector<Faults>{{"write", "absent", "copied", 1}}));
-  EXPECT_EQ(report.pages, (std::vector<Pages>{{"fault", false, 1}, {"around", true, 3}}));
-  EXPECT_EQ(report.sources, (std::vector<Source>{{PagerReport::kZeros, 3 * kBlockSize}, {old_.text(), kBlockSize}}));
+  EXPECT_EQ(
+      report.pages,
+      (std::vector<Pages>{{"fault", false, 1}, {"around", true, 3}, {"prefetch", false, 4}, {"background", false, 5}}));
+  EXPECT_EQ(report.sources,
+            (std::vector<Source>{{PagerReport::kZeros, 3 * kBlockSize}, {old_.text(), 10 * kBlockSize}}));
+  EXPECT_EQ(report.parked, 7U);
   EXPECT_EQ(report.prefetch_left, 8192U);
   EXPECT_EQ(report.load_left, 4096U);
   EXPECT_EQ(report.largest_batch, 2U);
   EXPECT_EQ(report.service.size(), pager::kServiceBuckets);
   TraceReply trace;
   add_timeline(trace, activity.timeline());
-  ASSERT_EQ(trace.events.size(), 2U);
+  ASSERT_EQ(trace.events.size(), 4U);
   EXPECT_EQ(trace.events[0].how, "fault");
   EXPECT_EQ(trace.events[1].offset, 40 * kBlockSize);
   EXPECT_EQ(trace.events[1].length, 3 * kBlockSize);

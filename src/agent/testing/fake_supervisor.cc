@@ -209,9 +209,14 @@ class Fake {
     PagerReport report;
     report.faults = {{"read", "absent", "copied", ++faults_}};
     report.service = {0, 0, 0, faults_};
-    report.pages = {{"fault", false, faults_}};
-    report.sources = {{"c0ffee", faults_ * 4096}};
+    report.service_ns = 5000;
+    report.pages = {{"fault", false, faults_}, {"around", true, 31},  {"prefetch", false, 32},
+                    {"background", false, 33}, {"mapped", false, 34}, {"copied", false, 35}};
+    report.sources = {{PagerReport::kZeros, 512}, {"c0ffee", faults_ * 4096}, {"bad", 1024}};
     report.parked = 1;
+    report.prefetch_left = 20;
+    report.load_left = 300;
+    report.largest_batch = 64;
     return report;
   }
 
