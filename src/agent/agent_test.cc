@@ -297,6 +297,7 @@ TEST_F(AgentTest, ThePageServersOfAllSandboxesAreAddedUpAndNeverGoBack) {
   EXPECT_EQ(both.parked(), 2U);
   EXPECT_EQ(both.prefetch_left_bytes(), 40U);
   EXPECT_EQ(both.load_left_bytes(), 600U);
+  EXPECT_EQ(both.fetching_frames(), 14U);
   EXPECT_EQ(both.largest_batch(), 64U) << "the largest, and no sum";
   ASSERT_TRUE(destroy("one").ok());  // it leaves 12 behind
   both = metrics();                  // and the other has 12 too
@@ -304,6 +305,7 @@ TEST_F(AgentTest, ThePageServersOfAllSandboxesAreAddedUpAndNeverGoBack) {
   EXPECT_EQ(both.parked(), 1U) << "a queue ends with its sandbox";
   EXPECT_EQ(both.prefetch_left_bytes(), 20U);
   EXPECT_EQ(both.load_left_bytes(), 300U);
+  EXPECT_EQ(both.fetching_frames(), 7U);
   kill(supervisor_state("two").supervisor_pid, SIGKILL);
   EXPECT_TRUE(eventually([&] { return info("two").state() == "dead"; }));
   EXPECT_EQ(metrics().faults(0).count(), 24U) << "as it was last seen";

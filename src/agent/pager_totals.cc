@@ -21,6 +21,7 @@ void PagerTotals::ended(const Sandbox* sandbox, std::optional<supervisor::PagerR
   last->parked = 0;
   last->prefetch_left = 0;
   last->load_left = 0;
+  last->fetching = 0;
   add_to(ended_, *last, false);
 }
 

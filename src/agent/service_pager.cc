@@ -29,6 +29,7 @@ void fill(v1::PagerMetrics* out, const supervisor::PagerReport& report) {
   out->set_prefetch_left_bytes(report.prefetch_left);
   out->set_largest_batch(report.largest_batch);
   out->set_load_left_bytes(report.load_left);
+  out->set_fetching_frames(report.fetching);
 }
 
 }  // namespace

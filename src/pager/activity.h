@@ -50,6 +50,7 @@ struct ActivityStats {
   };
   std::vector<Source> sources;  // those that gave anything; zeros first
   uint64_t parked = 0;          // faults that wait, for a REMOVE event to be read or for their frame to be fetched
+  uint64_t fetching = 0;        // frames that wait to be fetched or are being fetched
   uint64_t prefetch_left = 0;   // bytes that are still to be brought in ahead
   uint64_t load_left = 0;       // the same in the background
   uint64_t largest_batch = 0;   // most events that one read gave

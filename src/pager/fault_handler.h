@@ -82,6 +82,7 @@ class FaultHandler {
 
   const FaultCounters& counters() const { return counters_; }
   const Activity& activity() const { return activity_; }
+  size_t frames_wanted() const { return fetcher_->queue_length(); }
   // See PageServer. Complete as of the call: whoever has returned from a madvise that removed pages finds them here.
   std::vector<Range> given_back() const;
   std::vector<Range> take_given_back();

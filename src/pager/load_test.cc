@@ -91,6 +91,7 @@ TEST_F(LoadTest, WhatIsWaitedForAndWhatIsExpectedGoFirst) {
   while (server_->activity().parked == 0) std::this_thread::yield();
   const ActivityStats waiting = server_->activity();
   EXPECT_EQ(waiting.parked, 1U);
+  EXPECT_EQ(waiting.fetching, 2U);
   EXPECT_EQ(waiting.prefetch_left, 2 * kBlockSize);
   EXPECT_EQ(waiting.load_left, kDataPages * kBlockSize);
   files_.release(frame(5));
@@ -100,6 +101,7 @@ TEST_F(LoadTest, WhatIsWaitedForAndWhatIsExpectedGoFirst) {
   while (server_->stats().pages_around < 15) std::this_thread::yield();  // before the rest may come
   files_.release();
   EXPECT_EQ(await_end(), LoadState::kComplete);
+  while (server_->activity().fetching > 0) std::this_thread::yield();  // a frame is here before it has left the queue
   const ActivityStats all = server_->activity();
   EXPECT_EQ(all.pages_of(Arrival::kFault, false), 1U);
   EXPECT_EQ(all.pages_of(Arrival::kAround, false), 15U);

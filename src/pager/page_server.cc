@@ -255,7 +255,10 @@ PageServerStats PageServer::stats() const {
 }
 
 ActivityStats PageServer::activity() const {
-  return state_->serving.load(std::memory_order_acquire) ? state_->handler->activity().stats() : ActivityStats{};
+  if (!state_->serving.load(std::memory_order_acquire)) return {};
+  ActivityStats stats = state_->handler->activity().stats();
+  stats.fetching = state_->handler->frames_wanted();  // who fetches them are threads of their own
+  return stats;
 }
 
 Timeline PageServer::timeline() const {

@@ -66,6 +66,7 @@ Result<HttpResponse> trace(Services& services, const std::string& id) {
                              {"pages", pages_json(metrics)},
                              {"sources", sources_json(metrics)},
                              {"parked", metrics.parked()},
+                             {"fetching_frames", metrics.fetching_frames()},
                              {"prefetch_left_bytes", metrics.prefetch_left_bytes()},
                              {"largest_batch", metrics.largest_batch()},
                              {"load", reply.load().empty() ? Json() : load_json(reply)},

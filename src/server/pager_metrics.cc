@@ -56,6 +56,8 @@ std::string pager_metrics_text(const pb::PagerMetrics* metrics) {
   }
   metric_gauge(to, "stasis_pager_parked_faults",
                "Page faults that wait, for another event to be read or for their frame.", metrics->parked());
+  metric_gauge(to, "stasis_pager_fetching_frames", "Frames of layers that wait to be fetched or are being fetched.",
+               metrics->fetching_frames());
   metric_gauge(to, "stasis_pager_prefetch_left_bytes", "Bytes that are still to be brought in ahead.",
                metrics->prefetch_left_bytes());
   metric_gauge(to, "stasis_pager_load_left_bytes", "Bytes that are still to be loaded in the background.",

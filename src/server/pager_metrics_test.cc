@@ -79,10 +79,12 @@ TEST(PagerMetrics, QueuesAreGauges) {
   metrics.set_prefetch_left_bytes(402);
   metrics.set_load_left_bytes(403);
   metrics.set_largest_batch(404);
+  metrics.set_fetching_frames(405);
   const std::string text = pager_metrics_text(&metrics);
   EXPECT_THAT(text, HasSubstr("# TYPE stasis_pager_parked_faults gauge\nstasis_pager_parked_faults 401\n"));
   EXPECT_THAT(text, HasSubstr("# TYPE stasis_pager_prefetch_left_bytes gauge\nstasis_pager_prefetch_left_bytes 402\n"));
   EXPECT_THAT(text, HasSubstr("# TYPE stasis_pager_load_left_bytes gauge\nstasis_pager_load_left_bytes 403\n"));
+  EXPECT_THAT(text, HasSubstr("# TYPE stasis_pager_fetching_frames gauge\nstasis_pager_fetching_frames 405\n"));
   EXPECT_THAT(text, HasSubstr("# TYPE stasis_pager_largest_batch gauge\nstasis_pager_largest_batch 404\n"));
 }
 

@@ -99,6 +99,7 @@ TEST_F(RestSandboxes, ATraceTellsHowItsMemoryCame) {
   EXPECT_EQ(answer.body["fault_times"], Json({0, 0, 2, 0, 1}));
   EXPECT_EQ(answer.body["pages"], Json::array({{{"how", "around"}, {"zeros", false}, {"pages", 45}}}));
   EXPECT_EQ(answer.body["parked"], 2);
+  EXPECT_EQ(answer.body["fetching_frames"], 5);
   EXPECT_EQ(answer.body["prefetch_left_bytes"], 12'288);
   EXPECT_EQ(answer.body["largest_batch"], 6);
   EXPECT_EQ(answer.body["sources"][0]["layer_id"], Json());

@@ -52,7 +52,8 @@ class FetchQueue {
   bool want(FrameRef frame, FetchUrgency urgency, Time now);
   // The frame to fetch now: whoever takes it tells finish(). nullopt: nothing until next_start(), or the next want().
   std::optional<FrameRef> start(Time now);
-  size_t unstarted() const;  // frames that nobody is fetching
+  size_t unstarted() const;                        // frames that nobody is fetching
+  size_t size() const { return entries_.size(); }  // those, and those that somebody is fetching
   // Time::max(): nothing waits.
   Time next_start() const;
   void finish(FrameRef frame, Status status, Time now);

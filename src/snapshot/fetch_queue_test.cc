@@ -40,6 +40,7 @@ TEST_F(FetchQueueTest, WhatIsWaitedForGoesFirstAndElseWhatWasWantedFirst) {
   for (const uint32_t next : {4, 5, 3, 2, 1}) EXPECT_THAT(start(), Optional(frame(next)));
   EXPECT_EQ(start(), std::nullopt);
   EXPECT_EQ(queue_.unstarted(), 0U);
+  EXPECT_EQ(queue_.size(), 5U);
   EXPECT_EQ(queue_.next_start(), Time::max());
 }
 
@@ -49,7 +50,9 @@ TEST_F(FetchQueueTest, AFrameIsFetchedOnceWhoeverWantsIt) {
   want(7);
   want(7, FetchUrgency::kAhead);
   EXPECT_EQ(start(), std::nullopt);
+  EXPECT_EQ(queue_.size(), 1U);
   finish(7);
+  EXPECT_EQ(queue_.size(), 0U);
   const auto fetched = queue_.take();
   ASSERT_EQ(fetched.size(), 1U);
   EXPECT_EQ(fetched[0].frame, frame(7));

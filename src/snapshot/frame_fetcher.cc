@@ -128,4 +128,9 @@ Deadline FrameFetcher::next_deadline() const {
   return Deadline::from(state_->queue.next_deadline());
 }
 
+size_t FrameFetcher::queue_length() const {
+  const std::lock_guard lock(state_->mutex);
+  return state_->queue.size();
+}
+
 }  // namespace stasis::snapshot

@@ -37,6 +37,8 @@ class FrameFetcher {
   std::vector<Fetched> take();
   int fd() const;
   Deadline next_deadline() const;
+  // Frames that wait to be fetched or are being fetched. Any thread.
+  size_t queue_length() const;
 
  private:
   struct State;

@@ -98,8 +98,10 @@ TEST_F(FrameFetcherTest, FramesAreFetchedSeveralAtOnceAndEachOnce) {
   for (uint32_t i = 0; i < 10; ++i) want(i);
   for (uint32_t i = 0; i < 10; ++i) want(i);
   ASSERT_TRUE(source_->await_loading(FrameFetcher::kThreads));
+  EXPECT_EQ(fetcher_->queue_length(), 10U);
   for (uint32_t i = 0; i < 10; ++i) source_->release(i);
   const auto all = take(10);
+  EXPECT_EQ(fetcher_->queue_length(), 0U);
   EXPECT_EQ(all.size(), 10U);
   for (const auto& [number, status] : all) {
     EXPECT_TRUE(status) << number;

@@ -47,7 +47,9 @@ PagerReport read_report(const json& object) {
   report.parked = object.at("parked").get<uint64_t>();
   report.prefetch_left = object.at("prefetch_left").get<uint64_t>();
   report.largest_batch = object.at("largest_batch").get<uint64_t>();
-  report.load_left = object.value("load_left", uint64_t{0});  // a supervisor that is older does not tell
+  // A supervisor that is older does not tell these.
+  report.load_left = object.value("load_left", uint64_t{0});
+  report.fetching = object.value("fetching", uint64_t{0});
   return report;
 }
 
@@ -71,6 +73,7 @@ void add_to(PagerReport& sum, const PagerReport& more, bool layers_apart) {
   sum.parked += more.parked;
   sum.prefetch_left += more.prefetch_left;
   sum.load_left += more.load_left;
+  sum.fetching += more.fetching;
   sum.largest_batch = std::max(sum.largest_batch, more.largest_batch);
 }
 
@@ -97,7 +100,7 @@ json to_json(const PagerReport& report) {
           {"service_ns", report.service_ns},       {"pages", std::move(pages)},
           {"sources", std::move(sources)},         {"parked", report.parked},
           {"prefetch_left", report.prefetch_left}, {"largest_batch", report.largest_batch},
-          {"load_left", report.load_left}};
+          {"load_left", report.load_left},         {"fetching", report.fetching}};
 }
 
 json to_json(const TraceReply& reply) {

@@ -42,6 +42,7 @@ struct PagerReport {
   uint64_t prefetch_left = 0;  // bytes
   uint64_t load_left = 0;      // bytes, in the background
   uint64_t largest_batch = 0;  // events
+  uint64_t fetching = 0;       // frames that wait to be fetched or are being fetched
   friend bool operator==(const PagerReport&, const PagerReport&) = default;
 };
 

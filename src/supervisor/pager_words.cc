@@ -47,6 +47,7 @@ PagerReport report_of(const ActivityStats& stats) {
   add_pages(report, stats.pages);
   for (const auto& source : stats.sources) report.sources.push_back({source_name(source.layer), source.bytes});
   report.parked = stats.parked;
+  report.fetching = stats.fetching;
   report.prefetch_left = stats.prefetch_left;
   report.load_left = stats.load_left;
   report.largest_batch = stats.largest_batch;

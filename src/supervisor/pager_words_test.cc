@@ -49,7 +49,9 @@ TEST_F(PagerWordsTest, OfAPageServer) {
   activity.set_parked(7);
   activity.set_prefetch_left(8192);
   activity.set_load_left(4096);
-  const PagerReport report = report_of(activity.stats());
+  pager::ActivityStats stats = activity.stats();
+  stats.fetching = 6;
+  const PagerReport report = report_of(stats);
   EXPECT_EQ(report.faults, (std::vector<Faults>{{"write", "absent", "copied", 1}}));
   EXPECT_EQ(
       report.pages,
@@ -57,6 +59,7 @@ TEST_F(PagerWordsTest, OfAPageServer) {
   EXPECT_EQ(report.sources,
             (std::vector<Source>{{PagerReport::kZeros, 3 * kBlockSize}, {old_.text(), 10 * kBlockSize}}));
   EXPECT_EQ(report.parked, 7U);
+  EXPECT_EQ(report.fetching, 6U);
   EXPECT_EQ(report.prefetch_left, 8192U);
   EXPECT_EQ(report.load_left, 4096U);
   EXPECT_EQ(report.largest_batch, 2U);

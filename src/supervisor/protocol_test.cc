@@ -23,7 +23,8 @@ PagerReport some_report() {
           1,
           2,
           5,
-          3};
+          3,
+          6};
 }
 
 TEST(ProtocolTest, EveryMessageLeadsBack) {
@@ -74,6 +75,7 @@ TEST(ProtocolTest, WhatAnOlderVersionDoesNotSayIsEmpty) {
   trace.erase("load");
   trace.erase("load_error");
   trace["report"].erase("load_left");
+  trace["report"].erase("fetching");
   EXPECT_EQ(to_json(trace_from_json(trace).value()), to_json(TraceReply{}));
   nlohmann::json state = to_json(StateReply{});
   for (const char* name : {"restore_reason", "mapped_bytes", "copied_bytes", "resident_pages", "write_faults",
@@ -114,6 +116,7 @@ TEST(PagerReportTest, ReportsAddUp) {
   EXPECT_EQ(sum.prefetch_left, 4U);
   EXPECT_EQ(sum.load_left, 10U);
   EXPECT_EQ(sum.largest_batch, 3U);
+  EXPECT_EQ(sum.fetching, 12U);
   PagerReport host;
   add_to(host, sum, false);
   EXPECT_EQ(host.sources,

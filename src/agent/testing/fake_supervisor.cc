@@ -217,6 +217,7 @@ class Fake {
     report.prefetch_left = 20;
     report.load_left = 300;
     report.largest_batch = 64;
+    report.fetching = 7;
     return report;
   }
 

@@ -25,6 +25,7 @@ pb::PagerMetrics scripted_metrics(const std::string& layer) {
   source->set_layer(layer);
   source->set_bytes(8192);
   metrics.set_parked(2);
+  metrics.set_fetching_frames(5);
   metrics.set_largest_batch(6);
   metrics.set_prefetch_left_bytes(12'288);
   metrics.set_load_left_bytes(4096);
