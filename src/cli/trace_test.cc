@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <fstream>
+#include <map>
 #include <sstream>
 
 #include "base/testing/temp_dir.h"
@@ -19,6 +20,12 @@ using ::testing::Not;
 
 json event(int when_us, uint64_t block, uint64_t blocks, const std::string& how, bool zeros) {
   return {{"when_us", when_us}, {"offset", block * 4096}, {"length", blocks * 4096}, {"how", how}, {"zeros", zeros}};
+}
+
+size_t count(const std::string& text, const std::string& part) {
+  size_t found = 0;
+  for (size_t at = text.find(part); at != std::string::npos; at = text.find(part, at + 1)) ++found;
+  return found;
 }
 
 const json kTrace = {
@@ -80,17 +87,29 @@ TEST(Trace, ThePictureHasEveryArrivalInTheColourOfItsWay) {
   EXPECT_EQ(call.status, 0) << call.err;
   std::stringstream svg;
   svg << std::ifstream(file).rdbuf();
-  const auto count = [text = svg.str()](const std::string& part) {
-    size_t found = 0;
-    for (size_t at = text.find(part); at != std::string::npos; at = text.find(part, at + 1)) ++found;
-    return found;
-  };
-  EXPECT_EQ(count("#1f77b4"), 2U) << "prefetched: one in the legend, one in the picture";
-  EXPECT_EQ(count("#d62728"), 2U);
-  EXPECT_EQ(count("#aaaaaa"), 2U);
-  EXPECT_EQ(count("#2ca02c"), 0U) << "nothing was mapped";
-  EXPECT_EQ(count("prefetch: 64 pages"), 1U);
-  EXPECT_EQ(count("</svg>"), 1U);
+  EXPECT_EQ(count(svg.str(), "#1f77b4"), 2U) << "prefetched: one in the legend, one in the picture";
+  EXPECT_EQ(count(svg.str(), "#d62728"), 2U);
+  EXPECT_EQ(count(svg.str(), "#aaaaaa"), 2U);
+  EXPECT_EQ(count(svg.str(), "#2ca02c"), 0U) << "nothing was mapped";
+  EXPECT_EQ(count(svg.str(), "prefetch: 64 pages"), 1U);
+  EXPECT_EQ(count(svg.str(), "</svg>"), 1U);
+}
+
+TEST(Trace, EveryWayHasAColourOfItsOwn) {
+  const std::map<std::string, std::string> colours{
+      {"fault", "#d62728"},  {"around", "#ff9f40"}, {"prefetch", "#1f77b4"}, {"background", "#17becf"},
+      {"mapped", "#2ca02c"}, {"copied", "#9467bd"}, {"zeros", "#aaaaaa"}};
+  for (const auto& [way, its_own] : colours) {
+    const bool zeros = way == "zeros";
+    const std::string how = zeros ? "around" : way;
+    const std::string svg = trace_svg({{"total_pages", 100},
+                                       {"pages", json::array({{{"how", how}, {"zeros", zeros}, {"pages", 64}}})},
+                                       {"events", json::array({event(100, 0, 64, how, zeros)})}});
+    EXPECT_EQ(count(svg, way + ": 64 pages"), 1U);
+    for (const auto& [other, colour] : colours) {
+      EXPECT_EQ(count(svg, colour), other == way ? 2U : 0U) << other << " where all is " << way;
+    }
+  }
 }
 
 TEST(Trace, ThePictureBeginsInTheDecadeOfTheFirstArrivalAndFaultsLieAbove) {
