@@ -1,25 +1,15 @@
-// The page server against a VMM that is a thread of this test: it registers memory with the kernel's userfaultfd, does
-// the handshake and touches pages, as Firecracker and QEMU do.
+// The page server and a VMM: which pages come, and when.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-#include <linux/sockios.h>
-#include <sys/ioctl.h>
-#include <sys/types.h>
 #include <unistd.h>
 
-#include <algorithm>
-#include <cstring>
-#include <filesystem>
-#include <nlohmann/json.hpp>
-#include <numeric>
+#include <atomic>
 #include <thread>
+#include <vector>
 
-#include "base/memory.h"
 #include "base/pagemap.h"
-#include "base/userfaultfd.h"
 #include "pager/fault_window.h"
-#include "pager/testing/page_server_fixture.h"
-#include "snapshot/ranges.h"
+#include "pager/testing/vmm_thread.h"
 #include "snapshot/testing/fixtures.h"
 
 namespace stasis::pager {
@@ -28,67 +18,12 @@ namespace {
 using snapshot::kBlockSize;
 using testing::content_of;
 using ::testing::ElementsAre;
+using testing::FakeVmm;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 using testing::kPages;
 using testing::kSize;
-
-// The VMM's side.
-struct FakeVmm {
-  Mapping memory;
-  UserFaultFd uffd;
-  UniqueFd socket;
-
-  static nlohmann::json region(uint64_t address, uint64_t size, uint64_t offset) {
-    return {{"base_host_virt_addr", address}, {"size", size}, {"offset", offset}, {"page_size_kib", 4096}};
-  }
-
-  void set_up() {
-    memory = std::move(*Mapping::anonymous(kSize));
-    uffd = std::move(*UserFaultFd::create(false));
-    ASSERT_TRUE(uffd.register_missing({memory.address(), kSize}, false));
-  }
-  // Only these are missing; every other page is full of 0xee.
-  void set_up_but_for_the_rest(const std::vector<Range>& served) {
-    memory = std::move(*Mapping::anonymous(kSize));
-    uffd = std::move(*UserFaultFd::create(false));
-    const std::array all{Range{0, kSize}};
-    for (const Range& range : snapshot::subtract(all, served)) {
-      std::ranges::fill(memory.bytes().subspan(range.offset, range.length), std::byte{0xee});
-    }
-    for (const Range& range : served) {
-      ASSERT_TRUE(uffd.register_missing({memory.address() + range.offset, range.length}, false));
-    }
-  }
-  void connect(const Path& path) { socket = std::move(*connect_unix(path)); }
-  void send(const std::string& text) const {
-    const std::array fds{uffd.fd()};
-    ASSERT_TRUE(send_all(socket.get(), std::as_bytes(std::span(text)), fds));
-  }
-  void hand_over(const Path& path) {
-    connect(path);
-    // The second half comes first: regions are found by address, wherever they lie in guest memory.
-    const uint64_t half = kSize / 2;
-    send(
-        nlohmann::json::array({region(memory.address() + half, half, half), region(memory.address(), half, 0)}).dump());
-  }
-  std::byte touch(uint64_t page) const {
-    return *static_cast<volatile std::byte*>(memory.bytes().data() + page * kBlockSize + 17);
-  }
-};
-
-class PageServerTest : public testing::PageServerFixture {
- protected:
-  // A page server, and the VMM that has handed its memory over to it.
-  FakeVmm serve(PageServerOptions options = {}) {
-    start_server(std::move(options));
-    FakeVmm vmm;
-    vmm.set_up();
-    EXPECT_TRUE(server_->expect_peer(::getpid()));
-    vmm.hand_over(socket_path());
-    return vmm;
-  }
-};
+using testing::PageServerTest;
 
 TEST_F(PageServerTest, EveryPageHasItsContentAndNeighboursComeAlong) {
   start_server();
@@ -223,121 +158,6 @@ TEST_F(PageServerTest, DamageThatOnlyThePrefetchMeetsEndsNothing) {
   EXPECT_EQ(failure_.get_future().wait_for(std::chrono::milliseconds(0)), std::future_status::timeout);
 }
 
-TEST_F(PageServerTest, WhatWasNeededIsToldInItsOrder) {
-  PageServerOptions options;
-  options.record_for = Milliseconds(1000);
-  FakeVmm vmm = serve(std::move(options));
-  ASSERT_EQ(vmm.touch(90), content_of(90));
-  ASSERT_EQ(vmm.touch(3), content_of(3));
-  ASSERT_TRUE(wait_readable(server_->working_set_fd(), Deadline::after(Milliseconds(20'000))).value());
-  const auto set = server_->working_set();
-  ASSERT_EQ(set.size(), 2U);
-  EXPECT_EQ(set[0].range, (Range{80 * kBlockSize, 16 * kBlockSize}));
-  EXPECT_EQ(set[1].range, (Range{0, 16 * kBlockSize}));
-  EXPECT_LE(set[0].when_us, set[1].when_us);
-}
-
-// Whoever pauses the guest early does not wait for the rest.
-TEST_F(PageServerTest, WhatWasNeededUntilNowIsToldWhileItIsWrittenDown) {
-  PageServerOptions options;
-  options.record_for = Milliseconds(3'600'000);
-  start_server(std::move(options));
-  EXPECT_THAT(server_->working_set(), IsEmpty());
-  FakeVmm vmm;
-  vmm.set_up();
-  EXPECT_TRUE(server_->expect_peer(::getpid()));
-  vmm.hand_over(socket_path());
-  ASSERT_EQ(vmm.touch(90), content_of(90));
-  ASSERT_EQ(vmm.touch(3), content_of(3));
-  while (server_->working_set().size() < 2) std::this_thread::yield();
-  EXPECT_EQ(server_->working_set()[0].range, (Range{80 * kBlockSize, 16 * kBlockSize}));
-  EXPECT_EQ(server_->working_set()[1].range, (Range{0, 16 * kBlockSize}));
-  EXPECT_FALSE(wait_readable(server_->working_set_fd(), Deadline::after(Milliseconds(0))).value());
-}
-
-TEST_F(PageServerTest, WhatIsNeededIsNotWrittenDownAnyMoreWhenItIsTold) {
-  PageServerOptions options;
-  options.record_for = Milliseconds(3'600'000);
-  FakeVmm vmm = serve(std::move(options));
-  ASSERT_EQ(vmm.touch(90), content_of(90));
-  server_->end_recording_after(Milliseconds(0));
-  ASSERT_TRUE(wait_readable(server_->working_set_fd(), Deadline::after(Milliseconds(20'000))).value());
-  server_->end_recording_after(Milliseconds(3'600'000));  // it does not begin again
-  ASSERT_EQ(vmm.touch(3), content_of(3));
-  const auto set = server_->working_set();
-  ASSERT_EQ(set.size(), 1U);
-  EXPECT_EQ(set[0].range, (Range{80 * kBlockSize, 16 * kBlockSize}));
-}
-
-TEST_F(PageServerTest, WhatIsToldBeforeTheHandshakeHolds) {
-  PageServerOptions options;
-  options.record_for = Milliseconds(3'600'000);
-  start_server(std::move(options));
-  server_->end_recording_after(Milliseconds(0));
-  server_->end_recording_after(Milliseconds(3'600'000));  // the soonest one does
-  FakeVmm vmm;
-  vmm.set_up();
-  server_->expect_peer(::getpid());
-  vmm.hand_over(socket_path());
-  EXPECT_TRUE(wait_readable(server_->working_set_fd(), Deadline::after(Milliseconds(20'000))).value());
-}
-
-TEST_F(PageServerTest, WhatItDidIsCountedByKindCauseOutcomeWayAndLayer) {
-  PageServerOptions options;
-  options.prefetch = {{0, 8 * kBlockSize}};
-  start_server(std::move(options));
-  FakeVmm vmm;
-  vmm.set_up();
-  EXPECT_TRUE(server_->expect_peer(::getpid()));
-  EXPECT_EQ(server_->activity().sources.size(), 0U);
-  vmm.hand_over(socket_path());
-  while (server_->stats().pages_prefetched < 8) std::this_thread::yield();
-  vmm.memory.bytes()[120 * kBlockSize] = std::byte{7};  // of zeros; its neighbours come along: 112 to 127
-  EXPECT_EQ(vmm.touch(230), content_of(230));           // and 224 to 239
-  while (server_->stats().pages_around + server_->stats().pages_zero < 31) std::this_thread::yield();
-  const std::span given_back = vmm.memory.bytes().subspan(232 * kBlockSize, kBlockSize);
-  ASSERT_TRUE(discard_anonymous(given_back));
-  EXPECT_EQ(vmm.touch(232), std::byte{0});
-  // A page is counted a moment after it has come, and stands in the timeline last.
-  const auto removed_came = [&] {
-    const Timeline now = server_->timeline();
-    return !now.events.empty() && now.events.back().range == Range{232 * kBlockSize, kBlockSize};
-  };
-  while (!removed_came()) std::this_thread::yield();
-  const auto stats = server_->activity();
-  const auto faults = [&](FaultKind kind, FaultCause cause, FaultOutcome outcome) {
-    return stats.faults[static_cast<size_t>(kind)][static_cast<size_t>(cause)][static_cast<size_t>(outcome)];
-  };
-  EXPECT_EQ(faults(FaultKind::kWrite, FaultCause::kAbsent, FaultOutcome::kZeroed), 1U);
-  EXPECT_EQ(faults(FaultKind::kRead, FaultCause::kAbsent, FaultOutcome::kCopied), 1U);
-  EXPECT_EQ(faults(FaultKind::kRead, FaultCause::kRemoved, FaultOutcome::kZeroed), 1U);
-  EXPECT_EQ(stats.pages_of(Arrival::kPrefetch, false), 8U);
-  EXPECT_EQ(stats.pages_of(Arrival::kFault, false), 1U);
-  EXPECT_EQ(stats.pages_of(Arrival::kAround, false), 15U);
-  EXPECT_EQ(stats.pages_of(Arrival::kFault, true), 2U);
-  EXPECT_EQ(stats.pages_of(Arrival::kAround, true), 15U);
-  ASSERT_EQ(stats.sources.size(), 2U);
-  EXPECT_TRUE(stats.sources[0].layer.is_nil());
-  EXPECT_EQ(stats.sources[0].bytes, 17 * kBlockSize);
-  EXPECT_EQ(stats.sources[1].layer, space_->map().layers()[0]);
-  EXPECT_EQ(stats.sources[1].bytes, 24 * kBlockSize);
-  EXPECT_EQ(std::accumulate(stats.service.begin(), stats.service.end(), uint64_t{0}), 3U);
-  EXPECT_EQ(stats.prefetch_left, 0U);
-  EXPECT_EQ(stats.parked, 0U);
-
-  const Timeline timeline = server_->timeline();
-  EXPECT_EQ(timeline.left_out, 0U);
-  uint64_t pages = 0;
-  for (const ArrivalEvent& event : timeline.events) pages += event.range.length / kBlockSize;
-  EXPECT_EQ(pages, 8U + 16U + 16U + 1U);
-  ASSERT_GE(timeline.events.size(), 4U);
-  EXPECT_EQ(timeline.events[0].range, (Range{0, 8 * kBlockSize}));
-  EXPECT_EQ(timeline.events[0].how, Arrival::kPrefetch);
-  EXPECT_EQ(timeline.events[1].range, (Range{120 * kBlockSize, kBlockSize}));
-  EXPECT_EQ(timeline.events[1].how, Arrival::kFault);
-  EXPECT_TRUE(timeline.events[1].zeros);
-}
-
 TEST_F(PageServerTest, ManyThreadsOnOnePageAllGoOn) {
   FakeVmm vmm = serve();
   std::vector<std::thread> threads;
@@ -427,89 +247,6 @@ TEST_F(PageServerTest, DamagedLayerEndsTheSandboxWithTheReason) {
   const std::vector<std::byte> release(kBlockSize);
   EXPECT_EQ(vmm.uffd.copy(vmm.memory.address() + 20 * kBlockSize, release, false).outcome, InstallOutcome::kDone);
   vcpu.join();
-}
-
-TEST_F(PageServerTest, StopsBeforeAnyoneConnected) {
-  start_server();
-  server_.reset();
-  EXPECT_FALSE(exists(real_file_system(), socket_path()));
-}
-
-TEST_F(PageServerTest, StopsInTheMiddleOfTheHandshakeWithoutWaitingForTheVmm) {
-  PageServerOptions options;
-  options.handshake_deadline = Milliseconds(3'600'000);  // a stop that waited for it would not come back
-  start_server(std::move(options));
-  EXPECT_TRUE(server_->expect_peer(::getpid()));
-  FakeVmm vmm;
-  vmm.set_up();
-  vmm.connect(socket_path());
-  vmm.send("[");
-  int unread = 1;  // none: the server has read the message and waits for the rest of it
-  while (unread != 0) ASSERT_EQ(::ioctl(vmm.socket.get(), SIOCOUTQ, &unread), 0);
-  server_.reset();
-  EXPECT_EQ(failure_.get_future().wait_for(std::chrono::milliseconds(0)), std::future_status::timeout);
-}
-
-TEST_F(PageServerTest, VmmThatDiesInTheMiddleOfTheHandshakeIsTold) {
-  start_server();
-  EXPECT_TRUE(server_->expect_peer(::getpid()));
-  FakeVmm vmm;
-  vmm.set_up();
-  vmm.connect(socket_path());
-  vmm.send("[");
-  vmm.socket.reset();
-  EXPECT_THAT(failure_.get_future().get().message, HasSubstr("closed the connection"));
-}
-
-TEST_F(PageServerTest, SilentVmmIsGivenUp) {
-  PageServerOptions options;
-  options.handshake_deadline = Milliseconds(20);
-  start_server(std::move(options));
-  EXPECT_TRUE(server_->expect_peer(::getpid()));
-  EXPECT_EQ(failure_.get_future().get().code, Code::kDeadlineExceeded);
-}
-
-TEST_F(PageServerTest, StrangersAreTurnedAway) {
-  PageServerOptions options;
-  options.handshake_deadline = Milliseconds(200);
-  start_server(std::move(options));
-  EXPECT_TRUE(server_->expect_peer(1));
-  const auto stranger = connect_unix(socket_path());
-  ASSERT_TRUE(stranger);
-  (void)send_all(stranger->get(), std::as_bytes(std::span("[]", 2)), {});  // it may be turned away before
-  EXPECT_EQ(failure_.get_future().get().code, Code::kDeadlineExceeded);
-  EXPECT_TRUE(server_->regions().empty());
-}
-
-// Neither strangers who connect again and again nor a VMM that always has a byte more keep it waiting for longer.
-TEST_F(PageServerTest, AFloodOfConnectionsDoesNotMoveTheDeadline) {
-  PageServerOptions options;
-  options.handshake_deadline = Milliseconds(100);
-  start_server(std::move(options));
-  EXPECT_TRUE(server_->expect_peer(1));
-  auto failure = failure_.get_future();
-  const auto given_up = [&] { return failure.wait_for(Milliseconds(0)) == std::future_status::ready; };
-  std::vector<std::thread> strangers;
-  for (int i = 0; i < 2; ++i) {
-    strangers.emplace_back([&] {
-      while (!given_up()) (void)connect_unix(socket_path());
-    });
-  }
-  for (std::thread& stranger : strangers) stranger.join();
-  EXPECT_EQ(failure.get().code, Code::kDeadlineExceeded);
-}
-
-TEST_F(PageServerTest, AVmmThatTalksOnAfterItsHandshakeIsNotTakenForDead) {
-  FakeVmm vmm = serve();
-  EXPECT_EQ(vmm.touch(0), content_of(0));
-  vmm.send("[");
-  EXPECT_THAT(failure_.get_future().get().message, HasSubstr("said more"));
-}
-
-TEST_F(PageServerTest, OnlyItsOwnerMayConnect) {
-  start_server();
-  EXPECT_EQ(std::filesystem::status(socket_path()).permissions(),
-            std::filesystem::perms::owner_read | std::filesystem::perms::owner_write);
 }
 
 }  // namespace
