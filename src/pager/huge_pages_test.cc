@@ -93,6 +93,7 @@ class HugePagesTest : public ServedTest, public ::testing::WithParamInterface<bo
     }
     ASSERT_TRUE((*writer)->finish());
     std::vector<snapshot::Change> changes;
+    changes.reserve(runs.size());
     for (const Range& run : runs) changes.push_back({run, false});
     auto map = snapshot::BlockMap::zeros(kPages * kHuge)->merge(id, changes);
     ASSERT_TRUE(map);

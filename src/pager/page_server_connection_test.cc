@@ -81,6 +81,7 @@ TEST_F(PageServerTest, AFloodOfConnectionsDoesNotMoveTheDeadline) {
   auto failure = failure_.get_future();
   const auto given_up = [&] { return failure.wait_for(Milliseconds(0)) == std::future_status::ready; };
   std::vector<std::thread> strangers;
+  strangers.reserve(2);
   for (int i = 0; i < 2; ++i) {
     strangers.emplace_back([&] {
       while (!given_up()) (void)connect_unix(socket_path());

@@ -210,21 +210,21 @@ struct Walk {
 
 // Breadth first; a state is reached again by playing the events that led to it on a fresh table.
 Walk walk(Value held) {
-  using Path = std::vector<uint8_t>;
+  using Path = std::vector<size_t>;  // of kEvents
   std::map<std::string, Path> seen;
   std::vector<Path> frontier{{}};
   while (!frontier.empty()) {
     std::vector<Path> next;
     for (const Path& path : frontier) {
-      for (uint8_t event = 0; event < kEvents.size(); ++event) {
+      for (size_t event = 0; event < kEvents.size(); ++event) {
         Model model(held);
         PageTable table(kPage, kPage);
-        for (const uint8_t before : path) kEvents[before].happen(model, table);
+        for (const size_t before : path) kEvents[before].happen(model, table);
         if (!kEvents[event].happen(model, table)) continue;
         Path longer = path;
         longer.push_back(event);
         if (!model.wrong.empty()) {
-          for (const uint8_t step : longer) model.wrong += std::string("\n  ") + kEvents[step].name;
+          for (const size_t step : longer) model.wrong += std::string("\n  ") + kEvents[step].name;
           return {seen.size(), model.wrong};
         }
         if (seen.emplace(key_of(model, table), longer).second) next.push_back(std::move(longer));

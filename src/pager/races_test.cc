@@ -142,6 +142,7 @@ TEST_P(RaceTest, ManyThreadsOnOnePageAreAllWoken) {
   serve();
   StopAt before_copy("userfaultfd.copy");
   std::vector<testing::VmmProcess::Ticket> reads;
+  reads.reserve(16);
   for (int i = 0; i < 16; ++i) reads.push_back(vmm_->read(20));
   ASSERT_TRUE(before_copy.await());
   ASSERT_TRUE(vmm_->await_faults(16));

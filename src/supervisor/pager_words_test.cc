@@ -74,7 +74,7 @@ TEST_F(PagerWordsTest, OfAPageServer) {
 }
 
 TEST_F(PagerWordsTest, OfBackgroundLoading) {
-  const auto told = [](pager::LoadReport load) {
+  const auto told = [](const pager::LoadReport& load) {
     TraceReply trace;
     add_load(trace, load);
     return std::pair(trace.load, trace.load_error);
