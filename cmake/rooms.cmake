@@ -11,17 +11,27 @@ function(stasis_room name)
   target_link_libraries(stasis_${name} PUBLIC ${ROOM_LINK})
 endfunction()
 
-# stasis_test(NAME SOURCES ... LINK ... [LABELS ...] [SERIAL]): one GoogleTest program, one ctest entry per program.
-# SERIAL tests use the whole machine (a guest, timing of the kernel) and run alone.
+# stasis_test(NAME SOURCES ... LINK ... [LABELS ...] [SERIAL] [OLDER_KERNEL]): one GoogleTest program, one ctest entry per
+# program. SERIAL tests use the whole machine (a guest, timing of the kernel) and run alone; OLDER_KERNEL ones and all that they
+# start run as on Linux 6.1 (base/testing/older_kernel.h).
 function(stasis_test name)
-  cmake_parse_arguments(T "SERIAL" "TIMEOUT" "SOURCES;LINK;LABELS;ENVIRONMENT" ${ARGN})
+  cmake_parse_arguments(T "SERIAL;OLDER_KERNEL" "TIMEOUT" "SOURCES;LINK;LABELS;ENVIRONMENT" ${ARGN})
   add_executable(${name} ${T_SOURCES})
-  target_link_libraries(${name} PRIVATE ${T_LINK} GTest::gmock GTest::gtest_main)
+  target_link_libraries(${name} PRIVATE ${T_LINK} GTest::gmock)
+  if(T_OLDER_KERNEL)
+    target_sources(${name} PRIVATE ${CMAKE_SOURCE_DIR}/src/base/testing/older_kernel_main.cc)
+    target_link_libraries(${name} PRIVATE stasis_base_testing GTest::gtest)
+  else()
+    target_link_libraries(${name} PRIVATE GTest::gtest_main)
+  endif()
   if(NOT T_TIMEOUT)
     set(T_TIMEOUT 120)
   endif()
   add_test(NAME ${name} COMMAND ${name})
   set_tests_properties(${name} PROPERTIES TIMEOUT ${T_TIMEOUT} LABELS "${T_LABELS}" ENVIRONMENT "${T_ENVIRONMENT}")
+  if(T_OLDER_KERNEL)
+    set_tests_properties(${name} PROPERTIES SKIP_RETURN_CODE 77)
+  endif()
   if(T_SERIAL)
     set_tests_properties(${name} PROPERTIES RUN_SERIAL TRUE)
   endif()
