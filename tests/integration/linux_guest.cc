@@ -33,9 +33,9 @@ Result<std::string> read_line(int socket, Deadline deadline) {
 
 }  // namespace
 
-LinuxGuest::LinuxGuest(std::shared_ptr<const MachineNetwork> network, std::string program)
-    : network_(std::move(network)),
-      daemon_([space = network_](Transport transport) { return space->socket(transport); }, net::kGuestAddress, ""),
+LinuxGuest::LinuxGuest(Sockets sockets, std::string program)
+    : sockets_(std::move(sockets)),
+      daemon_([make = sockets_](Transport transport) { return make(transport); }, net::kGuestAddress, ""),
       program_(std::move(program)) {}
 
 // As arena.py has it.
@@ -80,7 +80,7 @@ Result<uint64_t> LinuxGuest::ask(const std::string& line) {
 // Only this is tried again: a command is executed once.
 Result<UniqueFd> LinuxGuest::connect(Deadline deadline) {
   while (!deadline.passed()) {
-    STASIS_ASSIGN(UniqueFd socket, network_->socket(Transport::kTcp));
+    STASIS_ASSIGN(UniqueFd socket, sockets_(Transport::kTcp));
     const Deadline attempt = Deadline::after(kAttempt);
     const Status connected =
         connect_ip(socket.get(), net::kGuestAddress, kArenaPort, attempt.at() < deadline.at() ? attempt : deadline);

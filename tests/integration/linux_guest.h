@@ -2,15 +2,20 @@
 // then takes commands itself. Each command is a connection of its own, so none is open across a save.
 #pragma once
 
+#include <functional>
+#include <string>
+
 #include "agent/guest_client.h"
-#include "tests/integration/machine_network.h"
+#include "base/network.h"
 #include "vmm/contract/fixture.h"
 
 namespace stasis::vmm::contract {
 
 class LinuxGuest final : public GuestControl {
  public:
-  LinuxGuest(std::shared_ptr<const MachineNetwork> network, std::string program);
+  // Makes sockets in the guest's network, not connected.
+  using Sockets = std::function<Result<UniqueFd>(Transport)>;
+  LinuxGuest(Sockets sockets, std::string program);
 
   uint64_t arena_bytes() const override { return 8 << 20; }
   void set_patience(Milliseconds patience) override { patience_ = patience; }
@@ -30,7 +35,7 @@ class LinuxGuest final : public GuestControl {
   Result<UniqueFd> connect(Deadline deadline);
   void start_arena();
 
-  std::shared_ptr<const MachineNetwork> network_;
+  Sockets sockets_;
   agent::GuestClient daemon_;
   std::string program_;  // the text of arena.py
   // For a boot on a busy host without hardware virtualisation.

@@ -181,7 +181,8 @@ class QemuFixture final : public Fixture {
     config.runtime_dir = machine.runtime_dir;
     config.log = machine.log;
     machine.vmm = std::make_unique<HostedQemu>(machine.runtime_dir, network, disks_, config);
-    machine.guest = std::make_unique<LinuxGuest>(network, host->arena());
+    const auto sockets = [network](Transport transport) { return network->socket(transport); };
+    machine.guest = std::make_unique<LinuxGuest>(sockets, host->arena());
     return machine;
   }
 
