@@ -65,14 +65,28 @@ TEST(Doctor, OneVmmIsEnoughAndNoneIsNot) {
   EXPECT_THAT(judge(facts).will_use, HasSubstr("nothing"));
 }
 
-TEST(Doctor, UserfaultfdIsNeededAndItsWriteProtectionHelps) {
+TEST(Doctor, UserfaultfdIsNeeded) {
   HostFacts facts = best_host();
-  facts.userfaultfd.write_protect_async = false;
-  EXPECT_EQ(check_of(facts, "userfaultfd").verdict, Verdict::kDegraded);
-  EXPECT_TRUE(judge(facts).usable);
   facts.userfaultfd.event_remove = false;
   EXPECT_EQ(check_of(facts, "userfaultfd").verdict, Verdict::kMissing);
   EXPECT_FALSE(judge(facts).usable);
+}
+
+TEST(Doctor, AnOlderKernelThatDoesNotTellWhatWasWrittenIsSlower) {
+  HostFacts facts = best_host();
+  facts.kvm.works = false;
+  EXPECT_EQ(check_of(facts, "written pages").found, "told by the kernel");
+  EXPECT_THAT(judge(facts).will_use, HasSubstr("written pages told by the kernel"));
+  facts.userfaultfd.write_protect_async = false;
+  const Check check = check_of(facts, "written pages");
+  EXPECT_EQ(check.verdict, Verdict::kDegraded);
+  EXPECT_THAT(check.found, HasSubstr("found by comparison"));
+  EXPECT_THAT(check.remedy, HasSubstr("stops it for as long as its copy takes; run Linux 6.9 or newer"));
+  EXPECT_EQ(check_of(facts, "userfaultfd").verdict, Verdict::kOk);
+  EXPECT_TRUE(judge(facts).usable);
+  EXPECT_THAT(judge(facts).will_use, HasSubstr("written pages found by comparison"));
+  facts.kvm.works = true;
+  EXPECT_THAT(judge(facts).will_use, HasSubstr("written pages told by Firecracker"));
 }
 
 TEST(Doctor, WhatCouldNotBeDoneIsMissingWithItsReason) {

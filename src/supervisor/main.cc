@@ -10,6 +10,7 @@
 #include "base/descriptor_limit.h"
 #include "base/log.h"
 #include "base/namespaces.h"
+#include "base/pagemap.h"
 #include "base/signals.h"
 #include "base/unix_socket.h"
 #include "supervisor/config_file.h"
@@ -45,9 +46,19 @@ Result<Ears> set_up(const Path& dir) {
   return ears;
 }
 
-ExitRecord hold(Result<std::unique_ptr<Sandbox>> sandbox, const Ears& ears, UniqueFd client) {
+// Firecracker tells what its guests write itself.
+void tell_what_the_kernel_does_not(const SandboxConfig& config) {
+  if (config.vmm != "qemu" || kernel_tells_written_pages()) return;
+  spdlog::warn(
+      "this kernel does not tell what the guest writes: each snapshot compares all that it may have written, and stops "
+      "it for that; run Linux 6.9 or newer");
+}
+
+ExitRecord hold(const SandboxConfig& config, Result<std::unique_ptr<Sandbox>> sandbox, const Ears& ears,
+                UniqueFd client) {
   if (!sandbox) return failed_start(std::move(sandbox).error());
   spdlog::info("runs");
+  tell_what_the_kernel_does_not(config);
   return serve(std::move(*sandbox), ears.listener.get(), ears.signals.get(), std::move(client));
 }
 
@@ -57,7 +68,7 @@ ExitRecord run(const Path& dir) {
   start_logging("supervisor " + config->sandbox_id);
   auto ears = set_up(dir);
   if (!ears) return failed_start(std::move(ears).error());
-  return hold(Sandbox::start(*config, dir), *ears, {});
+  return hold(*config, Sandbox::start(*config, dir), *ears, {});
 }
 
 int run_sandbox(const Path& dir) {
@@ -81,8 +92,8 @@ int run_spare(const Path& dir) {
   const Path sandbox_dir = (*takeover)->sandbox_dir;
   const SandboxConfig config = (*takeover)->config;
   start_logging("supervisor " + config.sandbox_id);
-  const ExitRecord record =
-      hold(Sandbox::start(config, sandbox_dir, std::move((*takeover)->shell)), ears, std::move((*takeover)->client));
+  const ExitRecord record = hold(config, Sandbox::start(config, sandbox_dir, std::move((*takeover)->shell)), ears,
+                                 std::move((*takeover)->client));
   record_exit(sandbox_dir, record);
   return record.expected ? 0 : 1;
 }

@@ -19,12 +19,14 @@ constexpr Range kFilled{64 << 10, 4 << 20};
 
 class OlderKernelTest : public SupervisorTest {
  protected:
+  static std::string text_of(const Path& path) {
+    std::ifstream file(path);
+    return {std::istreambuf_iterator<char>(file), {}};
+  }
   static std::unique_ptr<vmm::contract::LinuxGuest> guest_of(const Running& running) {
-    std::ifstream file(required("STASIS_ARENA"));
-    const std::string program((std::istreambuf_iterator<char>(file)), {});
     return std::make_unique<vmm::contract::LinuxGuest>(
         [&client = *running.client](Transport transport) { return client.guest_socket(transport, Milliseconds(5000)); },
-        program);
+        text_of(required("STASIS_ARENA")));
   }
 
   // Starts a sandbox on `base`, which has filled memory with `before` if that is not 0, and takes a snapshot of it
@@ -78,9 +80,24 @@ TEST_F(OlderKernelTest, AGuestIsStoppedForItsLiveSnapshotAndRestoredFromIt) {
   const SnapshotId mapped = snapshot_of_one_that_goes_on(served, 2, 3, kRestoreMapped);
   snapshot::VerifiedLayers(*store_).forget(newest_layer(mapped, served));  // cannot be mapped any more
   const SnapshotId partly = snapshot_of_one_that_goes_on(mapped, 3, 4, kRestorePartly);
-  Running last = start(partly, "last");
+  // By a spare, whose log is a file.
+  Running last = start_spare("spare", store_->read_map(partly, *store_->load(partly).value().disk_map).value().size());
+  ASSERT_TRUE(become(last, partly, "last", ""));
   expect_filled(*guest_of(last), 4);
+  EXPECT_THAT(text_of(last.dir / kSupervisorLog), HasSubstr("this kernel does not tell what the guest writes"));
   EXPECT_TRUE(last.client->stop("test", Milliseconds(5000)));
+}
+
+// It looks at the machine itself: whether all else is there does not matter here.
+TEST_F(OlderKernelTest, TheDoctorSaysWhatItCosts) {
+  const Path said = root_->path() / "doctor";
+  const UniqueFd file = real_file_system().create(said).value();
+  SpawnOptions options;
+  options.argv = {required("STASIS_BIN") + "/stasis", "doctor"};
+  options.stdout_fd = file.get();
+  ASSERT_TRUE(spawn(options).value().wait(Deadline::never()));
+  EXPECT_THAT(text_of(said),
+              ::testing::AllOf(HasSubstr("not told by this kernel"), HasSubstr("run Linux 6.9 or newer")));
 }
 
 }  // namespace
