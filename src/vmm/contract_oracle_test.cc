@@ -1,14 +1,15 @@
 // The oracle of captures: whatever a guest does, and however it was restored (also from a snapshot that was compacted),
-// looked at, saved and saved in vain, the snapshot that is made of the base and of all the differences since is the
-// whole memory of the stopped machine, byte by byte, and each difference stores what has changed and nothing else. The
-// memory is read out of the VMM's process, past the dirty tracking that the capture believes. On a kernel that does not
-// tell what was written (the programs *_older_kernel_test) the same holds, but nobody looks ahead. STASIS_ORACLE_STEPS
-// and STASIS_ORACLE_SEED make it long (make torture).
+// looked at, saved, saved in vain and paged out by its host, the snapshot that is made of the base and of all the
+// differences since is the whole memory of the stopped machine, byte by byte, and each difference stores what has
+// changed and nothing else. The memory is read out of the VMM's process, past the dirty tracking that the capture
+// believes. On a kernel that does not tell what was written (the programs *_older_kernel_test) the same holds, but
+// nobody looks ahead. STASIS_ORACLE_STEPS and STASIS_ORACLE_SEED make it long (make torture).
 #include <array>
 #include <cstring>
 #include <random>
 
 #include "base/pagemap.h"
+#include "base/testing/page_out.h"
 #include "base/testing/setting.h"
 #include "vmm/contract/suite.h"
 
@@ -90,6 +91,7 @@ class Oracle : public Contract {
       let_the_guest_act();
       if (roll(4) == 0) look_ahead();
       if (roll(12) == 0) save_in_vain();
+      if (roll(6) == 0) stasis::testing::page_out(machine_.vmm().pid());
     }
   }
 
