@@ -107,7 +107,7 @@ class Oracle : public Contract {
     last_ = std::move(*taken);
     const auto truth = lab_->memory_of(machine_, *saved);
     ASSERT_OK(truth);
-    const auto stored = lab_->content(last_.memory, {0, fixture_->memory_bytes()});
+    auto stored = lab_->content(last_.memory, {0, fixture_->memory_bytes()});
     ASSERT_OK(stored);
     expect_equal(*truth, *stored);
     EXPECT_EQ(last_.blocks_stored, changed_to_data(*truth)) << "what has not changed is not stored";

@@ -63,14 +63,14 @@ bool is_before(const std::string& release, std::pair<int, int> version) {
 template <typename Value>
 bool read_there(pid_t pid, uint64_t address, Value& value) {
   iovec here{&value, sizeof value};
-  iovec there{reinterpret_cast<void*>(address), sizeof value};
+  iovec there{reinterpret_cast<void*>(address), sizeof value};  // NOLINT(performance-no-int-to-ptr): its address
   return ::process_vm_readv(pid, &here, 1, &there, 1, 0) == sizeof value;
 }
 
 template <typename Value>
 bool write_there(pid_t pid, uint64_t address, Value& value) {
   iovec here{&value, sizeof value};
-  iovec there{reinterpret_cast<void*>(address), sizeof value};
+  iovec there{reinterpret_cast<void*>(address), sizeof value};  // NOLINT(performance-no-int-to-ptr): its address
   return ::process_vm_writev(pid, &here, 1, &there, 1, 0) == sizeof value;
 }
 

@@ -18,6 +18,8 @@ struct Page {
     *static_cast<volatile char*>(address) = 1;
   }
   ~Page() { ::munmap(address, bytes); }
+  Page(const Page&) = delete;
+  Page& operator=(const Page&) = delete;
   Range range() const { return {reinterpret_cast<uint64_t>(address), bytes}; }
 
   static constexpr uint64_t bytes = 4096;

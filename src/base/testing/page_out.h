@@ -26,7 +26,7 @@ inline void page_out(pid_t pid) {
     std::string permissions;
     fields >> std::hex >> start >> dash >> end >> permissions;
     if (permissions.find('w') == std::string::npos) continue;  // not its program: that would only make it slow
-    iovec range{reinterpret_cast<void*>(start), end - start};
+    iovec range{reinterpret_cast<void*>(start), end - start};  // NOLINT(performance-no-int-to-ptr): its address
     // Not all of what a process has can be taken.
     (void)::syscall(SYS_process_madvise, process.get(), &range, 1UL, MADV_PAGEOUT, 0U);
   }
