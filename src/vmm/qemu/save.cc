@@ -99,7 +99,9 @@ Result<SavedMemory> Qemu::look_ahead() {
   STASIS_ASSIGN(memory.source, ram_->source(process_->pid()));
   STASIS_TRY(ram_->start_tracking(process_->pid()));
   STASIS_ASSIGN(ChangedPages pages, ram_->changed(process_->pid()));
-  if (!pages.tracked) return fail(Code::kUnimplemented, "nobody tells what this guest writes while it runs");
+  if (!pages.tracked) {
+    return fail(Code::kUnimplemented, "this kernel does not tell what a guest writes while it runs (Linux 6.9 does)");
+  }
   memory.candidates = std::move(pages.all);
   memory.fresh = std::move(pages.fresh);
   return memory;
