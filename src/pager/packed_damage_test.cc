@@ -7,6 +7,7 @@
 #include <span>
 #include <thread>
 
+#include "base/pagemap.h"
 #include "pager/testing/two_processes.h"
 #include "snapshot/packed_layer.h"
 #include "snapshot/testing/fixtures.h"
@@ -59,14 +60,10 @@ class PackedDamageTest : public testing::TwoProcesses, public ::testing::WithPar
     const auto table = snapshot::PackedTable::decode(header, std::span(file).subspan(header.table_offset)).value();
     return {table.offsets[frame], table.lengths[frame]};
   }
-  // Of the guest, as the kernel tells: bit 63 of its entry.
+  // Of the guest, as the kernel tells.
   bool is_there(uint64_t page) const {
-    const auto pagemap = real_file_system().open_read("/proc/" + std::to_string(vmm_->pid()) + "/pagemap");
-    uint64_t entry = 0;
-    const auto bytes = std::as_writable_bytes(std::span(&entry, 1));
-    const uint64_t number = vmm_->address() / kBlockSize + page;
-    EXPECT_EQ(real_file_system().read_at(pagemap->get(), number * sizeof entry, bytes).value(), sizeof entry);
-    return (entry >> 63) != 0;
+    const auto pagemap = real_file_system().open_read("/proc/" + std::to_string(vmm_->pid()) + "/pagemap").value();
+    return present_bytes(pagemap.get(), {vmm_->address() + page * kBlockSize, kBlockSize}).value() == kBlockSize;
   }
 
   snapshot::testing::Random random_{1};

@@ -78,7 +78,7 @@ Status Qemu::preload(SpawnOptions& options, Purpose purpose) {
   return {};
 }
 
-// RAM stays in its file. (There is no option for this one.)
+// RAM stays where it is. (There is no option for this one.)
 Status Qemu::prepare_migration() {
   const json capability{{"capability", "x-ignore-shared"}, {"state", true}};
   return command("migrate-set-capabilities", {{"capabilities", json::array({capability})}});
